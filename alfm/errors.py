@@ -1,0 +1,17 @@
+"""The one exception for a user's mistake: entry points print its sentence instead of a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can put right. The message says what was wrong, where, and what to do."""
+
+
+def nearest_names(wrong: str, known: list[str], most: int = 3) -> str:
+    """``", did you mean a, b?"`` for a misspelt name, or the whole list when nothing is near."""
+    import difflib
+
+    near = difflib.get_close_matches(wrong, known, n=most, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {', '.join(sorted(known))}"
