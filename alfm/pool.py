@@ -1,0 +1,270 @@
+"""The pool: features on a device, in any space, and the only code that walks them.
+
+Nobody else loops over the features, and nobody holds (R, N, C): `Pool.map` streams blocks and keeps what the
+caller's function returns. On CPU every product has the shape of ONE replicate's (b, D) x (D, C), so a replicate's
+numbers do not depend, to the last bit, on which other replicates run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alfm.errors import UserError
+from alfm.spaces import RAW, UNIT, Space
+
+if TYPE_CHECKING:
+    from alfm.heads.base import LinearHead
+
+T = TypeVar("T")
+Memory = Literal["auto", "device", "host", "file"]
+
+
+class RowReader(Protocol):
+    """Features that stay in a file: shape (N, D) and rows by range."""
+
+    shape: tuple[int, int]
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) as float16 or float32 (stop - start, D)."""
+        ...
+
+
+class Vectors:
+    """The pool's items in one space: (N, D'), float32, resident on the device or computed block by block.
+
+    Geometry works on this. `matrix` is the resident (N, D') tensor, or None when the pool does not keep one.
+    """
+
+    def __init__(self, pool: Pool, space: Space) -> None:
+        self.pool, self.space = pool, space
+        self.N, self.device = pool.N, pool.device
+        self.matrix: Tensor | None = None
+        if space.shared and pool.resident:
+            self.matrix = pool.materialise(space)
+        self._sq_norms: Tensor | None = None
+
+    @property
+    def dim(self) -> int:
+        """D', the dimension of this space."""
+        return self.rows(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[1]
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Items by pool row, int64 (m,) -> (m, D') float32."""
+        if self.matrix is not None:
+            return self.matrix[index]
+        return self.space(self.pool.gather(index))
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Consecutive (rows, (b, D') float32) over the whole pool."""
+        if self.matrix is None:
+            for rows, x in self.pool.raw_blocks(size):
+                yield rows, self.space(x)
+        else:
+            for rows in self.pool.slices(size):
+                yield rows, self.matrix[rows]
+
+    @property
+    def sq_norms(self) -> Tensor:
+        """Squared lengths (N,) float32, computed once."""
+        if self._sq_norms is None:
+            self._sq_norms = torch.cat([torch.linalg.vecdot(x, x) for _, x in self.blocks()])
+        return self._sq_norms
+
+
+class Pool:
+    """N items' features, float16 or float32 (N, D), with one `memory=` setting for where they live.
+
+    `device`: on the device as stored. `host`: in (pinned) host memory, blocks cross when visited. `file`: read from
+    a `RowReader`. `auto`: `device` when the features fit into half of the free memory, else `host`. Where there is
+    room (a quarter of the free memory for float32 coordinates), coordinates of shared spaces are kept resident.
+    Computation is in float32, or in float64 when the features are float64 (for checks against references).
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray | Tensor | RowReader,
+        device: torch.device | str = "cpu",
+        memory: Memory = "auto",
+        block_rows: int | None = None,
+    ) -> None:
+        """Raises UserError for features that are not a float matrix, or that hold NaN or Inf."""
+        self.device = torch.device(device)
+        if isinstance(features, np.ndarray):
+            features = torch.from_numpy(np.ascontiguousarray(features))
+        shape = tuple(features.shape)
+        if len(shape) != 2 or shape[0] < 1 or shape[1] < 1:
+            raise UserError(
+                f"Features must be a matrix (items, dimensions) with at least one of each; got {shape}."
+            )
+        self.N, self.D = int(shape[0]), int(shape[1])
+        free = _free_bytes(self.device)
+        if isinstance(features, Tensor):
+            if not features.is_floating_point():
+                raise UserError(f"Features must be float16 or float32; got {features.dtype}.")
+            if features.dtype == torch.bfloat16:
+                features = features.float()
+            if memory == "auto":
+                stored = features.numel() * features.element_size()
+                memory = "device" if stored * 2 <= free or self.device.type == "cpu" else "host"
+            if memory == "device":
+                features = features.to(self.device)
+            elif memory == "host" and self.device.type == "cuda":
+                features = features.pin_memory()
+        else:
+            memory = "file"
+        self.memory = memory
+        self.features = features
+        self.dtype = (
+            features.dtype
+            if isinstance(features, Tensor) and features.dtype == torch.float64
+            else torch.float32
+        )
+        # One float32 copy per space in use (raw, unit, the head's) should fit beside what else runs.
+        self.resident = memory == "device" and free >= self.N * self.D * 4 * 4
+        self.block_rows = block_rows or _block_rows(self.device, self.D)
+        self._derived: dict[Hashable, Any] = {}
+        self._check_finite()
+
+    # -- walking the features ------------------------------------------------------------------------------------
+
+    def slices(self, size: int | None = None) -> Iterator[slice]:
+        """Consecutive row ranges that cover the pool."""
+        size = size or self.block_rows
+        for start in range(0, self.N, size):
+            yield slice(start, min(start + size, self.N))
+
+    def raw_blocks(self, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Consecutive (rows, (b, D) float32 on the device), raw features."""
+        for rows in self.slices(size):
+            if isinstance(self.features, Tensor):
+                x = self.features[rows]
+            else:
+                x = torch.from_numpy(self.features.read(rows.start, rows.stop))
+            yield rows, x.to(self.device, non_blocking=True).to(self.dtype)
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Raw features of pool rows, int64 (m,) -> (m, D) float32 on the device."""
+        if isinstance(self.features, Tensor):
+            x = self.features[index.to(self.features.device)]
+            return x.to(self.device, non_blocking=True).to(self.dtype)
+        wanted, back = np.unique(index.cpu().numpy(), return_inverse=True)
+        x = np.empty((len(wanted), self.D), dtype=np.float32)
+        chunk = 256  # rows read together: a compromise between seeks and bytes
+        starts = wanted // chunk
+        for start in np.unique(starts):
+            mine = starts == start
+            first = int(start) * chunk
+            x[mine] = self.features.read(first, min(first + chunk, self.N))[wanted[mine] - first]
+        return torch.from_numpy(x[back]).to(self.device, self.dtype)
+
+    def materialise(self, space: Space) -> Tensor:
+        """All coordinates of a space, (N, D') float32 on the device."""
+        if space is RAW and isinstance(self.features, Tensor) and self.features.dtype == self.dtype:
+            return self.features
+        out: Tensor | None = None
+        for rows, x in self.raw_blocks():
+            z = space(x)
+            if out is None:
+                out = torch.empty(self.N, z.shape[1], dtype=self.dtype, device=self.device)
+            out[rows] = z
+        assert out is not None
+        return out
+
+    def vectors(self, space: Space) -> Vectors:
+        """The pool in a space; shared spaces are made once and kept."""
+        if not space.shared:
+            return Vectors(self, space)
+        return self.once(space, lambda: Vectors(self, space))
+
+    @property
+    def raw(self) -> Vectors:
+        """Raw features."""
+        return self.vectors(RAW)
+
+    @property
+    def unit(self) -> Vectors:
+        """Unit features u = h / |h|."""
+        return self.vectors(UNIT)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What depends on the features only (norms, graphs, radii, PCA) is made once per pool."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
+
+    def map(
+        self,
+        fn: Callable[[Tensor, Tensor, slice, int], Tensor | tuple[Tensor, ...]],
+        head: LinearHead,
+    ) -> Any:
+        """One pass over the pool with every replicate's logits.
+
+        fn(phi (b, D'), logits (b, C), rows, r) -> (b, ...) or a tuple of such; returned stacked as (R, N, ...).
+        A block is loaded once for all replicates.
+        """
+        out: list[Tensor] = []
+        single = True
+        source = self.vectors(head.spaces[0] if head.shared else RAW)
+        for rows, x in source.blocks():
+            for r in range(head.R):
+                phi = x if head.shared else head.spaces[r](x)
+                value = fn(phi, head.logits(phi, r), rows, r)
+                single = isinstance(value, Tensor)
+                values = (value,) if isinstance(value, Tensor) else value
+                if not out:
+                    out = [v.new_empty((head.R, self.N, *v.shape[1:])) for v in values]
+                for whole, v in zip(out, values, strict=True):
+                    whole[r, rows] = v
+        return out[0] if single else tuple(out)
+
+    # -- statistics ----------------------------------------------------------------------------------------------
+
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the raw features, each (D,) float32, accumulated in float64."""
+        return self.once("moments", self._moments)
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        total = torch.zeros(self.D, dtype=wide, device=self.device)
+        for _, x in self.raw_blocks():
+            total += x.to(wide).sum(0)
+        mean = total / self.N
+        square = torch.zeros_like(total)
+        for _, x in self.raw_blocks():
+            square += (x.to(wide) - mean).square().sum(0)
+        return mean.to(self.dtype), (square / self.N).sqrt().to(self.dtype)
+
+    def _check_finite(self) -> None:
+        finite = torch.cat([torch.isfinite(x).all(1) for _, x in self.raw_blocks()])
+        if not bool(finite.all()):
+            bad = (~finite).nonzero()[:, 0]
+            raise UserError(
+                f"{len(bad)} of {self.N} rows hold NaN or infinite features, first row {int(bad[0])}: "
+                "extract them again, or leave those rows out."
+            )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 8 << 30  # where the system does not say
+
+
+def _block_rows(device: torch.device, dim: int) -> int:
+    # CPU: a block of a few MB is large enough for full matmul speed and small enough to stay near the caches.
+    # GPU: launches are what costs, so blocks are large.
+    target = (8 << 20) if device.type == "cpu" else (256 << 20)
+    return max(256, target // (4 * dim))
