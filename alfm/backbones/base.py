@@ -8,18 +8,18 @@ import torch
 
 
 class Backbone(Protocol):
-    """A frozen encoder. Built by its config's `_target_`; `load` brings weights onto the device (once per model)."""
+    """A frozen encoder. Built by its config's `_target_`; `load` brings weights onto the device, once."""
 
     name: str
     """File stem of the cache: architecture + tag + checkpoint stem + pooling, safe for file systems."""
     modality: str
     """`image`, `text` or `audio`: must equal the data set's."""
     dim: int
-    """D. Known after `load`."""
+    """D. Known after `load`; 0 for a backbone whose D depends on the items, until its first `encode`."""
     fingerprint: str
     """Changes when weights, architecture, pooling or preprocessing change. Known after `load`."""
     provenance: dict[str, Any]
-    """Attributes for the cache: preprocessing, layer, pooling, weights' licence, checkpoint. Known after `load`."""
+    """For the cache: preprocessing, layer, pooling, weights' licence, checkpoint. Known after `load`."""
 
     def load(self, device: torch.device) -> None:
         """Build the model, eval mode, on `device`. `UserError` when weights cannot be had."""
@@ -34,5 +34,5 @@ class Backbone(Protocol):
         ...
 
     def encode(self, batch: Any) -> torch.Tensor:
-        """A batch already on the device -> (B, D) features, any float dtype. Called under inference mode and autocast."""
+        """A batch on the device -> (B, D) features, any float dtype. Under inference mode and autocast."""
         ...

@@ -22,7 +22,10 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Any:
-        """The item: a PIL image in RGB, a str, or an `Audio`. Raises `ItemError` when it cannot be read."""
+        """The item: a PIL image, a str, or an `Audio`. Raises `ItemError` when it cannot be read.
+
+        Images are RGB, or all of mode L where the whole data set is grey (digits); backbones convert.
+        """
         ...
 
 
@@ -40,7 +43,7 @@ class ItemError(Exception):
 
 @dataclass
 class Dataset:
-    """Named splits of one modality. Data set classes (what a config's `_target_` names) return or extend this."""
+    """Named splits of one modality: what a config's `_target_` returns (or a subclass of it)."""
 
     name: str
     modality: Modality
