@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+import alfm.metrics as module
+from alfm.metrics import METRICS, TestLabels, area_under_budget_curve, evaluate, evaluate_all
+
+
+def reference(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """The same measures with scikit-learn and plain loops, in float64."""
+    log_p = torch.log_softmax(logits.double(), dim=1).numpy()
+    p = np.exp(log_p)
+    y = labels.numpy()
+    predicted = logits.numpy().argmax(axis=1)
+    present = np.unique(y)
+    areas = [sk.roc_auc_score(y == c, log_p[:, c]) for c in range(p.shape[1]) if 0 < (y == c).sum() < len(y)]
+    ece = 0.0
+    confidence = p.max(axis=1)
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if inside.any():
+            ece += inside.mean() * abs((predicted == y)[inside].mean() - confidence[inside].mean())
+    return {
+        "accuracy": sk.accuracy_score(y, predicted),
+        "balanced_accuracy": np.mean([(predicted[y == c] == c).mean() for c in present]),
+        "macro_f1": sk.f1_score(y, predicted, labels=present, average="macro", zero_division=0),
+        "macro_auroc": float(np.mean(areas)) if areas else math.nan,
+        "nll": -log_p[np.arange(len(y)), y].mean(),
+        "ece": ece,
+    }
+
+
+def case(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    logits = 3 * torch.randn(301, 7, generator=generator)
+    labels = torch.randint(0, 7, (301,), generator=generator)
+    logits[torch.arange(301), labels] += 2
+    if kind == "ties":  # duplicate rows: equal probabilities for different labels
+        logits = logits[torch.randint(0, 40, (301,), generator=generator)]
+    elif kind == "absent":  # two classes never occur, though they are predicted
+        labels = labels % 5
+    elif kind == "rare":  # one positive in a class, most of the rest in another
+        labels = torch.where(torch.rand(301, generator=generator) < 0.9, 3, labels)
+        labels[labels == 6] = 0
+        labels[17] = 6
+    elif kind == "extreme":  # probabilities that underflow float64
+        logits = logits * 300
+    elif kind == "binary":
+        logits, labels = logits[:, :2], labels % 2
+    return logits, labels
+
+
+KINDS = ["plain", "ties", "absent", "rare", "extreme", "binary"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_scikit_learn(kind: str) -> None:
+    logits, labels = case(kind)
+    got, want = evaluate(logits, labels), reference(logits, labels)
+    assert tuple(got) == METRICS
+    for name in METRICS:
+        assert got[name] == pytest.approx(want[name], abs=1e-9), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_blocks_give_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = case(kind)
+    want = evaluate(logits, labels)
+    monkeypatch.setattr(module, "_BLOCK", 700)  # two classes, a hundred rows at a time
+    assert len(TestLabels.prepare(labels, logits.shape[1]).blocks) > (kind != "binary")
+    assert evaluate(logits, labels) == pytest.approx(want, abs=1e-12)
+
+
+def test_float32_softmax_would_have_tied() -> None:
+    # both confident rows have p = 1 in float32; the truly positive one is the surer
+    logits = torch.tensor([[30.0, 0.0], [25.0, 0.0], [0.0, 0.0]])
+    labels = torch.tensor([0, 1, 1])
+    assert torch.softmax(logits, 1)[:2, 0].eq(1).all()
+    assert evaluate(logits, labels)["macro_auroc"] == 1.0
+
+
+def test_replicates_together_equal_each_alone() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(3, 200, 5, generator=generator)
+    labels = torch.randint(0, 5, (200,), generator=generator)
+    together = evaluate_all(logits, labels, TestLabels.prepare(labels, 5))
+    assert together == [evaluate(one, labels) for one in logits]
+    assert evaluate_all([], labels) == []
+
+
+def test_one_class_in_the_labels_has_no_area() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    got = evaluate(logits, torch.tensor([0, 0]))
+    assert math.isnan(got["macro_auroc"])
+    assert (got["accuracy"], got["balanced_accuracy"]) == (0.5, 0.5)
+
+
+def test_tied_logits_count_as_the_lower_class() -> None:
+    assert evaluate(torch.zeros(4, 3), torch.tensor([0, 0, 1, 2]))["accuracy"] == 0.5
+
+
+def test_half_precision_logits() -> None:
+    logits, labels = case("plain")
+    half = logits.half()
+    assert evaluate(half, labels) == pytest.approx(evaluate(half.float(), labels), abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bad_logits_are_refused(bad: float) -> None:
+    logits, labels = case("plain")
+    broken = logits.clone()
+    broken[4, 2] = bad
+    with pytest.raises(ValueError, match="replicate 1 hold NaN or Inf"):
+        evaluate_all([logits, broken], labels)
+
+
+def test_unfitting_input_is_refused() -> None:
+    logits, labels = case("plain")
+    with pytest.raises(ValueError, match="do not fit"):
+        evaluate(logits[:-1], labels)
+    with pytest.raises(ValueError, match=r"\[0, 7\)"):
+        evaluate(logits, labels - 1)
+    with pytest.raises(ValueError, match="prepared for 9"):
+        evaluate(logits, labels, TestLabels.prepare(labels, 9))
+    with pytest.raises(ValueError, match="non-empty"):
+        evaluate(logits[:0], labels[:0])
+
+
+def test_only_one_transfer_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = case("plain")
+    prepared = TestLabels.prepare(labels, 7)
+    calls = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "nonzero", "cpu"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, _name=name, _original=original, **kwargs):
+            calls.append(_name)
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    evaluate_all([logits, logits, logits], labels, prepared)
+    assert calls == ["tolist"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_agrees(kind: str) -> None:
+    logits, labels = case(kind)
+    assert evaluate(logits.cuda(), labels.cuda()) == pytest.approx(evaluate(logits, labels), abs=1e-9)
+
+
+def test_areas_under_the_budget_curve() -> None:
+    assert area_under_budget_curve([0.0, 1.0, 1.0], [10, 20, 40]) == pytest.approx(0.75)
+    # by labels: (10 * 0.5 + 20 * 1) / 30
+    assert area_under_budget_curve([0.0, 1.0, 1.0], [10, 20, 40], over="labels") == pytest.approx(25 / 30)
+    assert area_under_budget_curve([0.3], [10]) == 0.3
+    for values, labels, over in (([], [], "rounds"), ([1, 2], [3, 3], "rounds"), ([1, 2], [1, 2], "budget")):
+        with pytest.raises(ValueError):
+            area_under_budget_curve(values, labels, over)
