@@ -1,0 +1,356 @@
+"""Open a feature cache read-only: ours, those of AL-foundation-models, and any HDF5 file of the same shape.
+
+A file from elsewhere is untrusted: links, shapes, dtypes and sizes are checked before memory is allocated. The file is
+opened anew for every read and closed again, so no HDF5 handle crosses a fork; `locking="best-effort"` lets it be read
+from network file systems without locks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from alfm.cache.layout import FORMAT, FORMAT_VERSION, MAX_CLASSES, rows_not_finite
+from alfm.errors import UserError, nearest_names
+
+_CHECK_ROWS = 1 << 22
+"""Values looked at together when features are checked for NaN: bounds the temporary memory."""
+_MOST_COMPRESSION = 1100
+"""Deflate cannot do better than 1032 : 1; what claims more is not a feature cache."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What one split holds, read from the headers alone."""
+
+    rows: int
+    views: int
+    dim: int
+    dtype: np.dtype
+    has_views: bool
+    has_ids: bool
+
+
+def open_cache(path: str | os.PathLike[str]) -> FeatureCache:
+    """Open the cache at `path` and check everything that can be checked without reading the features.
+
+    Raises `UserError`: no such file, damaged or not HDF5, no split, wrong shapes or dtypes, labels outside the classes.
+    NaN and Inf are found when features are read.
+    """
+    return FeatureCache(path)
+
+
+class FeatureCache:
+    """Features, labels and ids of named splits, and where they come from.
+
+    Attributes: `path`; `splits`, names with `train` first; `dim` (D); `attributes`, a dict of the file's attributes;
+    `class_names`, list or None; `num_classes` (C): stored class names, else the largest label of all splits + 1.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            raise UserError(f"{self.path} is a folder: name the cache file in it.")
+        if not self.path.exists():
+            raise UserError(f"There is no feature cache {self.path}: make one with python -m alfm.extract.")
+        with self._file() as file:
+            self.attributes: dict[str, Any] = {key: _plain(value) for key, value in file.attrs.items()}
+            self._check_version()
+            self._layouts = {name: _check_split(file, name, self.path) for name in _split_names(file)}
+            if not self._layouts:
+                raise UserError(f"{self.path} has no split: a cache needs e.g. train/features and train/labels.")
+            self.class_names: list[str] | None = _class_names(file, self.path)
+            self._labels = {name: _read_labels(file, name, self.path) for name in self._layouts}
+        dims = {layout.dim for layout in self._layouts.values()}
+        if len(dims) > 1:
+            sizes = ", ".join(f"{name}: {layout.dim}" for name, layout in self._layouts.items())
+            raise UserError(f"The splits of {self.path} differ in feature dimension ({sizes}).")
+        self.dim = dims.pop()
+        self.splits: list[str] = list(self._layouts)
+        self.num_classes = self._count_classes()
+
+    # ---- what is in it -------------------------------------------------------------------------------------------
+
+    def num_rows(self, split: str) -> int:
+        """N of one split."""
+        return self._layout(split).rows
+
+    def num_views(self, split: str) -> int:
+        """V: stored augmented views per item, 1 for plain features."""
+        return self._layout(split).views
+
+    def dtype(self, split: str) -> np.dtype:
+        """dtype of the stored features."""
+        return self._layout(split).dtype
+
+    def features(self, split: str) -> np.ndarray:
+        """All features (N, D) of a split (view 0 where there are several), in the stored dtype.
+
+        Raises `UserError` for NaN or Inf, a damaged file, or more than the machine's memory.
+        """
+        layout = self._layout(split)
+        self._check_fits(split, layout.rows * layout.dim * layout.dtype.itemsize)
+        return self._read(split, 0, layout.rows, 0)
+
+    def views(self, split: str) -> np.ndarray:
+        """All views (N, V, D) of a split, in the stored dtype; V is 1 for plain features."""
+        layout = self._layout(split)
+        self._check_fits(split, layout.rows * layout.views * layout.dim * layout.dtype.itemsize)
+        return self._read(split, 0, layout.rows, None)
+
+    def read_rows(self, split: str, start: int, stop: int, view: int | None = 0) -> np.ndarray:
+        """Rows [start, stop) of a split from the file: (b, D) of one view, or (b, V, D) for `view=None`."""
+        layout = self._layout(split)
+        if not 0 <= start <= stop <= layout.rows:
+            raise IndexError(f"rows [{start}, {stop}) of {split}, which has {layout.rows}")
+        return self._read(split, start, stop, view)
+
+    def take(self, split: str, rows: np.ndarray, view: int = 0) -> np.ndarray:
+        """Features (n, D) of the given rows int64 (n,), in that order, duplicates allowed, from the file."""
+        rows = np.asarray(rows, dtype=np.int64)
+        layout = self._layout(split)
+        if rows.size == 0:
+            return np.empty((0, layout.dim), layout.dtype)
+        if rows.min() < 0 or rows.max() >= layout.rows:
+            raise IndexError(f"rows outside [0, {layout.rows}) of {split}")
+        unique, inverse = np.unique(rows, return_inverse=True)
+        out = np.empty((len(unique), layout.dim), layout.dtype)
+        with self._file() as file:
+            dataset = file[split]["features"]
+            # neighbouring rows are read together: one call per row costs more than reading a small gap
+            cuts = np.flatnonzero(np.diff(unique) > 64) + 1
+            for first, last in zip([0, *cuts], [*cuts, len(unique)], strict=True):
+                low, high = int(unique[first]), int(unique[last - 1]) + 1
+                block = dataset[low:high, view] if layout.has_views else dataset[low:high]
+                out[first:last] = block[unique[first:last] - low]
+        bad = rows_not_finite(out)
+        if bad.any():
+            raise self._not_finite(split, int(unique[bad.argmax()]))
+        return out[inverse]
+
+    def labels(self, split: str) -> np.ndarray:
+        """int64 (N,), -1 = unlabelled. Read-only."""
+        self._layout(split)
+        return self._labels[split]
+
+    def ids(self, split: str) -> list[str] | None:
+        """N ids, or None where the cache has none. Bytes that are not UTF-8 stay percent-escaped (`unescape_id`)."""
+        if not self._layout(split).has_ids:
+            return None
+        with self._file() as file:
+            raw = file[split]["ids"][:]
+        return [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in raw.tolist()]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest that changes with the content: over the parts' checksums in our caches, else over the file."""
+        digest = hashlib.blake2b(digest_size=16)
+        shapes = [(name, vars(layout)) for name, layout in self._layouts.items()]
+        digest.update(json.dumps([self.class_names, shapes], default=str).encode())
+        if self.attributes.get("format") == FORMAT:
+            with self._file() as file:
+                if all("checksums" in file[name] for name in self.splits):
+                    for name in self.splits:
+                        digest.update(b"".join(file[name]["checksums"][:].astype("S").tolist()))
+                    return digest.hexdigest()
+        with self.path.open("rb") as handle:
+            while block := handle.read(1 << 22):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{name} {layout.rows}" for name, layout in self._layouts.items())
+        return f"FeatureCache({str(self.path)!r}, {rows}, D={self.dim}, C={self.num_classes})"
+
+    # ---- how it is read ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _file(self) -> Iterator[h5py.File]:
+        try:
+            with h5py.File(self.path, "r", locking="best-effort") as file:
+                yield file
+        except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
+            # h5py reports damage as any of these, depending on where in the file it meets it
+            if isinstance(error, PermissionError):
+                raise UserError(f"{self.path} may not be read: {error.strerror}.") from error
+            raise UserError(f"{self.path} is damaged or not an HDF5 feature cache ({_first_line(error)}).") from error
+
+    def _layout(self, split: str) -> _Layout:
+        if split not in self._layouts:
+            raise UserError(f"{self.path} has no split {split!r}: {nearest_names(split, list(self._layouts))}.")
+        return self._layouts[split]
+
+    def _read(self, split: str, start: int, stop: int, view: int | None) -> np.ndarray:
+        layout = self._layout(split)
+        shape = (stop - start, layout.dim) if view is not None else (stop - start, layout.views, layout.dim)
+        out = np.empty(shape, layout.dtype)
+        step = max(1, _CHECK_ROWS // (out[:1].size or 1))
+        with self._file() as file:
+            dataset = file[split]["features"]
+            for low in range(start, stop, step):
+                high = min(low + step, stop)
+                if not layout.has_views:
+                    block = dataset[low:high]
+                    block = block if view is not None else block[:, None]
+                else:
+                    block = dataset[low:high] if view is None else dataset[low:high, view]
+                block = block.astype(layout.dtype, copy=False)  # a big-endian file
+                bad = rows_not_finite(block)
+                if bad.any():
+                    raise self._not_finite(split, low + int(bad.argmax()))
+                out[low - start : high - start] = block
+        return out
+
+    def _not_finite(self, split: str, row: int) -> UserError:
+        return UserError(f"{self.path} holds NaN or Inf in {split}/features, row {row}: embed that item again.")
+
+    def _check_fits(self, split: str, needed: int) -> None:
+        try:
+            memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError, AttributeError):
+            return
+        if needed > memory:
+            raise UserError(
+                f"{split} of {self.path} needs {needed / 2**30:.1f} GiB and this machine has {memory / 2**30:.1f}: "
+                "read it in blocks (memory=file)."
+            )
+
+    def _check_version(self) -> None:
+        version = self.attributes.get("format_version", FORMAT_VERSION)
+        if self.attributes.get("format") == FORMAT and isinstance(version, int) and version > FORMAT_VERSION:
+            known = f"this alfm reads up to {FORMAT_VERSION}"
+            raise UserError(f"{self.path} has format version {version} and {known}: update alfm.")
+
+    def _count_classes(self) -> int:
+        largest = {name: int(labels.max(initial=-1)) for name, labels in self._labels.items()}
+        split = max(largest, key=lambda name: largest[name])
+        if self.class_names is not None:
+            count = len(self.class_names)
+            if largest[split] >= count:
+                raise UserError(f"{self.path} names {count} classes but {split} has label {largest[split]}.")
+            return count
+        if largest[split] >= MAX_CLASSES:
+            raise UserError(f"{self.path} has label {largest[split]} in {split}: that is an id, not a class number.")
+        return largest[split] + 1
+
+
+# ---- checks, made on headers before anything is read ----------------------------------------------------------------
+
+
+def _split_names(file: h5py.File) -> list[str]:
+    names = []
+    for name in file:
+        _check_link(file, name)
+        group = file[name]
+        if isinstance(group, h5py.Group) and "features" in group:
+            names.append(name)
+    order = {"train": 0, "val": 1, "test": 2}
+    return sorted(names, key=lambda name: (order.get(name, 3), name))
+
+
+def _check_link(group: h5py.Group, name: str) -> None:
+    """A link into another file could read anything the user can: refused."""
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        where = f"{group.file.filename}: {group.name.rstrip('/')}/{name}"
+        raise UserError(f"{where} points into another file, which is not followed.")
+
+
+def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
+    _check_link(group, name)
+    where = f"{path}: {group.name.strip('/')}/{name}"
+    dataset = group[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise UserError(f"{where} is not a dataset.")
+    if dataset.is_virtual or dataset.external:
+        raise UserError(f"{where} keeps its values in another file, which is not followed.")
+    if dataset.shape is None:
+        raise UserError(f"{where} is empty.")
+    stored, claimed = dataset.id.get_storage_size(), int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
+    compressed = dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() > 0
+    if stored > path.stat().st_size or claimed > stored * (_MOST_COMPRESSION if compressed else 1):
+        raise UserError(f"{where} claims {claimed} bytes and {stored} are stored: the file is incomplete or damaged.")
+    return dataset
+
+
+def _check_split(file: h5py.File, name: str, path: Path) -> _Layout:
+    group = file[name]
+    if "labels" not in group:
+        raise UserError(f"{path}: {name} has features but no labels; write -1 where a label is unknown.")
+    features, labels = _dataset(group, "features", path), _dataset(group, "labels", path)
+    where = f"{path}: {name}/features"
+    if features.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
+        raise UserError(f"{where} has dtype {features.dtype}: float16, float32 or float64 is needed.")
+    if features.ndim not in (2, 3) or 0 in features.shape[1:]:
+        raise UserError(f"{where} has shape {features.shape}: (N, D), or (N, V, D) with views, is needed.")
+    rows, dim = features.shape[0], features.shape[-1]
+    if labels.shape not in ((rows,), (rows, 1)):
+        several = labels.ndim == 2 and labels.shape[0] == rows and labels.shape[1] > 1
+        hint = "several labels per item are not supported" if several else "one label per row is needed"
+        raise UserError(f"{path}: {name}/labels has shape {labels.shape} beside {rows} rows of features: {hint}.")
+    if labels.dtype.kind not in "iubf":
+        raise UserError(f"{path}: {name}/labels has dtype {labels.dtype}: integers are needed.")
+    has_ids = "ids" in group
+    if has_ids:
+        ids = _dataset(group, "ids", path)
+        text = h5py.check_string_dtype(ids.dtype) is not None or ids.dtype.kind in "SiU"
+        if ids.shape != (rows,) or not text:
+            found = f"shape {ids.shape} and dtype {ids.dtype}"
+            raise UserError(f"{path}: {name}/ids has {found}: {rows} strings are needed.")
+    views = features.shape[1] if features.ndim == 3 else 1
+    return _Layout(rows, views, dim, features.dtype.newbyteorder("="), features.ndim == 3, has_ids)
+
+
+def _read_labels(file: h5py.File, name: str, path: Path) -> np.ndarray:
+    raw = file[name]["labels"][:].reshape(-1)
+    where = f"{path}: {name}/labels"
+    if raw.dtype.kind == "f":
+        whole = np.isfinite(raw) & (raw == np.round(raw)) & (np.abs(raw) < 2**53)
+        if not whole.all():
+            raise UserError(f"{where} holds {raw[~whole][0]}: labels must be whole numbers.")
+    if raw.dtype.kind == "u" and raw.size and raw.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{where} holds {raw.max()}, which is no class number.")
+    labels = raw.astype(np.int64)
+    if labels.size and labels.min() < -1:
+        raise UserError(f"{where} holds {labels.min()}: labels are 0 or more, and -1 for unlabelled.")
+    labels.flags.writeable = False
+    return labels
+
+
+def _class_names(file: h5py.File, path: Path) -> list[str] | None:
+    value = file.attrs.get("class_names")
+    if value is None and "class_names" in file and isinstance(file["class_names"], h5py.Dataset):
+        value = _dataset(file, "class_names", path)[:]
+    if value is None:
+        return None
+    if isinstance(value, bytes | str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise UserError(f"{path}: the attribute class_names is not a list of names.") from error
+    if not isinstance(value, list | np.ndarray):
+        raise UserError(f"{path}: the attribute class_names is not a list of names.")
+    names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in list(value)]
+    return names or None
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as a plain Python value."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

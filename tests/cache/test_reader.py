@@ -1,0 +1,240 @@
+"""Reading caches: ours, foreign ones, and files that are wrong in every way we could think of."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from alfm.cache import escape_id, open_cache, unescape_id
+from alfm.errors import UserError
+
+
+def make(path: Path, **splits: dict[str, np.ndarray]) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, arrays in splits.items():
+            for key, value in arrays.items():
+                file.create_dataset(f"{name}/{key}", data=value)
+    return path
+
+
+def arrays(n: int = 12, d: int = 4, c: int = 3, dtype: str = "float16") -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(n)
+    return {"features": rng.normal(size=(n, d)).astype(dtype), "labels": np.arange(n) % c}
+
+
+def refuse(path: Path, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        cache = open_cache(path)
+        for split in cache.splits:
+            cache.features(split)
+
+
+def test_plain_cache_without_ids_or_attributes(tmp_path: Path) -> None:
+    train, test = arrays(12), arrays(5, c=4)
+    cache = open_cache(make(tmp_path / "a.h5", test=test, train=train))
+    assert cache.splits == ["train", "test"] and cache.dim == 4
+    assert cache.num_classes == 4 and cache.class_names is None  # over all splits
+    assert cache.ids("train") is None
+    assert cache.features("train").dtype == np.float16
+    np.testing.assert_array_equal(cache.features("train"), train["features"])
+    np.testing.assert_array_equal(cache.labels("test"), test["labels"])
+    np.testing.assert_array_equal(cache.read_rows("train", 3, 9), train["features"][3:9])
+    rows = np.array([7, 1, 7, 11])
+    np.testing.assert_array_equal(cache.take("train", rows), train["features"][rows])
+    assert cache.views("train").shape == (12, 1, 4)
+
+
+def test_take_of_scattered_rows(tmp_path: Path) -> None:
+    train = arrays(3000)
+    cache = open_cache(make(tmp_path / "a.h5", train=train))
+    rows = np.random.default_rng(0).choice(3000, size=90)
+    np.testing.assert_array_equal(cache.take("train", rows), train["features"][rows])
+    with pytest.raises(IndexError):
+        cache.take("train", np.array([3000]))
+
+
+def test_labels_of_al_foundation_models_are_squeezed(tmp_path: Path) -> None:
+    train = arrays()
+    train["labels"] = train["labels"].reshape(-1, 1)
+    cache = open_cache(make(tmp_path / "old.hdf", train=train))
+    assert cache.labels("train").shape == (12,) and cache.labels("train").dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "bool"])
+def test_any_integral_label_dtype(tmp_path: Path, dtype: str) -> None:
+    train = arrays(c=2)
+    train["labels"] = train["labels"].astype(dtype)
+    np.testing.assert_array_equal(open_cache(make(tmp_path / "a.h5", train=train)).labels("train"), np.arange(12) % 2)
+
+
+def test_views(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(6, 3, 4)).astype("float32")
+    cache = open_cache(make(tmp_path / "a.h5", train={"features": features, "labels": np.zeros(6, int)}))
+    assert cache.num_views("train") == 3
+    np.testing.assert_array_equal(cache.features("train"), features[:, 0])
+    np.testing.assert_array_equal(cache.views("train"), features)
+    np.testing.assert_array_equal(cache.read_rows("train", 2, 5, view=1), features[2:5, 1])
+    np.testing.assert_array_equal(cache.take("train", np.array([4, 0]), view=2), features[[4, 0], 2])
+
+
+def test_big_endian_features(tmp_path: Path) -> None:
+    train = arrays()
+    stored = {"features": train["features"].astype(">f2"), "labels": train["labels"]}
+    cache = open_cache(make(tmp_path / "a.h5", train=stored))
+    np.testing.assert_array_equal(cache.features("train"), train["features"])
+    np.testing.assert_array_equal(cache.take("train", np.array([3])), train["features"][3:4])
+
+
+def test_class_names_set_the_number_of_classes(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.h5", train=arrays(c=3))
+    with h5py.File(path, "a") as file:
+        file.attrs["class_names"] = ["ant", "bee", "cat", "däng"]
+    cache = open_cache(path)
+    assert cache.num_classes == 4 and cache.class_names == ["ant", "bee", "cat", "däng"]
+    with h5py.File(path, "a") as file:
+        file.attrs["class_names"] = ["ant", "bee"]
+    refuse(path, "names 2 classes but train has label 2")
+
+
+def _child(cache: object, queue: multiprocessing.Queue) -> None:
+    queue.put(cache.features("train").sum(dtype="float64"))  # type: ignore[attr-defined]
+
+
+def test_no_handle_crosses_a_fork(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    cache = open_cache(make(tmp_path / "a.h5", train=arrays()))
+    queue = context.Queue()
+    children = [context.Process(target=_child, args=(cache, queue)) for _ in range(3)]
+    for child in children:
+        child.start()
+    sums = {queue.get(timeout=60) for _ in children}
+    for child in children:
+        child.join()
+    assert sums == {cache.features("train").sum(dtype="float64")}
+    held = [link.resolve() for link in Path("/proc/self/fd").iterdir()] if Path("/proc/self/fd").exists() else []
+    assert cache.path.resolve() not in held
+
+
+def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    train = arrays()
+    first = open_cache(make(tmp_path / "a.h5", train=train)).fingerprint
+    assert open_cache(make(tmp_path / "b.h5", train=train)).fingerprint == first
+    train["features"][3, 2] += 1
+    assert open_cache(make(tmp_path / "c.h5", train=train)).fingerprint != first
+
+
+# ---- untrusted input --------------------------------------------------------------------------------------------
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    refuse(tmp_path / "none.h5", "no feature cache")
+    refuse(tmp_path, "is a folder")
+
+
+def test_not_hdf5_and_truncated(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.h5"
+    bad.write_bytes(b"not a cache at all" * 100)
+    refuse(bad, "damaged or not an HDF5")
+    bad.write_bytes(b"")
+    refuse(bad, "damaged or not an HDF5")
+    whole = make(tmp_path / "a.h5", train=arrays(500))
+    whole.write_bytes(whole.read_bytes()[:-700])
+    refuse(whole, "damaged|incomplete")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_nan_and_inf(tmp_path: Path, value: float, dtype: str) -> None:
+    train = arrays(dtype=dtype)
+    train["features"][7, 1] = value
+    path = make(tmp_path / "a.h5", train=train)
+    refuse(path, "NaN or Inf in train/features, row 7")
+    with pytest.raises(UserError, match="row 7"):
+        open_cache(path).take("train", np.array([9, 7]))
+    np.testing.assert_array_equal(open_cache(path).read_rows("train", 0, 7), train["features"][:7])
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "match"),
+    [
+        (np.zeros((4, 2), "int32"), np.zeros(4, int), "dtype int32"),
+        (np.zeros(4, "float32"), np.zeros(4, int), r"\(N, D\)"),
+        (np.zeros((4, 1, 1, 2), "float32"), np.zeros(4, int), r"\(N, D\)"),
+        (np.zeros((4, 0), "float32"), np.zeros(4, int), r"\(N, D\)"),
+        (np.zeros((4, 2), "float32"), np.zeros(3, int), "one label per row"),
+        (np.zeros((4, 2), "float32"), np.zeros((4, 5), int), "several labels"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, 1.5, 2]), "whole numbers"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, np.nan, 2]), "whole numbers"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, -100, 2]), "-1 for unlabelled"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, 2**40, 2]), "is an id"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, 2**63 + 5, 2], "uint64"), "no class number"),
+        (np.zeros((4, 2), "float32"), np.array([b"a"] * 4), "integers are needed"),
+    ],
+)
+def test_wrong_shapes_dtypes_and_labels(tmp_path: Path, features: np.ndarray, labels: np.ndarray, match: str) -> None:
+    refuse(make(tmp_path / "a.h5", train={"features": features, "labels": labels}), match)
+
+
+def test_splits_that_disagree_or_are_missing(tmp_path: Path) -> None:
+    refuse(make(tmp_path / "a.h5", train=arrays(d=4), test=arrays(d=5)), "differ in feature dimension")
+    refuse(make(tmp_path / "b.h5", train={"labels": np.zeros(3)}), "no split")
+    refuse(make(tmp_path / "c.h5", train={"features": np.zeros((3, 2), "float32")}), "no labels")
+    cache = open_cache(make(tmp_path / "d.h5", train=arrays()))
+    with pytest.raises(UserError, match="no split 'tran': did you mean train"):
+        cache.features("tran")
+
+
+def test_sizes_are_checked_before_allocation(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:  # claims 2 TB and stores nothing
+        file.create_dataset("train/features", shape=(10**9, 1000), dtype="float16", chunks=(1024, 1000))
+        file.create_dataset("train/labels", shape=(10**9,), dtype="int64", chunks=(1024,))
+    refuse(path, "incomplete or damaged")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("train/features", shape=(10**8, 1000), dtype="float16", chunks=(1024, 1000), compression=9)
+        file["train/features"][:1024] = 0
+        file.create_dataset("train/labels", data=np.zeros(4))
+    refuse(path, "incomplete or damaged")
+
+
+def test_other_files_are_not_followed(tmp_path: Path) -> None:
+    other = make(tmp_path / "other.h5", train=arrays())
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["train"] = h5py.ExternalLink(str(other), "train")
+    refuse(path, "another file")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("train/features", (4, 2), "float32", external=[(str(other), 0, 32)])
+        file.create_dataset("train/labels", data=np.zeros(4))
+    refuse(path, "another file")
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((12, 4), "float16")
+        layout[:] = h5py.VirtualSource(str(other), "train/features", (12, 4))
+        file.create_virtual_dataset("train/features", layout)
+        file.create_dataset("train/labels", data=np.zeros(12))
+    refuse(path, "another file")
+
+
+def test_wrong_ids(tmp_path: Path) -> None:
+    refuse(make(tmp_path / "a.h5", train=arrays() | {"ids": np.arange(3)}), "12 strings")
+    refuse(make(tmp_path / "b.h5", train=arrays() | {"ids": np.arange(12.0)}), "12 strings")
+    path = make(tmp_path / "c.h5", train=arrays() | {"ids": np.array([b"caf\xe9"] * 12)})
+    assert len(open_cache(path).ids("train") or []) == 12
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b.jpg", "é%", "100%", "%25", "%%41", "%FF", "a\udcffb", "%2\udcff", "\x00x", "%00", "%2%FF\udc80"]
+)
+def test_ids_are_escaped_reversibly(name: str) -> None:
+    assert unescape_id(escape_id(name)) == name
+    escape_id(name).encode("utf-8")
+    assert "\0" not in escape_id(name)
+
+
+def test_plain_ids_stay_as_they_are() -> None:
+    for name in ("train/dog/0001.jpg", "50% off", "%41", "naïve"):
+        assert escape_id(name) == name
