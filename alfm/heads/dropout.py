@@ -1,0 +1,409 @@
+"""Linear head trained with strong input dropout (Gupte et al. 2024, arXiv 2401.14555), and its training loop.
+
+The order matters: dropout acts on the RAW features, batch normalisation (no affine) comes after it, then the linear
+layer. The loop below serves every head trained by this recipe; a `Network` says what stands after the normalisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alfm.errors import UserError
+from alfm.heads.base import LinearHead
+from alfm.pool import Pool
+from alfm.spaces import Scaled
+from alfm.streams import keep_mask, stream
+
+BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
+MOMENTUM, NORM_EPS = 0.1, 1e-5  # torch.nn.BatchNorm1d's defaults
+
+
+def effective_drop(p: float) -> float:
+    """The drop probability masks really have: `keep_mask` works in steps of 1/256."""
+    return round(p * 256) / 256
+
+
+class Network(Protocol):
+    """What stands before the normalisation: R replicates' maps of features to features of the same width."""
+
+    def start(self, rng: np.random.Generator, dim: int) -> list[np.ndarray]:
+        """One replicate's initial parameters, those that meet the input of shape (.., dim); [] for the identity."""
+        ...
+
+    def embed(self, params: list[Tensor], x: Tensor) -> Tensor:
+        """Parameters (R, ...), features (R, n, D) -> (R, n, D)."""
+        ...
+
+
+class Trained(NamedTuple):
+    """The linear layer, the network's parameters (R, ...), and shift and scale (R, D) of the normalisation."""
+
+    weight: Tensor
+    bias: Tensor
+    inner: list[Tensor]
+    shift: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Dropout, AdamW and early stopping of Gupte et al. 2024 (arXiv 2401.14555).
+
+    p: drop probability of an input feature (multiples of 1/256). An epoch improves when its training loss is below
+    the best so far by more than `min_delta`; after `patience` epochs without improvement a replicate stops, and
+    the parameters and running statistics of its last improving epoch are what is returned. Batches hold
+    `batch_size` items in a shuffled order; a last batch of one item joins the one before it.
+    """
+
+    p: float = 0.75
+    lr: float = 1e-2
+    weight_decay: float = 1e-2
+    max_epochs: int = 400
+    batch_size: int = 4096
+    patience: int = 20
+    min_delta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 <= effective_drop(self.p) < 1:
+            raise UserError(f"classifier.p is a drop probability in [0, 1); got {self.p}.")
+        if self.max_epochs < 1 or self.batch_size < 2 or self.patience < 1:
+            raise UserError("classifier: max_epochs and patience must be at least 1 and batch_size at least 2.")
+
+
+class Identity:
+    """Nothing before the normalisation."""
+
+    def start(self, rng: np.random.Generator, dim: int) -> list[np.ndarray]:
+        return []
+
+    def embed(self, params: list[Tensor], x: Tensor) -> Tensor:
+        return x
+
+
+def linear_start(rng: np.random.Generator, inputs: int, outputs: int) -> list[np.ndarray]:
+    """Weight (outputs, inputs) and bias (outputs,) as torch.nn.Linear draws them: uniform within 1/sqrt(inputs)."""
+    bound = 1 / math.sqrt(inputs)
+    return [rng.uniform(-bound, bound, (outputs, inputs)), rng.uniform(-bound, bound, outputs)]
+
+
+def softmax_loss(
+    weight: Tensor, bias: Tensor, z: Tensor, target: Tensor, mass: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Loss of a softmax layer and its gradient, written out (autograd costs more than the products here).
+
+    weight (R, C, D), bias (R, C), z (R, n, D), target (R, n, C) soft labels times item weights, mass (R, n, 1) their
+    sums over classes. Returns sum_i -target_i . log softmax(logits_i), shape (R,), its gradient for the logits
+    (R, n, C), and for [weight, bias].
+    """
+    log_p = torch.log_softmax(torch.baddbmm(bias[:, None, :], z, weight.mT), dim=2)
+    loss = -(target * log_p).sum((1, 2))
+    residual = log_p.exp_().mul_(mass).sub_(target)
+    return loss, residual, [torch.bmm(residual.mT, z), residual.sum(1)]
+
+
+@dataclass(frozen=True)
+class Dropout(Recipe):
+    """Dropout head: input dropout, batch normalisation without affine, linear. Gupte et al. 2024 (2401.14555).
+
+    A fresh fit each round (`previous` is ignored), as in the paper. See `train` for the rules at the edges.
+    """
+
+    def fit(
+        self,
+        pool: Pool,
+        rows: Tensor,
+        targets: Tensor,
+        num_classes: int,
+        seeds: Sequence[int],
+        round: int = 0,
+        weight: Tensor | None = None,
+        previous: LinearHead | None = None,
+    ) -> LinearHead:
+        """See `alfm.heads.base.Classifier`. Raises UserError when a replicate has no label."""
+        done = train(self, Identity(), pool, rows, targets, num_classes, seeds, round, weight)
+        spaces = [Scaled(a, s, shared=False) for a, s in zip(done.shift, done.scale, strict=True)]
+        return LinearHead(spaces, done.weight, done.bias)
+
+
+def train(
+    recipe: Recipe,
+    network: Network,
+    pool: Pool,
+    rows: Tensor,
+    targets: Tensor,
+    num_classes: int,
+    seeds: Sequence[int],
+    round: int,
+    weight: Tensor | None,
+) -> Trained:
+    """Train one network per replicate; arguments as `alfm.heads.base.Classifier.fit`.
+
+    Masks, order and initial weights are addressed by (seed, round, epoch, position among the labelled items), so a
+    replicate's fit does not depend on its neighbours. Rules where the paper is silent: a feature that is zero for
+    every labelled item has weight zero, and the pool's mean and deviation in the fitted space (its own variance is
+    zero, and normalisation would blow up what was never seen); with a single labelled item there is no variance at
+    all, and the pool's moments normalise every feature. Raises UserError when a replicate has no label.
+    """
+    counts = (rows >= 0).sum(1).tolist()
+    if min(counts) < 1:
+        raise UserError(f"Replicate {counts.index(0)} has no labelled item: a classifier needs at least one.")
+    device = pool.device
+    rows, targets = rows.to(device), targets.to(device)
+    weight = None if weight is None else weight.to(device, pool.dtype)
+    fit = partial(_fit_group, recipe, network, pool, num_classes, round)
+    if device.type == "cuda" and max(counts) <= recipe.batch_size:  # launches cost most: all replicates together
+        return fit(rows, targets, weight, list(seeds))
+    parts = []
+    # One thread: the tensors are small, so threads would wait more than work, and the sums' order, hence the picks,
+    # would depend on the number of cores. One replicate at a time: R enters no product's shape.
+    with _one_thread(device):
+        for r, seed in enumerate(seeds):
+            place = (rows[r] >= 0).nonzero()[:, 0]
+            w = None if weight is None else weight[r, place][None]
+            parts.append(fit(rows[r, place][None], targets[r, place][None], w, [seed]))
+    return Trained(
+        torch.cat([part.weight for part in parts]),
+        torch.cat([part.bias for part in parts]),
+        [torch.cat(p) for p in zip(*(part.inner for part in parts), strict=True)],
+        torch.cat([part.shift for part in parts]),
+        torch.cat([part.scale for part in parts]),
+    )
+
+
+def _fit_group(
+    recipe: Recipe,
+    network: Network,
+    pool: Pool,
+    num_classes: int,
+    round: int,
+    rows: Tensor,
+    targets: Tensor,
+    weight: Tensor | None,
+    seeds: list[int],
+) -> Trained:
+    run = _Run(recipe, network, pool, rows, targets, weight, num_classes)
+    run.start([int(seed) for seed in seeds], round)
+    return run.result()
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Run:
+    """Replicates trained together: all state in tensors with a leading R, one flat row of parameters each."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        pool: Pool,
+        rows: Tensor,
+        targets: Tensor,
+        weight: Tensor | None,
+        num_classes: int,
+    ) -> None:
+        self.recipe, self.network, self.C = recipe, network, num_classes
+        (self.R, self.n), self.D = rows.shape, pool.D
+        self.drop = effective_drop(recipe.p)
+        valid = rows >= 0
+        items = pool.gather(rows.clamp_min(0).flatten()).view(self.R, self.n, self.D)
+        items.mul_(valid[:, :, None])
+        self.unseen = (items == 0).all(1)
+        self.x = items.div_(1 - self.drop)
+        self.position = torch.arange(self.n, device=rows.device).expand(self.R, self.n)
+        count = valid.sum(1, keepdim=True).to(self.x)
+        self.share = (valid / count)[:, None, :]  # (R, 1, n): a product with it is the mean over items
+        self.bessel = count / (count - 1).clamp_min(1)
+        self.single = count == 1
+        self.any_single = bool(self.single.any())
+        self.pool_mean, self.pool_var = pool.moments[0], pool.moments[1].square()
+        self.target, self.mass = _weighted_targets(targets, valid, weight, num_classes, self.x.dtype)
+
+    def start(self, seeds: list[int], round: int) -> None:
+        """Initial state from the streams, then all epochs."""
+        first = []
+        for seed in seeds:
+            rng = stream(seed, round, "head start")
+            first.append([*linear_start(rng, self.D, self.C), *self.network.start(rng, self.D)])
+        self.shapes = [a.shape for a in first[0]]
+        like = {"dtype": self.x.dtype, "device": self.x.device}
+        self.flat = torch.tensor(np.stack([np.concatenate([a.ravel() for a in f]) for f in first]), **like)
+        for w in self._split(self.flat):
+            if w.ndim == 3 and w.shape[2] == self.D:
+                w.masked_fill_(self.unseen[:, None, :], 0)
+        self.m, self.v = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self.mean = torch.zeros(self.R, self.D, **like)
+        self.var = torch.ones(self.R, self.D, **like)
+        if self.any_single:
+            self.mean = torch.where(self.single, self.pool_mean, self.mean)
+            self.var = torch.where(self.single, self.pool_var, self.var)
+        self.best = self.flat.clone()
+        self.best_mean, self.best_var = self.mean.clone(), self.var.clone()
+        self.best_loss = torch.full((self.R,), math.inf, **like)
+        self.wait = torch.zeros(self.R, dtype=torch.int64, device=self.x.device)
+        self.active = torch.ones(self.R, dtype=torch.bool, device=self.x.device)
+        self.epoch = torch.zeros(1, dtype=torch.int64, device=self.x.device)
+        self.step_number = torch.zeros_like(self.epoch)
+        epochs, per_epoch = self.recipe.max_epochs, len(_batches(self.n, self.recipe.batch_size))
+        self.keys = torch.from_numpy(
+            np.stack([stream(s, round, "head masks").integers(2**62, size=epochs) for s in seeds])
+        ).to(self.x.device)
+        t = np.arange(1, epochs * per_epoch + 1)
+        self.step_size = torch.tensor(self.recipe.lr / (1 - BETA1**t), **like)
+        self.root_scale = torch.tensor(1 / np.sqrt(1 - BETA2**t), **like)
+        if per_epoch > 1:
+            self._shuffled_epochs(seeds, round)
+        elif self.x.device.type == "cuda":
+            self._graph_epochs()
+        else:
+            for _ in range(epochs):
+                self._whole_epoch()
+                if not bool(self.active.any()):
+                    break
+
+    def result(self) -> Trained:
+        weight, bias, *inner = (p.contiguous() for p in self._split(self.best))
+        shift = torch.where(self.unseen, self.pool_mean, self.best_mean)
+        var = torch.where(self.unseen, self.pool_var, self.best_var)
+        return Trained(weight, bias, inner, shift, (var + NORM_EPS).sqrt())
+
+    def _split(self, flat: Tensor) -> list[Tensor]:
+        sizes = [math.prod(s) for s in self.shapes]
+        return [p.view(-1, *s) for p, s in zip(flat.split(sizes, 1), self.shapes, strict=True)]
+
+    def _step(self, x: Tensor, position: Tensor, share: Tensor, bessel: Tensor, target: Tensor, mass: Tensor) -> Tensor:
+        """Dropout, normalisation, gradient and one AdamW update. Returns the losses (R,)."""
+        R, n, D = x.shape
+        key = self.keys.index_select(1, self.epoch).expand(R, n).reshape(-1)
+        x = keep_mask(key, position.reshape(-1), D, self.drop).view(R, n, D) * x  # type: ignore[arg-type]
+        weight, bias, *inner = self._split(self.flat)
+        if not inner:
+            z = self._normalise(x, share, bessel)
+            loss, _, gradients = softmax_loss(weight, bias, z, target, mass)
+        else:
+            with torch.enable_grad():
+                inner = [p.detach().requires_grad_() for p in inner]
+                h = self.network.embed(inner, x).masked_fill(self.unseen[:, None, :], 0)
+                z = self._normalise(h, share, bessel)
+            loss, residual, gradients = softmax_loss(weight, bias, z.detach(), target, mass)
+            gradients += torch.autograd.grad(z, inner, torch.bmm(residual, weight))
+        gradient = torch.cat([g.reshape(R, -1) for g in gradients], 1)
+        self.m.lerp_(gradient, 1 - BETA1)
+        self.v.lerp_(gradient.square_(), 1 - BETA2)
+        root = self.v.sqrt().mul_(self.root_scale.index_select(0, self.step_number)).add_(ADAM_EPS)
+        self.flat.mul_(1 - self.recipe.lr * self.recipe.weight_decay)
+        self.flat.addcdiv_(self.m * self.step_size.index_select(0, self.step_number), root, value=-1)
+        self.step_number += 1
+        return loss
+
+    def _normalise(self, h: Tensor, share: Tensor, bessel: Tensor) -> Tensor:
+        """Batch normalisation without affine; running statistics as torch.nn.BatchNorm1d keeps them."""
+        mean = torch.bmm(share, h)
+        centred = h - mean
+        var = torch.bmm(share, centred * centred)
+        running_mean, running_var = mean.detach()[:, 0], var.detach()[:, 0] * bessel
+        if self.any_single:
+            alone = self.single[:, None]
+            centred = torch.where(alone, h - self.pool_mean, centred)
+            var = torch.where(alone, self.pool_var, var)
+            running_mean = torch.where(self.single, self.pool_mean, running_mean)
+            running_var = torch.where(self.single, self.pool_var, running_var)
+        self.mean.lerp_(running_mean, MOMENTUM)
+        self.var.lerp_(running_var, MOMENTUM)
+        return centred * (var + NORM_EPS).rsqrt()
+
+    def _end_epoch(self, loss: Tensor) -> None:
+        """Early stopping on the device: a stopped replicate goes on moving, but its best state is frozen."""
+        improved = (loss < self.best_loss - self.recipe.min_delta) & self.active
+        self.best_loss.copy_(torch.where(improved, loss, self.best_loss))
+        for best, now in ((self.best, self.flat), (self.best_mean, self.mean), (self.best_var, self.var)):
+            best.copy_(torch.where(improved[:, None], now, best))
+        self.wait.add_(1).mul_(~improved)
+        self.active &= self.wait < self.recipe.patience
+        self.epoch += 1
+
+    def _whole_epoch(self) -> None:
+        self._end_epoch(self._step(self.x, self.position, self.share, self.bessel, self.target, self.mass))
+
+    def _graph_epochs(self, check: int = 10) -> None:
+        """One captured epoch, replayed; the host looks at the early stop only every `check` epochs."""
+        state = [self.flat, self.m, self.v, self.mean, self.var, self.best, self.best_mean, self.best_var]
+        state += [self.best_loss, self.wait, self.active, self.epoch, self.step_number]
+        before = [s.clone() for s in state]
+        side = torch.cuda.Stream(self.x.device)
+        side.wait_stream(torch.cuda.current_stream(self.x.device))
+        with torch.cuda.stream(side):  # lets libraries allocate before the capture
+            self._whole_epoch()
+        torch.cuda.current_stream(self.x.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._whole_epoch()
+        for s, b in zip(state, before, strict=True):
+            s.copy_(b)
+        for done in range(0, self.recipe.max_epochs, check):
+            for _ in range(min(check, self.recipe.max_epochs - done)):
+                graph.replay()
+            if not bool(self.active.any()):
+                break
+
+    def _shuffled_epochs(self, seeds: list[int], round: int, check: int = 10) -> None:
+        """More items than a batch holds: one replicate, batches in an order of their own every epoch."""
+        slices = _batches(self.n, self.recipe.batch_size)
+        for epoch in range(self.recipe.max_epochs):
+            order = stream(seeds[0], round, f"head order {epoch}").permutation(self.n)
+            index = torch.from_numpy(order).to(self.x.device)
+            loss = torch.zeros_like(self.best_loss)
+            for s in slices:
+                i = index[s]
+                b = len(i)
+                mass = self.mass[:, i]
+                total = mass.sum((1, 2), keepdim=True).clamp_min(torch.finfo(mass.dtype).tiny)
+                part = self._step(
+                    self.x[:, i],
+                    i[None],
+                    torch.full((1, 1, b), 1 / b, dtype=self.x.dtype, device=self.x.device),
+                    self.bessel.new_full((1, 1), b / (b - 1)),
+                    self.target[:, i] / total,
+                    mass / total,
+                )
+                loss += part * (b / self.n)
+            self._end_epoch(loss)
+            if (self.x.device.type == "cpu" or epoch % check == 0) and not bool(self.active.any()):
+                break
+
+
+def _batches(n: int, size: int) -> list[slice]:
+    """Consecutive slices of `size`; a last one of a single item joins the one before it."""
+    starts = list(range(0, n, size))
+    if len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=True)]
+
+
+def _weighted_targets(
+    targets: Tensor, valid: Tensor, weight: Tensor | None, num_classes: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Soft labels times item weights, normalised to total weight 1 per replicate: (R, n, C), and sums (R, n, 1)."""
+    if targets.ndim == 2:
+        targets = torch.nn.functional.one_hot(torch.where(valid, targets, 0), num_classes)
+    share = valid.to(dtype) if weight is None else torch.where(valid, weight, 0).to(dtype)
+    share = share / share.sum(1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
+    target = torch.where(valid[:, :, None], targets.to(dtype), 0) * share[:, :, None]
+    return target, target.sum(2, keepdim=True)
