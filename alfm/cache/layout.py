@@ -1,4 +1,4 @@
-"""What a cache file looks like, in one place: names, attributes, checksums and how ids are spelt.
+"""What a cache file looks like, in one place: names, attributes, checksums and how rows are summed up.
 
     <split>/features    float16 or float32 (N, D), or (N, V, D) with V augmented views; chunked by rows
     <split>/labels      int64 (N,), -1 = unlabelled
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,35 +24,6 @@ REQUIRED_ATTRIBUTES = ("format", "format_version", "dataset_fingerprint", "model
 FLOAT16_MAX = 65504.0
 MAX_CLASSES = 1_000_000
 """Beyond this a "label" is an id, and a head for it would not fit anywhere."""
-
-_ESCAPED = re.compile(r"%(00|25|[89A-Fa-f][0-9A-Fa-f])")
-_TO_ESCAPE = re.compile(r"%(?=00|25|[89A-Fa-f][0-9A-Fa-f])|[\x00\ud800-\udfff]")
-
-
-def escape_id(text: str) -> str:
-    """A Python file name -> UTF-8 text that HDF5 keeps whole; `unescape_id` gives the same name back.
-
-    Bytes that are not UTF-8 (`os.fsdecode` keeps them as lone surrogates) and NUL become `%XX`; a `%` changes, to
-    `%25`, only where it could be mistaken for one of these, so ordinary ids stay as they are.
-    """
-
-    def replace(match: re.Match[str]) -> str:
-        character = match.group()
-        if "\udc80" <= character <= "\udcff":
-            return f"%{ord(character) - 0xDC00:02X}"
-        return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
-
-    return _TO_ESCAPE.sub(replace, text)
-
-
-def unescape_id(text: str) -> str:
-    """The file name that `escape_id` was given (bytes that are not UTF-8 as lone surrogates, see `os.fsencode`)."""
-
-    def replace(match: re.Match[str]) -> str:
-        byte = int(match.group(1), 16)
-        return chr(0xDC00 + byte) if byte >= 0x80 else chr(byte)
-
-    return _ESCAPED.sub(replace, text)
 
 
 def checksum(features: np.ndarray, labels: np.ndarray, ids: Iterable[str] | None) -> str:
@@ -75,12 +45,6 @@ def rows_not_finite(features: np.ndarray) -> np.ndarray:
     half = rows.dtype == np.float16
     bad = (rows.view(np.uint16) & 0x7C00) == 0x7C00 if half else ~np.isfinite(rows)
     return bad.any(axis=1)
-
-
-def safe_name(name: str) -> str:
-    """A name usable as one path component on every common file system."""
-    cleaned = re.sub(r"[^\w.+=@-]+", "_", name.strip(), flags=re.ASCII).strip("._")
-    return cleaned[:150] or "unnamed"
 
 
 def sync_folder(folder: Path) -> None:

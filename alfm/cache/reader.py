@@ -144,7 +144,7 @@ class FeatureCache:
         return self._labels[split]
 
     def ids(self, split: str) -> list[str] | None:
-        """N ids, or None where the cache has none. Bytes that are not UTF-8 stay percent-escaped (`unescape_id`)."""
+        """N ids, or None where the cache has none. File names that are not UTF-8 are percent-escaped (`alfm.datasets.ids`)."""
         if not self._layout(split).has_ids:
             return None
         with self._file() as file:
@@ -187,7 +187,7 @@ class FeatureCache:
 
     def _layout(self, split: str) -> _Layout:
         if split not in self._layouts:
-            raise UserError(f"{self.path} has no split {split!r}: {nearest_names(split, list(self._layouts))}.")
+            raise UserError(f"{self.path} has no split {split!r}: {nearest_names(split, list(self._layouts))}")
         return self._layouts[split]
 
     def _read(self, split: str, start: int, stop: int, view: int | None) -> np.ndarray:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from alfm.cache import escape_id, open_cache, unescape_id
+from alfm.cache import open_cache
 from alfm.errors import UserError
 
 
@@ -224,17 +224,3 @@ def test_wrong_ids(tmp_path: Path) -> None:
     refuse(make(tmp_path / "b.h5", train=arrays() | {"ids": np.arange(12.0)}), "12 strings")
     path = make(tmp_path / "c.h5", train=arrays() | {"ids": np.array([b"caf\xe9"] * 12)})
     assert len(open_cache(path).ids("train") or []) == 12
-
-
-@pytest.mark.parametrize(
-    "name", ["a/b.jpg", "é%", "100%", "%25", "%%41", "%FF", "a\udcffb", "%2\udcff", "\x00x", "%00", "%2%FF\udc80"]
-)
-def test_ids_are_escaped_reversibly(name: str) -> None:
-    assert unescape_id(escape_id(name)) == name
-    escape_id(name).encode("utf-8")
-    assert "\0" not in escape_id(name)
-
-
-def test_plain_ids_stay_as_they_are() -> None:
-    for name in ("train/dog/0001.jpg", "50% off", "%41", "naïve"):
-        assert escape_id(name) == name

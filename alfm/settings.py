@@ -1,0 +1,348 @@
+"""Where things lie, and how the entry points run Hydra.
+
+Hydra's own `main` finds configs relative to a Python file, writes an `outputs/` folder and ends in tracebacks.
+`run_hydra` composes the same configs through Hydra's compose API instead: it works as `python -m`, from a script and
+from a test, writes nothing, and answers mistakes in one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alfm.errors import UserError, nearest_names
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_DEFAULTS = {
+    "DATASET_DIR": "./data",
+    "MODEL_CACHE_DIR": "./models",
+    "FEATURE_CACHE_DIR": "./features",
+    "LOG_DIR": "./logs",
+}
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The four folders of a user. `.env` of the working folder (or one above it), overruled by the real environment."""
+
+    datasets: Path
+    models: Path
+    features: Path
+    logs: Path
+
+
+def paths() -> Paths:
+    """Read the four folders now: DATASET_DIR, MODEL_CACHE_DIR, FEATURE_CACHE_DIR, LOG_DIR, each with a default."""
+    from dotenv import dotenv_values, find_dotenv
+
+    known = {key: value for key, value in dotenv_values(find_dotenv(usecwd=True)).items() if value}
+    found = {name: os.environ.get(name) or known.get(name) or default for name, default in _DEFAULTS.items()}
+    return Paths(*(Path(found[name]).expanduser() for name in _DEFAULTS))
+
+
+def conf_dir() -> Path:
+    """The absolute path of the configs: inside the installed package, else the checkout's `conf/`."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"No conf folder in {package} or beside it: install alfm again.")
+
+
+def build(node: DictConfig, **extra: Any) -> Any:
+    """Build what a config's `_target_` names, with plain lists and dicts as arguments.
+
+    Hydra wraps every exception of a constructor: a `UserError` comes out unwrapped, a `_target_` that does not exist
+    and an argument that its class does not take become one, anything else is raised as it was.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    target = node.get("_target_", "?")
+    try:
+        return instantiate(node, _convert_="all", **extra)
+    except InstantiationException as error:
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, UserError):
+                raise cause from None
+        last = causes[-1]
+        text = str(error).strip().splitlines()[0]
+        if "locating target" in text:
+            why = f" ({last})" if isinstance(last, ImportError) else ""
+            raise UserError(f"There is no {target}{why}: correct _target_, or install its package.") from error
+        if isinstance(last, TypeError) and "argument" in str(last):
+            raise UserError(f"{target} was not given what it takes: {last}.") from error
+        if last is error:
+            raise
+        raise last from None
+
+
+def run_hydra(
+    config_name: str,
+    task: Callable[[DictConfig], None],
+    *,
+    sort_key: Callable[[DictConfig], Any] | None = None,
+    about: str = "",
+    argv: list[str] | None = None,
+) -> int:
+    """Compose `conf/<config_name>.yaml` with the command line's overrides, run `task(cfg)`, return the exit status.
+
+    Use it as `sys.exit(run_hydra("extract", main))`. `argv` defaults to `sys.argv[1:]`; `about` is shown by `--help`.
+
+    Options: `-m` runs every combination of `key=a,b`; jobs whose `sort_key(cfg)` (hashable) is equal run one after the
+    other, in order of first appearance, so that a task which keeps the last model or cache loads each once.
+    `--config-dir DIR` adds a user's own config groups, `--cfg` prints the composed config, `--help` lists groups.
+
+    `cfg` has no `hydra` node, but `${hydra:runtime.choices.dataset}` resolves. Variables of `.env` are in `os.environ`
+    while the task runs, real ones winning, as are defaults of the four folders.
+
+    Status: 0; 1 after a `UserError` of a task (printed as one sentence) or a failed job of a sweep (the other jobs
+    still run); 2 for a wrong command line, found for all jobs before the first runs; 130 after Ctrl-C. Any other
+    exception of a single job is a bug and is raised.
+    """
+    from hydra import initialize_config_dir
+
+    arguments = _parse(config_name, about, sys.argv[1:] if argv is None else argv)
+    try:
+        extra = _config_dir(arguments.config_dir)
+        if arguments.help:
+            print(_help(config_name, about, extra))
+            return 0
+        with _environment(), initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+            try:
+                jobs = [_Job(words, *_compose(config_name, words, extra)) for words in _jobs(arguments)]
+            except UserError as error:
+                _say(str(error))
+                return 2
+            if arguments.cfg:
+                from omegaconf import OmegaConf
+
+                print("---\n".join(OmegaConf.to_yaml(job.cfg) for job in jobs), end="")
+                return 0
+            return _run(jobs, task, sort_key)
+    except UserError as error:
+        _say(str(error))
+        return 2
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Job:
+    words: list[str]
+    cfg: DictConfig
+    """What the task gets."""
+    whole: DictConfig
+    """The same with Hydra's own node, for `${hydra:...}`."""
+
+    def enter(self) -> DictConfig:
+        """Let `${hydra:...}` resolve to this job's values."""
+        from hydra.core.hydra_config import HydraConfig
+
+        HydraConfig.instance().set_config(self.whole)
+        return self.cfg
+
+
+def _run(jobs: list[_Job], task: Callable[[DictConfig], None], sort_key: Callable[[DictConfig], Any] | None) -> int:
+    if sort_key is not None and len(jobs) > 1:
+        ranks: dict[Any, int] = {}
+        places = [ranks.setdefault(sort_key(job.enter()), len(ranks)) for job in jobs]
+        jobs = [jobs[index] for index in sorted(range(len(jobs)), key=places.__getitem__)]
+    failed = []
+    for number, job in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            print(f"[{number}/{len(jobs)}] {' '.join(job.words)}", flush=True)
+        try:
+            task(job.enter())
+        except KeyboardInterrupt:
+            _say("Interrupted. The same command goes on from here.", "")
+            return 130
+        except Exception as error:
+            mistake = next((cause for cause in _causes(error) if isinstance(cause, UserError)), None)
+            if mistake is None and len(jobs) == 1:
+                raise
+            if mistake is None:
+                traceback.print_exc()
+            _say(str(mistake or f"{type(error).__name__}: {error}"))
+            failed.append(" ".join(job.words))
+    if failed and len(jobs) > 1:
+        _say(f"{len(failed)} of {len(jobs)} jobs failed: {'; '.join(failed)}")
+    return 1 if failed else 0
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """`.env` and the folders' defaults in `os.environ` for as long as the block runs."""
+    from dotenv import dotenv_values, find_dotenv
+
+    wanted = _DEFAULTS | {key: value for key, value in dotenv_values(find_dotenv(usecwd=True)).items() if value}
+    added = {key: value for key, value in wanted.items() if not os.environ.get(key)}
+    before = {key: os.environ.get(key) for key in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _say(text: str, head: str = "Error: ") -> None:
+    print(head + text, file=sys.stderr, flush=True)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+# ---- the command line -----------------------------------------------------------------------------------------------
+
+
+def _parse(config_name: str, about: str, argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(f"python -m alfm.{config_name}", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-cd", "--config-dir")
+    parser.add_argument("--cfg", nargs="?", const="job")
+    parser.add_argument("-h", "--help", action="store_true")
+    return parser.parse_intermixed_args(argv)
+
+
+def _config_dir(given: str | None) -> Path | None:
+    if given is None:
+        return None
+    folder = Path(given).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"--config-dir {given}: there is no such folder.")
+    return folder
+
+
+def _jobs(arguments: argparse.Namespace) -> list[list[str]]:
+    """One list of overrides per job."""
+    if not arguments.multirun:
+        return [arguments.overrides]
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        return BasicSweeper.split_arguments(parser.parse_overrides(arguments.overrides), None)[0]
+    except HydraException as error:
+        raise UserError(_syntax(error)) from error
+
+
+def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tuple[DictConfig, DictConfig]:
+    """The composed config without and with its `hydra` node, or a `UserError` that names the nearest right names."""
+    from hydra import compose
+    from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    search = [f"hydra.searchpath=[file://{extra}]"] if extra else []
+    try:
+        whole = compose(config_name, overrides=[*search, *overrides], return_hydra_config=True)
+    except MissingConfigException as error:
+        group, _, option = (error.missing_cfg_file or "?").rpartition("/")
+        raise UserError(f"There is no {group}={option}: {nearest_names(option, _options(group, extra))}") from error
+    except OverrideParseException as error:
+        raise UserError(_syntax(error)) from error
+    except ConfigCompositionException as error:
+        wrong = re.search(r"Could not (?:override|delete from config|append to config)[^']*'([^'@]+)", str(error))
+        if wrong is None:
+            raise UserError(_syntax(error)) from error
+        raise UserError(_unknown_key(config_name, wrong.group(1).rstrip("."), overrides, search, extra)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_syntax(error)) from error
+    cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be given: add {' '.join(f'{key}=VALUE' for key in missing)}.")
+    return cfg, whole
+
+
+def _unknown_key(name: str, wrong: str, overrides: list[str], search: list[str], extra: Path | None) -> str:
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    groups = _groups(extra)
+    chosen = [word for word in overrides if word.partition("=")[0] in groups]
+    try:
+        cfg = compose(name, overrides=[*search, *chosen])
+    except HydraException:  # two mistakes at once: the options of the first are then what is known
+        cfg = compose(name)
+    keys = sorted(_flatten(OmegaConf.to_container(cfg)))
+    known = sorted({*keys, *(key for key in cfg)})
+    parent = wrong.rpartition(".")[0]
+    siblings = [key for key in keys if key.rpartition(".")[0] == parent]
+    near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
+    hint = nearest_names(wrong, known if near else siblings or [key for key in known if "." not in key])
+    return f"There is no setting {wrong}: {hint}"
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if str(key).startswith("_"):
+            continue
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _syntax(error: BaseException) -> str:
+    """Hydra's own message, in one sentence."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if lines and lines[0].startswith("Ambiguous value"):
+        return f"{lines[0].rstrip('.')}: to run all of them add -m, to pass a list write key=[a,b]."
+    return " ".join(lines[:2]) or type(error).__name__
+
+
+def _groups(extra: Path | None) -> dict[str, list[str]]:
+    """Config groups and their options, the user's own included."""
+    groups: dict[str, set[str]] = {}
+    for root in filter(None, (conf_dir(), extra)):
+        for file in root.rglob("*.yaml"):
+            group = file.parent.relative_to(root).as_posix()
+            if group != ".":
+                groups.setdefault(group, set()).add(file.stem)
+    return {group: sorted(options) for group, options in sorted(groups.items())}
+
+
+def _options(group: str, extra: Path | None) -> list[str]:
+    return _groups(extra).get(group, [])
+
+
+def _help(config_name: str, about: str, extra: Path | None) -> str:
+    config = (conf_dir() / f"{config_name}.yaml").read_text()
+    used = re.findall(r"^\s*-\s*(?:override\s+)?/?([\w/]+)(?:@[\w.]+)?:", config, re.MULTILINE)
+    groups = "\n".join(
+        f"  {group}: {', '.join(options)}" for group, options in _groups(extra).items() if group in used or not used
+    )
+    return (
+        f"{about.strip()}\n\nUse: python -m alfm.{config_name} [OPTIONS] [group=option ...] [key=value ...]\n"
+        "  -m                sweep: run every combination of key=a,b\n"
+        "  --config-dir DIR  also look for config groups in DIR\n"
+        "  --cfg             print the composed config and stop\n\n"
+        f"Groups\n{groups}\n\nSettings (conf/{config_name}.yaml)\n{config}"
+    ).lstrip()
+
