@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import alfm.results as module
+from alfm.environment import environment_of
+from alfm.errors import UserError
+from alfm.results import COLUMNS, RunFolder, load_runs, run_hash
+
+CONFIG = {
+    "seeds": [1, 10],
+    "budget": {"init": 2, "step": 2},
+    "query_strategy": {"name": "margins"},
+    "device": "cpu",
+}
+
+
+def open_run(log_dir: Path, fingerprint: str = "cache-a", **changes) -> RunFolder:
+    options = {"force": changes.pop("force", False), "environment": changes.pop("environment", None)}
+    names = {
+        "dataset": "digits",
+        "model": "pixels",
+        "query_strategy": changes.pop("strategy", "margins"),
+        "init_strategy": "random",
+        "classifier": "logistic",
+    }
+    return RunFolder.open(log_dir, **names, config={**CONFIG, **changes}, cache_fingerprint=fingerprint, **options)
+
+
+def row(seed: int, round_: int, num_labeled: int) -> dict[str, float | int]:
+    values = dict.fromkeys(COLUMNS, 0.1 + round_ / 3)
+    return {
+        **values,
+        "seed": seed,
+        "round": round_,
+        "num_labeled": num_labeled,
+        "macro_auroc": float("nan"),
+        "num_replicates": 2,
+        "num_filled": 0,
+        "peak_memory_bytes": 12345,
+    }
+
+
+def picks_of(seed: int, round_: int) -> np.ndarray:
+    return np.array([100 * seed + 2 * round_ + 1, 100 * seed + 2 * round_])
+
+
+def store(folder: RunFolder, round_: int, seeds=(1, 10)) -> None:
+    rows = [row(seed, round_, 2 * round_ + 2) for seed in seeds]
+    folder.append(rows, {seed: picks_of(seed, round_) for seed in seeds})
+
+
+def state(folder: RunFolder) -> str:
+    return repr([(seed, folder.progress(seed)) for seed in folder.seeds])
+
+
+def test_layout_and_reading_back(tmp_path: Path) -> None:
+    with open_run(tmp_path, environment={"device": "cpu"}) as folder:
+        store(folder, 0)
+        store(folder, 1)
+        folder.finish([1], "all rounds done")
+        path, before = folder.path, state(folder)
+    assert path.parent == tmp_path / "digits" / "pixels"
+    assert path.name.startswith("margins-")
+    assert (path / "rounds.csv").read_text().splitlines()[0] == (
+        "seed,round,num_labeled,accuracy,balanced_accuracy,macro_f1,macro_auroc,nll,ece,"
+        "fit_seconds,query_seconds,eval_seconds,num_replicates,num_filled,peak_memory_bytes"
+    )
+    with np.load(path / "picks.npz", allow_pickle=False) as picks:
+        assert set(picks) == {"1", "10"}
+        assert picks["10"].dtype == np.int64
+        assert picks["10"].tolist() == [1001, 1000, 1003, 1002]
+    stored = yaml.safe_load((path / "config.yaml").read_text())
+    assert stored["budget"] == CONFIG["budget"]
+    assert stored["run"]["classifier"] == "logistic"
+    assert json.loads((path / "environment.json").read_text()) == {"sessions": [{"device": "cpu"}]}
+    with open_run(tmp_path) as again:
+        assert again.path == path
+        assert state(again) == before
+        assert again.completed_seeds() == {1: "all rounds done"}
+        picks, rows = again.progress(7)
+        assert (picks.dtype, len(picks), rows) == (np.int64, 0, [])
+
+
+def test_hash_covers_what_decides_the_picks() -> None:
+    base = run_hash(CONFIG, "a")
+    for same in ({"seeds": [3]}, {"device": "cuda"}, {"memory": "host"}, {"cache": "x.h5"}, {"log_dir": "y"}):
+        assert run_hash({**CONFIG, **same}, "a") == base
+    for other in ({"budget": {"init": 2, "step": 3}}, {"classifier": "dropout"}):
+        assert run_hash({**CONFIG, **other}, "a") != base
+    assert run_hash(CONFIG, "b") != base
+    assert run_hash(dict(reversed(CONFIG.items())), "a") == base
+    with_path = {**CONFIG, "stopping": {"file": "p", "window": 3}}
+    without = {**CONFIG, "stopping": {"window": 3}}
+    assert run_hash(with_path, "a", ("stopping.file", "nothing.here")) == run_hash(without, "a", ())
+
+
+def test_adding_a_seed_keeps_the_others(tmp_path: Path) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+        folder.finish([1, 10], "done")
+    with open_run(tmp_path, seeds=[10, 7], environment={"n": 2}) as folder:
+        assert set(folder.completed_seeds()) == {1, 10}
+        store(folder, 0, seeds=(7,))
+        folder.finish([7], "done")
+    with open_run(tmp_path) as folder:
+        assert folder.seeds == [1, 10, 7]
+        assert yaml.safe_load((folder.path / "config.yaml").read_text())["seeds"] == [1, 10, 7]
+    assert load_runs(tmp_path)["seed"].tolist() == [1, 10, 7]
+
+
+def test_looking_at_a_finished_run_writes_nothing(tmp_path: Path) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+        folder.finish([1, 10], "done")
+    before = {file: file.stat().st_mtime_ns for file in folder.path.iterdir() if file.name != ".lock"}
+    with open_run(tmp_path, environment={"device": "other"}, seeds=[1]):
+        pass
+    assert {file: file.stat().st_mtime_ns for file in folder.path.iterdir() if file.name != ".lock"} == before
+
+
+def test_killed_at_every_instant_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_run(tmp_path / "whole") as folder:
+        for round_ in range(3):
+            store(folder, round_)
+        folder.finish([1, 10], "done")
+        whole = state(folder)
+    replace = os.replace
+    for survive in range(1 + 3 * 2 + 1):  # config, then picks and rounds of each round, then the mark
+        calls = iter(range(100))
+
+        def killed(source, target, calls=calls, survive=survive):
+            if next(calls) >= survive:
+                raise KeyboardInterrupt
+            replace(source, target)
+
+        monkeypatch.setattr(module.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt), open_run(tmp_path / str(survive)) as folder:
+            for round_ in range(3):
+                store(folder, round_)
+            folder.finish([1, 10], "done")
+        monkeypatch.setattr(module.os, "replace", replace)
+        with open_run(tmp_path / str(survive)) as folder:
+            assert folder.completed_seeds() == {}  # never taken for done
+            done = [len(folder.progress(seed)[1]) for seed in (1, 10)]
+            assert done == [max(0, (survive - 1) // 2)] * 2
+            for round_ in range(done[0], 3):
+                store(folder, round_)
+            folder.finish([1, 10], "done")
+            assert state(folder) == whole
+
+
+def test_force_starts_over_and_leaves_foreign_files(tmp_path: Path) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+        folder.finish([1], "done")
+    (folder.path / "notes.txt").write_text("mine")
+    (folder.path / "rounds.csv").write_text("broken")
+    with open_run(tmp_path, force=True) as folder:
+        assert folder.seeds == []
+        assert folder.completed_seeds() == {}
+    assert (folder.path / "notes.txt").read_text() == "mine"
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
+        "from test_results import open_run, store\n"
+        "folder = open_run(Path(sys.argv[1])); store(folder, 0); print('ready', flush=True); time.sleep(60)"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    try:
+        assert worker.stdout.readline() == b"ready\n"
+        with pytest.raises(UserError, match=f"another process .pid {worker.pid} on"):
+            open_run(tmp_path)
+        assert len(load_runs(tmp_path, finished_only=False)) == 2  # looking is allowed
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    with open_run(tmp_path) as folder:  # a kill leaves no lock behind
+        assert len(folder.progress(1)[1]) == 1
+
+
+def test_rows_that_do_not_follow_are_refused(tmp_path: Path) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0, seeds=(1,))
+        before = state(folder)
+        for bad_row, bad_picks, fault in (
+            (row(1, 2, 4), [8, 9], "round 2 follows round 0"),
+            (row(1, 1, 5), [8, 9], "num_labeled 5, but 4 picks"),
+            (row(1, 1, 4), [8, 101], "picked twice"),
+            (row(1, 1, 2), [], "no new label"),
+            (row(1, 1, 4), [8, -1], "negative"),
+            ({"seed": 1}, [8, 9], "exactly seed, round"),
+        ):
+            with pytest.raises(ValueError, match=fault):
+                folder.append([bad_row], {1: np.array(bad_picks, dtype=np.int64)})
+        with pytest.raises(ValueError, match="picks of seeds"):
+            folder.append([row(1, 1, 4)], {2: np.array([8, 9])})
+        with pytest.raises(ValueError, match="no rows"):
+            folder.finish([5], "done")
+        assert state(folder) == before
+        folder.finish([1], "done")
+        with pytest.raises(ValueError, match="is finished"):
+            folder.append([row(1, 1, 4)], {1: np.array([8, 9])})
+
+
+def damage(path: Path, how: str) -> None:
+    rounds = (path / "rounds.csv").read_text()
+    if how == "header":
+        (path / "rounds.csv").write_text(rounds.replace("accuracy", "precision", 1))
+    elif how == "cut line":
+        (path / "rounds.csv").write_text(rounds[:-30])
+    elif how == "missing round":
+        lines = rounds.splitlines(keepends=True)
+        (path / "rounds.csv").write_text("".join(lines[:2] + lines[3:]))
+    elif how == "picks gone":
+        (path / "picks.npz").unlink()
+    elif how == "picks cut":
+        (path / "picks.npz").write_bytes((path / "picks.npz").read_bytes()[:-40])
+    elif how == "picks short":
+        np.savez(path / "picks.npz", **{"1": picks_of(1, 0), "10": picks_of(10, 0)})
+    elif how == "picks pickled":
+        np.savez(path / "picks.npz", **{"1": np.array([{}], dtype=object), "10": picks_of(10, 0)})
+    elif how == "picks float":
+        np.savez(path / "picks.npz", **{"1": np.arange(6.0), "10": np.arange(6.0)})
+    elif how == "config gone":
+        (path / "config.yaml").unlink()
+    elif how == "config odd":
+        (path / "config.yaml").write_text("- 1\n")
+    elif how == "progress odd":
+        (path / "progress.json").write_text("[]")
+    elif how == "progress of others":
+        (path / "progress.json").write_text('{"finished": {"99": "done"}}')
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "header",
+        "cut line",
+        "missing round",
+        "picks gone",
+        "picks cut",
+        "picks short",
+        "picks pickled",
+        "picks float",
+    ]
+    + ["config gone", "config odd", "progress odd", "progress of others"],
+)
+def test_damage_is_named(tmp_path: Path, how: str) -> None:
+    with open_run(tmp_path) as folder:
+        for round_ in range(3):
+            store(folder, round_)
+        folder.finish([1, 10], "done")
+    damage(folder.path, how)
+    for attempt in (lambda: open_run(tmp_path), lambda: load_runs(tmp_path)):
+        with pytest.raises(UserError, match=f"{folder.path.name} is damaged: .*force=true"):
+            attempt()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "digits").write_text("a file in the way")
+    with pytest.raises(UserError, match="cannot make the run folder"):
+        open_run(tmp_path)
+
+
+def test_load_runs(tmp_path: Path) -> None:
+    with open_run(tmp_path) as first:
+        store(first, 0)
+        store(first, 1)
+        first.finish([10], "pool exhausted")
+    with open_run(tmp_path, strategy="badge", budget={"init": 2, "step": 5}) as second:
+        rows = [row(10, 0, 2)]
+        second.append(rows, {10: picks_of(10, 0)[::-1]})  # the same initial set in another order
+        second.finish([10], "done")
+    df = load_runs([tmp_path, first.path])  # named twice, read once
+    assert len(df) == 3
+    assert df["initial"].nunique() == 1
+    assert set(df["query_strategy"]) == {"margins", "badge"}
+    of_first = df[df["run"] == first.path.name]
+    assert of_first["seed"].tolist() == [10, 10]
+    assert of_first["budget"].unique().tolist() == ["2 to 4 labels in 2 rounds"]
+    assert of_first["accuracy"].tolist() == [0.1, 0.1 + 1 / 3]
+    everything = load_runs(tmp_path, finished_only=False)
+    assert everything.groupby("seed")["finished"].all().to_dict() == {1: False, 10: True}
+    assert everything.groupby("seed")["initial"].first().nunique() == 2
+    with open_run(tmp_path / "elsewhere", fingerprint="cache-b") as third:
+        store(third, 0)
+        third.finish([10], "done")
+    assert load_runs(third.path)["initial"].iloc[0] != df["initial"].iloc[0]  # the same rows of another cache
+
+
+def test_load_runs_without_runs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_runs(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no run"):
+        load_runs(tmp_path)
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+    with pytest.raises(UserError, match="no finished run"):
+        load_runs(tmp_path)
+
+
+def test_environment() -> None:
+    entry = environment_of("cpu", "a/b.h5", "f" * 8, [1, 2])
+    assert entry["versions"]["torch"]
+    assert entry["threads"] >= 1
+    assert (entry["cache"], entry["cache_fingerprint"], entry["seeds"]) == ("a/b.h5", "f" * 8, [1, 2])
+    json.dumps(entry)
