@@ -1,0 +1,23 @@
+"""Random: uniform without replacement, the baseline every other strategy has to beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alfm.strategies.base import Query, Strategy, stack_picks
+
+
+class Random(Strategy):
+    """Uniform without replacement. Cost: O(N) per replicate. Also a cold start."""
+
+    needs_head = False
+    stochastic = True
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        picks = []
+        for r in range(query.R):
+            rows = query.available[r].nonzero()[:, 0]
+            chosen = query.rng(r, "random").choice(len(rows), budget, replace=False)
+            picks.append(rows[torch.from_numpy(chosen).to(rows.device)])
+        return stack_picks(picks, budget, query.pool.device)
