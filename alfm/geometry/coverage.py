@@ -1,0 +1,381 @@
+"""Balls on the pool: the radius whose balls are pure, greedy maximum cover, and DCoM's balls of different sizes.
+
+Item x covers y iff |u_x - u_y| < delta; every item covers itself. N x N work is done once, over the upper triangle of
+blocks: a pair's product serves both directions and every replicate. What differs per replicate is integer work on
+neighbour lists, kept on the host whatever the device, so that a greedy step never waits for a device.
+
+Strictness leaves a margin for rounding: a pair whose squared distance lies within 4 float epsilons of delta^2 counts
+as outside, so that the pair that defines a purity radius is outside in products of any shape.
+
+Sources: Yehuda et al. 2022 (ProbCover, 2205.11320); Mishal & Weinshall 2024 (DCoM, 2407.01804).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from alfm.pool import Vectors
+
+LISTED = 1 << 22  # neighbours gathered at a time: bounds the memory of a step that covers very much
+
+
+# -- blocked distances -----------------------------------------------------------------------------------------------
+
+
+def block_pairs(vectors: Vectors, size: int | None = None) -> Iterator[tuple[slice, Tensor, slice, Tensor]]:
+    """The upper triangle of blocks: (rows, x (a, D'), columns, y (b, D')) with rows at or before columns.
+
+    Every unordered pair of items occurs in exactly one block, those within a diagonal block (rows == columns) in both
+    orders. Coordinates that are not resident are computed for a strip of 16 blocks at a time, so the pool is read
+    N / (16 size) times rather than N / size times.
+    """
+    size = size or pair_block(vectors)
+    strip = size if vectors.matrix is not None else 16 * size
+    for first in range(0, vectors.N, strip):
+        last = min(first + strip, vectors.N)
+        held = consecutive(vectors, first, last)
+        for start in range(first, vectors.N, size):
+            columns = slice(start, min(start + size, vectors.N))
+            inside = start < last
+            y = held[start - first : columns.stop - first] if inside else consecutive(vectors, start, columns.stop)
+            for top in range(first, columns.stop if inside else last, size):
+                rows = slice(top, min(top + size, last))
+                yield rows, held[rows.start - first : rows.stop - first], columns, y
+
+
+def pair_block(vectors: Vectors) -> int:
+    """Rows of a block in a pass over pairs: large enough for full matmul speed, its square near the caches."""
+    return 4096 if vectors.device.type == "cuda" else 1024
+
+
+def consecutive(vectors: Vectors, start: int, stop: int) -> Tensor:
+    """Rows [start, stop), (stop - start, D')."""
+    if vectors.matrix is not None:
+        return vectors.matrix[start:stop]
+    return vectors.rows(torch.arange(start, stop, device=vectors.device))
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|^2 >= 0 by the Gram identity, (a, D') and (b, D') -> (a, b)."""
+    out = x @ y.T
+    out.mul_(-2.0).add_(torch.linalg.vecdot(x, x)[:, None]).add_(torch.linalg.vecdot(y, y))
+    return out.clamp_min_(0.0)
+
+
+def limit(radius: Tensor | float, unit: Vectors) -> Tensor:
+    """The squared distance below which a pair lies inside a ball: radius^2 less the margin, in the pool's dtype."""
+    squared = torch.as_tensor(radius).cpu().double().square()
+    margin = (squared / 2).clamp_max(4 * torch.finfo(unit.pool.dtype).eps)
+    return torch.where(squared.isinf(), squared, squared - margin).to(unit.pool.dtype).to(unit.device)
+
+
+# -- the radius ------------------------------------------------------------------------------------------------------
+
+
+def purity_distances(unit: Vectors, pseudo: Tensor, block: int | None = None) -> Tensor:
+    """r (N,) float64: each item's distance to the nearest item of another pseudo-class, Inf with one class only.
+
+    pseudo: int64 (N,). One symmetric pass, exact up to the rounding of the products. float64 holds a distance whose
+    square is the float32 value it was found as.
+    """
+    pseudo = pseudo.to(unit.device)
+    nearest = torch.full((unit.N,), math.inf, dtype=unit.pool.dtype, device=unit.device)
+    for rows, x, columns, y in block_pairs(unit, block):
+        d2 = squared_distances(x, y)
+        d2.masked_fill_(pseudo[rows, None] == pseudo[columns], math.inf)
+        nearest[rows] = torch.minimum(nearest[rows], d2.amin(1))
+        if rows != columns:
+            nearest[columns] = torch.minimum(nearest[columns], d2.amin(0))
+    return nearest.double().sqrt()
+
+
+def purity_radius(r: Tensor, purity: float = 0.95) -> float:
+    """The largest delta for which at least `purity` of the balls hold one pseudo-class only.
+
+    It is the (floor((1 - purity) N) + 1)-th smallest r: all balls but floor((1 - purity) N) are then pure, strictly.
+    """
+    if not 0.0 < purity <= 1.0:
+        raise ValueError(f"purity must be in (0, 1], got {purity}")
+    # 0.05 * 20 must be 1, but (1 - 0.95) * 20 is 1 + 9e-16 and (1 - 0.9) * 10 is 1 - 2e-16.
+    impure = math.floor(round((1.0 - purity) * len(r), 6))
+    return float(r.kthvalue(min(impure, len(r) - 1) + 1).values)
+
+
+# -- greedy maximum cover --------------------------------------------------------------------------------------------
+
+
+class Cover:
+    """Balls of one radius around every item, shared by all replicates.
+
+    degrees: int32 (N,), items in each ball, the item itself included. Neighbour lists (`indices` int32, `offsets`
+    int64 (N + 1,), ascending within a row) are kept when the lists and the work space to build them fit into
+    `memory_cap` bytes; otherwise `indices` is None and balls are found again by products when they are needed, with
+    the same picks. Either way the pool is passed over once, here.
+    """
+
+    def __init__(self, unit: Vectors, delta: float, memory_cap: int = 2 << 30, block: int | None = None) -> None:
+        if not delta >= 0:
+            raise ValueError(f"delta must be at least 0, got {delta}")
+        self.unit, self.delta, self.N = unit, delta, unit.N
+        self.indices: np.ndarray | None = None
+        self.offsets: np.ndarray | None = None
+        self._block = block or pair_block(unit)
+        self._limit = limit(delta, unit)
+        self._pass(memory_cap)
+
+    def _pass(self, memory_cap: int) -> None:
+        degrees = np.zeros(self.N, dtype=np.int32)
+        # Upper triangle only: per block pair its columns in row order, and how many each row has.
+        pieces: list[tuple[slice, slice, np.ndarray, np.ndarray]] | None = []
+        pairs = 0
+        for rows, x, columns, y in block_pairs(self.unit, self._block):
+            d2 = squared_distances(x, y)
+            hit = d2 < self._limit
+            if rows == columns:
+                hit.fill_diagonal_(True)
+            row, column = _coordinates(hit)
+            per_row = np.bincount(row, minlength=hit.shape[0]).astype(np.int32)
+            degrees[rows] += per_row
+            if rows != columns:
+                degrees[columns] += np.bincount(column, minlength=hit.shape[1]).astype(np.int32)
+            pairs += len(column)
+            # The pieces (2 bytes a pair) and the lists (8 bytes, both directions) exist together for a moment.
+            if pieces is not None and 10 * pairs + 16 * self.N > memory_cap:
+                pieces = None
+            if pieces is not None and len(column):
+                pieces.append((rows, columns, per_row, column.astype(np.uint16)))
+        self.degrees = torch.from_numpy(degrees)
+        if pieces is not None:
+            self._compress(pieces)
+
+    def _compress(self, pieces: list[tuple[slice, slice, np.ndarray, np.ndarray]]) -> None:
+        self.offsets = np.zeros(self.N + 1, dtype=np.int64)
+        np.cumsum(self.degrees.numpy(), out=self.offsets[1:])
+        self.indices = np.empty(int(self.offsets[-1]), dtype=np.int32)
+        ends = self.offsets[:-1].copy()  # where each row's next neighbour goes
+
+        def append(block: slice, per_row: np.ndarray, neighbours: np.ndarray) -> None:
+            before = np.cumsum(per_row) - per_row
+            place = np.repeat(ends[block] - before, per_row) + np.arange(len(neighbours))
+            self.indices[place] = neighbours
+            ends[block] += per_row
+
+        # Pieces come in the order of their rows' blocks, so every row receives its neighbours in ascending order:
+        # first, transposed, from the blocks above it, then from its own and the later ones. A piece is dropped as
+        # soon as it is written.
+        pieces.sort(key=lambda piece: (piece[0].start, piece[1].start))
+        pieces.reverse()
+        while pieces:
+            rows, columns, per_row, column = pieces.pop()
+            append(rows, per_row, column.astype(np.int32) + columns.start)
+            if rows != columns:
+                row = np.repeat(np.arange(rows.start, rows.stop, dtype=np.int32), per_row)
+                per_column = np.bincount(column, minlength=columns.stop - columns.start)
+                append(columns, per_column, row[np.argsort(column, kind="stable")])
+
+    def union(self, items: np.ndarray) -> np.ndarray:
+        """bool (N,): inside the ball of at least one of the items (int64 (m,))."""
+        inside = np.zeros(self.N, dtype=bool)
+        if self.indices is not None:
+            for neighbours in self._lists(items):
+                inside[neighbours] = True
+            return inside
+        for rows, hit in self._products(items):
+            inside[rows] |= hit.any(1).cpu().numpy()
+        return inside
+
+    def counts(self, items: np.ndarray) -> np.ndarray:
+        """int32 (N,): how many of the distinct items (int64 (m,)) lie in each item's ball."""
+        total = np.zeros(self.N, dtype=np.int32)
+        if self.indices is not None:
+            for neighbours in self._lists(items):
+                total += np.bincount(neighbours, minlength=self.N).astype(np.int32)
+            return total
+        for rows, hit in self._products(items):
+            total[rows] += hit.sum(1, dtype=torch.int32).cpu().numpy()
+        return total
+
+    def _lists(self, items: np.ndarray) -> Iterator[np.ndarray]:
+        """The items' neighbour lists one after the other, in chunks of about LISTED."""
+        assert self.indices is not None and self.offsets is not None
+        first, lengths = self.offsets[items], self.offsets[items + 1] - self.offsets[items]
+        chunk = (np.cumsum(lengths) - lengths) // LISTED
+        for part in np.split(np.arange(len(items)), np.flatnonzero(np.diff(chunk)) + 1):
+            mine = lengths[part]
+            before = np.cumsum(mine) - mine
+            yield self.indices[np.repeat(first[part] - before, mine) + np.arange(int(mine.sum()))]
+
+    def _products(self, items: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+        """(rows, hit (b, m')) over the pool: which of the items lie in each row's ball, `_block` items at a time."""
+        for start in range(0, len(items), self._block):
+            index = torch.from_numpy(items[start : start + self._block]).to(self.unit.device)
+            y = self.unit.rows(index)
+            for rows, x in self.unit.blocks(self._block):
+                d2 = squared_distances(x, y)
+                own = torch.arange(rows.start, rows.stop, device=d2.device)[:, None] == index
+                yield rows, (d2 < self._limit) | own
+
+
+class CoverState:
+    """One replicate's greedy maximum cover: what is covered so far and what each ball would add.
+
+    covered: bool (N,). degrees: int32 (N,), items in each ball that are not covered yet. Both on the host, functions of
+    the balls covered so far whatever their order. A replicate's updates cost at most one more pass in a whole run:
+    every item is covered once.
+    """
+
+    def __init__(self, cover: Cover) -> None:
+        self.cover_of = cover
+        self.covered = torch.zeros(cover.N, dtype=torch.bool)
+        self.degrees = cover.degrees.clone()
+        self._centres: list[int] = []
+
+    @property
+    def covered_share(self) -> float:
+        """Share of the pool inside a covered ball."""
+        return int(np.count_nonzero(self.covered.numpy())) / self.cover_of.N
+
+    def cover(self, rows: Tensor) -> None:
+        """Marks the balls of pool rows, int64 (m,), as covered."""
+        items = rows.cpu().numpy().astype(np.int64)
+        if len(items):
+            self._cover(items)
+
+    def _cover(self, items: np.ndarray) -> None:
+        self._centres.extend(items.tolist())
+        covered = self.covered.numpy()
+        new = np.flatnonzero(self.cover_of.union(items) & ~covered)
+        if len(new):
+            covered[new] = True
+            self.degrees.numpy()[:] -= self.cover_of.counts(new)
+
+    def greedy(self, allowed: Tensor, budget: int) -> Tensor:
+        """Picks, int64 (min(budget, allowed items),): repeatedly the allowed item that covers most, ties lower index.
+
+        allowed: bool (N,). When no allowed item covers anything new, goes on with the item farthest from all centres
+        so far (k-center). Picks are covered as they are made; none is repeated.
+        """
+        free = allowed.cpu().numpy().copy()
+        degrees = self.degrees.numpy()
+        picks: list[int] = []
+        for _ in range(min(budget, int(np.count_nonzero(free)))):
+            value = np.where(free, degrees, -1)
+            best = int(np.argmax(value))  # the first of equals
+            if value[best] < 1:
+                break
+            picks.append(best)
+            free[best] = False
+            self._cover(np.array([best]))
+        missing = min(budget, len(picks) + int(np.count_nonzero(free))) - len(picks)
+        if missing:
+            far = farthest(self.cover_of.unit, self._centres, torch.from_numpy(free), missing)
+            self._cover(far)
+            picks.extend(far.tolist())
+        return torch.tensor(picks, dtype=torch.int64, device=self.cover_of.unit.device)
+
+
+def farthest(vectors: Vectors, centres: list[int], allowed: Tensor, budget: int) -> np.ndarray:
+    """k-center greedy from given centres, int64 (budget,): plain, one pass per pick."""
+    near: Tensor | None = None
+    free = allowed.to(vectors.device, copy=True)
+    picks: list[Tensor] = []
+    added = torch.tensor(centres, dtype=torch.int64, device=vectors.device)
+    for _ in range(budget):
+        for start in range(0, len(added), 1024):
+            y = vectors.rows(added[start : start + 1024])
+            d2 = torch.cat([squared_distances(x, y).amin(1) for _, x in vectors.blocks()])
+            near = d2 if near is None else torch.minimum(near, d2)
+        assert near is not None
+        added = torch.where(free, near, -1.0).argmax()[None]
+        free[added] = False
+        picks.append(added)
+    return torch.cat(picks).cpu().numpy()
+
+
+# -- balls of different sizes (DCoM) ---------------------------------------------------------------------------------
+
+
+def ball_purity(unit: Vectors, centres: Tensor, radii: Tensor, labels: Tensor, predicted: Tensor) -> Tensor:
+    """Share of the items in a centre's ball that are predicted as the centre's label.
+
+    centres: pool rows int64 (L,). radii: (L,) or (L, G), G radii to try per centre. labels: int64 (L,). predicted:
+    int64 (N,). Returns float64 in the shape of radii. A centre lies in its own ball whatever the radius. One blocked
+    pass for all L x G balls, so that a bisection can look its steps up in a grid.
+    """
+    grid = radii if radii.dim() == 2 else radii[:, None]
+    centres, labels, predicted = (t.to(unit.device) for t in (centres, labels, predicted))
+    size = torch.zeros(grid.shape, dtype=torch.int64, device=unit.device)
+    same = torch.zeros_like(size)
+    limits = limit(grid, unit)
+    for chunk, rows, d2 in _to_centres(unit, centres):
+        agree = predicted[rows, None] == labels[chunk]
+        for g in range(grid.shape[1]):
+            hit = d2 < limits[chunk, g]
+            size[chunk, g] += hit.sum(0)
+            same[chunk, g] += hit.logical_and_(agree).sum(0)
+    share = same.double() / size
+    return share if radii.dim() == 2 else share[:, 0]
+
+
+def covered_by(unit: Vectors, centres: Tensor, radii: Tensor) -> Tensor:
+    """bool (N,): inside the ball of at least one centre. centres: pool rows int64 (L,); radii: (L,), one per centre."""
+    inside = torch.zeros(unit.N, dtype=torch.bool, device=unit.device)
+    limits = limit(radii, unit)
+    for chunk, rows, d2 in _to_centres(unit, centres.to(unit.device)):
+        inside[rows] |= (d2 < limits[chunk]).any(1)
+    return inside
+
+
+def out_degrees(unit: Vectors, radius: Tensor, uncovered: Tensor, block: int | None = None) -> Tensor:
+    """How many uncovered items lie within a radius of each item, int64 (R, N), the item itself included.
+
+    radius: (R,), one per replicate. uncovered: bool (R, N). Replicates share one symmetric pass; one with few
+    uncovered items (under a tenth) is served by products with those items only. Which of the two is decided by the
+    replicate's own flags, and counts are exact integers, so its result does not depend on the others.
+    """
+    uncovered, limits = uncovered.to(unit.device), limit(radius, unit)
+    out = torch.zeros(uncovered.shape, dtype=torch.int64, device=unit.device)
+    few = (uncovered.sum(1) * 10 < unit.N).tolist()
+    for r in (r for r in range(len(few)) if few[r]):
+        for _, rows, d2 in _to_centres(unit, uncovered[r].nonzero()[:, 0]):
+            out[r, rows] += (d2 < limits[r]).sum(1)
+    shared = [r for r in range(len(few)) if not few[r]]
+    for rows, x, columns, y in block_pairs(unit, block) if shared else ():
+        d2 = squared_distances(x, y)
+        if rows == columns:
+            d2.fill_diagonal_(-1.0)
+        hit, target = torch.empty_like(d2), uncovered.to(d2.dtype)
+        for r in shared:
+            torch.lt(d2, limits[r], out=hit)
+            out[r, rows] += (hit @ target[r, columns]).long()  # counts below 2^24: exact in float32
+            if rows != columns:
+                out[r, columns] += (target[r, rows] @ hit).long()
+    return out
+
+
+def _to_centres(unit: Vectors, centres: Tensor, size: int = 1024) -> Iterator[tuple[slice, slice, Tensor]]:
+    """(chunk of centres, pool rows, squared distances (b, m)); an item's distance to itself is -1: always inside."""
+    for start in range(0, len(centres), size):
+        chunk = slice(start, min(start + size, len(centres)))
+        y = unit.rows(centres[chunk])
+        for rows, x in unit.blocks():
+            d2 = squared_distances(x, y)
+            own = torch.arange(rows.start, rows.stop, device=d2.device)[:, None] == centres[chunk]
+            yield chunk, rows, d2.masked_fill_(own, -1.0)
+
+
+def _coordinates(hit: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, columns) of the True entries of a block, in row order."""
+    if hit.device.type == "cuda":
+        row, column = hit.nonzero(as_tuple=True)
+        return row.cpu().numpy(), column.cpu().numpy()
+    flat = np.flatnonzero(hit.numpy())  # ten times as fast as torch's on masks with few entries
+    row = flat // hit.shape[1]
+    return row, flat - row * hit.shape[1]
