@@ -62,11 +62,9 @@ def consecutive(vectors: Vectors, start: int, stop: int) -> Tensor:
     return vectors.rows(torch.arange(start, stop, device=vectors.device))
 
 
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x_i - y_j|^2 >= 0 by the Gram identity, (a, D') and (b, D') -> (a, b)."""
-    out = x @ y.T
-    out.mul_(-2.0).add_(torch.linalg.vecdot(x, x)[:, None]).add_(torch.linalg.vecdot(y, y))
-    return out.clamp_min_(0.0)
+def squared_distances(x: Tensor, y: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
+    """|x_i - y_j|^2 >= 0 by the Gram identity, (a, D') and (b, D') with their squared lengths -> (a, b)."""
+    return (x @ y.T).mul_(-2.0).add_(sq_x[:, None]).add_(sq_y).clamp_min_(0.0)
 
 
 def limit(radius: Tensor | float, unit: Vectors) -> Tensor:
@@ -87,8 +85,9 @@ def purity_distances(unit: Vectors, pseudo: Tensor, block: int | None = None) ->
     """
     pseudo = pseudo.to(unit.device)
     nearest = torch.full((unit.N,), math.inf, dtype=unit.pool.dtype, device=unit.device)
+    norms = unit.sq_norms
     for rows, x, columns, y in block_pairs(unit, block):
-        d2 = squared_distances(x, y)
+        d2 = squared_distances(x, y, norms[rows], norms[columns])
         d2.masked_fill_(pseudo[rows, None] == pseudo[columns], math.inf)
         nearest[rows] = torch.minimum(nearest[rows], d2.amin(1))
         if rows != columns:
@@ -135,8 +134,9 @@ class Cover:
         # Upper triangle only: per block pair its columns in row order, and how many each row has.
         pieces: list[tuple[slice, slice, np.ndarray, np.ndarray]] | None = []
         pairs = 0
+        norms = self.unit.sq_norms
         for rows, x, columns, y in block_pairs(self.unit, self._block):
-            d2 = squared_distances(x, y)
+            d2 = squared_distances(x, y, norms[rows], norms[columns])
             hit = d2 < self._limit
             if rows == columns:
                 hit.fill_diagonal_(True)
@@ -214,13 +214,8 @@ class Cover:
 
     def _products(self, items: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
         """(rows, hit (b, m')) over the pool: which of the items lie in each row's ball, `_block` items at a time."""
-        for start in range(0, len(items), self._block):
-            index = torch.from_numpy(items[start : start + self._block]).to(self.unit.device)
-            y = self.unit.rows(index)
-            for rows, x in self.unit.blocks(self._block):
-                d2 = squared_distances(x, y)
-                own = torch.arange(rows.start, rows.stop, device=d2.device)[:, None] == index
-                yield rows, (d2 < self._limit) | own
+        for _, rows, d2 in _to_centres(self.unit, torch.from_numpy(items).to(self.unit.device), self._block):
+            yield rows, d2 < self._limit
 
 
 class CoverState:
@@ -284,13 +279,15 @@ class CoverState:
 def farthest(vectors: Vectors, centres: list[int], allowed: Tensor, budget: int) -> np.ndarray:
     """k-center greedy from given centres, int64 (budget,): plain, one pass per pick."""
     near: Tensor | None = None
+    norms = vectors.sq_norms
     free = allowed.to(vectors.device, copy=True)
     picks: list[Tensor] = []
     added = torch.tensor(centres, dtype=torch.int64, device=vectors.device)
     for _ in range(budget):
         for start in range(0, len(added), 1024):
-            y = vectors.rows(added[start : start + 1024])
-            d2 = torch.cat([squared_distances(x, y).amin(1) for _, x in vectors.blocks()])
+            part = added[start : start + 1024]
+            y = vectors.rows(part)
+            d2 = torch.cat([squared_distances(x, y, norms[rows], norms[part]).amin(1) for rows, x in vectors.blocks()])
             near = d2 if near is None else torch.minimum(near, d2)
         assert near is not None
         added = torch.where(free, near, -1.0).argmax()[None]
@@ -347,8 +344,9 @@ def out_degrees(unit: Vectors, radius: Tensor, uncovered: Tensor, block: int | N
         for _, rows, d2 in _to_centres(unit, uncovered[r].nonzero()[:, 0]):
             out[r, rows] += (d2 < limits[r]).sum(1)
     shared = [r for r in range(len(few)) if not few[r]]
+    norms = unit.sq_norms
     for rows, x, columns, y in block_pairs(unit, block) if shared else ():
-        d2 = squared_distances(x, y)
+        d2 = squared_distances(x, y, norms[rows], norms[columns])
         if rows == columns:
             d2.fill_diagonal_(-1.0)
         hit, target = torch.empty_like(d2), uncovered.to(d2.dtype)
@@ -362,11 +360,12 @@ def out_degrees(unit: Vectors, radius: Tensor, uncovered: Tensor, block: int | N
 
 def _to_centres(unit: Vectors, centres: Tensor, size: int = 1024) -> Iterator[tuple[slice, slice, Tensor]]:
     """(chunk of centres, pool rows, squared distances (b, m)); an item's distance to itself is -1: always inside."""
+    norms = unit.sq_norms
     for start in range(0, len(centres), size):
         chunk = slice(start, min(start + size, len(centres)))
         y = unit.rows(centres[chunk])
         for rows, x in unit.blocks():
-            d2 = squared_distances(x, y)
+            d2 = squared_distances(x, y, norms[rows], norms[centres[chunk]])
             own = torch.arange(rows.start, rows.stop, device=d2.device)[:, None] == centres[chunk]
             yield chunk, rows, d2.masked_fill_(own, -1.0)
 
