@@ -57,9 +57,7 @@ def plain_fit(recipe: Dropout, x: torch.Tensor, y: torch.Tensor, classes: int, s
         wait += 1
         if total < best - recipe.min_delta:
             best, wait = total, 0
-            kept = [
-                t.detach().clone() for t in (linear.weight, linear.bias, norm.running_mean, norm.running_var)
-            ]
+            kept = [t.detach().clone() for t in (linear.weight, linear.bias, norm.running_mean, norm.running_var)]
         if wait >= recipe.patience:
             break
     return kept, epochs

@@ -1,0 +1,216 @@
+"""Acquisition scores: pure functions of logits, higher = more worth labelling.
+
+One set of logits is (b, C); M draws or passes are (M, b, C). Everything starts from log-softmax, so a probability that
+underflows contributes exactly 0 and a certain item scores 0, never NaN (which would sort first).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_ELEMENTS = 1 << 22  # of a temporary in the joint scores: 16 MB in float32, near the caches
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    # A finite floor, so that 0 * log 0 is 0 also for logits of -inf.
+    return torch.log_softmax(logits, -1).clamp_min(torch.finfo(logits.dtype).min)
+
+
+def _entropy(log_p: Tensor) -> Tensor:
+    """Nats, over the last dimension, of log probabilities that sum to one; at least 0."""
+    return -(log_p.exp() * log_p).sum(-1).clamp_max(0)
+
+
+def _plogp(p: Tensor) -> Tensor:
+    """p log p with 0 log 0 = 0."""
+    return p.clamp_min(torch.finfo(p.dtype).tiny).log_().mul_(p)
+
+
+def mean_log_probabilities(logits: Tensor) -> Tensor:
+    """Logits (M, b, C) -> (b, C): log of the mean of the M probability vectors, safe where all of them underflow."""
+    return torch.logsumexp(_log_softmax(logits), 0) - math.log(logits.shape[0])
+
+
+# -- one set of logits -----------------------------------------------------------------------------------------------
+
+
+def top2(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The two likeliest classes: logits (b, C) -> probabilities (b, 2), classes int64 (b, 2), ties to the lower class.
+
+    With a single class the second probability is 0 and its class 0.
+    """
+    log_p = _log_softmax(logits)
+    first = log_p.argmax(1, keepdim=True)  # argmax promises the first of equals, topk does not
+    rest = log_p.scatter(1, first, -math.inf)
+    second = rest.argmax(1, keepdim=True)
+    p = torch.cat([log_p.gather(1, first), rest.gather(1, second)], 1).exp()
+    return p, torch.cat([first, second], 1)
+
+
+def least_confidence(logits: Tensor) -> Tensor:
+    """1 - p1, logits (b, C) -> (b,) in [0, 1). Lewis & Gale 1994."""
+    return -torch.expm1(_log_softmax(logits).amax(-1))
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """H(p) in nats, logits (b, C) -> (b,). Shannon 1948."""
+    return _entropy(_log_softmax(logits))
+
+
+def margin_uncertainty(logits: Tensor) -> Tensor:
+    """1 - (p1 - p2), logits (b, C) -> (b,) in [0, 1]: the smallest margin scores highest. Scheffer et al. 2001."""
+    p, _ = top2(logits)
+    return 1 - (p[:, 0] - p[:, 1])
+
+
+# -- the mean of several draws ---------------------------------------------------------------------------------------
+
+
+def mean_least_confidence(logits: Tensor) -> Tensor:
+    """Least confidence of the mean of M probability vectors, (M, b, C) -> (b,)."""
+    return least_confidence(mean_log_probabilities(logits))
+
+
+def mean_entropy(logits: Tensor) -> Tensor:
+    """Entropy (nats) of the mean of M probability vectors, (M, b, C) -> (b,). Gal et al. 2017 (arXiv 1703.02910)."""
+    return entropy(mean_log_probabilities(logits))
+
+
+def mean_margin_uncertainty(logits: Tensor) -> Tensor:
+    """1 - margin of the mean of M probability vectors, (M, b, C) -> (b,)."""
+    return margin_uncertainty(mean_log_probabilities(logits))
+
+
+# -- disagreement between draws --------------------------------------------------------------------------------------
+
+
+def bald(logits: Tensor) -> Tensor:
+    """Mutual information of label and weights, H(mean_m p) - mean_m H(p) >= 0 in nats, (M, b, C) -> (b,).
+
+    Houlsby et al. 2011 (arXiv 1112.5745); Gal et al. 2017 (arXiv 1703.02910).
+    """
+    log_p = _log_softmax(logits)
+    p = log_p.exp()
+    within = (p * log_p).sum(-1).mean(0)
+    return (within - _plogp(p.mean(0)).sum(-1)).clamp_min_(0)
+
+
+def kl_to_consensus(logits: Tensor) -> Tensor:
+    """mean_m KL(p_m || mean of p) in nats, (M, b, C) -> (b,). McCallum & Nigam 1998.
+
+    Summed by member, as the committee literature writes it; the same number as `bald` (Jensen-Shannon divergence).
+    """
+    log_p = _log_softmax(logits)
+    consensus = torch.logsumexp(log_p, 0) - math.log(logits.shape[0])
+    return (log_p.exp() * (log_p - consensus)).sum(-1).mean(0).clamp_min(0)
+
+
+def _vote_shares(logits: Tensor) -> Tensor:
+    """Share of the M members that vote for each class, (M, b, C) -> (b, C)."""
+    votes = torch.zeros_like(logits[0])
+    one = torch.ones_like(votes[:, :1])
+    for member in logits.argmax(-1):
+        votes.scatter_add_(1, member[:, None], one)
+    return votes / logits.shape[0]
+
+
+def variation_ratio(logits: Tensor) -> Tensor:
+    """Share of the M members that do not vote for the commonest class, (M, b, C) -> (b,). Freeman 1965."""
+    return 1 - _vote_shares(logits).amax(1)
+
+
+def vote_entropy(logits: Tensor) -> Tensor:
+    """Entropy (nats) of the M members' votes, (M, b, C) -> (b,). Dagan & Engelson 1995."""
+    return -_plogp(_vote_shares(logits)).sum(1).clamp_max(0)
+
+
+# -- joint draws: one weight setting shared by all items -------------------------------------------------------------
+
+
+def epig(logits: Tensor, target: Tensor) -> Tensor:
+    """Expected predictive information gain about target items, in nats, (M, b, C), (M, T, C) -> (b,).
+
+    H(pbar_i) + mean_t H(pbar_t) - mean_t H(pbar_it), pbar_it = P_i^T P_t / M (C x C). Both sets must come from the SAME
+    M draws. Cost b T C^2 (M multiply-adds and one log), in blocks of bounded size. Bickford Smith et al. 2023
+    (arXiv 2304.08151), eq. 5.
+    """
+    M, b, C = logits.shape
+    T = target.shape[1]
+    p, q = _log_softmax(logits).exp(), _log_softmax(target).exp()
+    marginals = -_plogp(p.mean(0)).sum(-1) - _plogp(q.mean(0)).sum(-1).mean()
+    q = q.reshape(M, T * C)
+    joint = p.new_empty(b)
+    size = max(1, MAX_ELEMENTS // (C * T * C))
+    for start in range(0, b, size):
+        block = p[:, start : start + size]
+        pair = torch.mm(block.reshape(M, -1).T, q).div_(M)
+        joint[start : start + size] = _plogp(pair).view(block.shape[1], -1).sum(1)
+    return marginals + joint / T
+
+
+def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samples: int = 4096) -> Tensor:
+    """Greedy batch of largest joint mutual information, log_probs (M, n, C) of joint draws -> picks int64 (budget,).
+
+    Joint entropies are exact while the batch so far has at most `max_samples` label configurations (C^picks), and from
+    then on estimated by importance sampling from `max_samples` configurations, stratified over the M draws, that
+    `rng` extends by one label per pick. Returns min(budget, n) distinct candidates in the order picked; ties to the
+    lower index. Cost per pick n C K M multiply-adds, K configurations, in blocks of bounded size. Kirsch et al. 2019
+    (arXiv 1906.08158), eqs. 12 and 14.
+    """
+    M, n, C = log_probs.shape
+    log_probs = log_probs.clamp_min(-1e4)  # e^-1e4 is 0, and sums of many stay finite
+    p = log_probs.exp()
+    conditional = -(p * log_probs).sum(-1).mean(0)
+    # What is known of a configuration: its log probability under each draw, less the largest (`log_scale`).
+    log_joint = p.new_zeros(1, M)
+    log_scale = p.new_zeros(1)
+    source: Tensor | None = None  # the draw a sampled configuration came from; None while all are listed
+    free = torch.ones(n, dtype=torch.bool, device=p.device)
+    picks: list[int] = []
+    while len(picks) < min(budget, n):
+        gain = _joint_entropy(log_joint, log_scale, p, exact=source is None) - conditional
+        pick = int(torch.where(free, gain, -math.inf).argmax())
+        picks.append(pick)
+        free[pick] = False
+        if source is None and len(log_joint) * C > max_samples:
+            source = torch.arange(max(max_samples, M), device=p.device) % M
+            log_joint = p.new_zeros(len(source), M)
+            log_scale = p.new_zeros(len(source))
+            new = picks
+        else:
+            new = picks[-1:]
+        for item in new:
+            if source is None:
+                log_joint = (log_joint[:, None, :] + log_probs[:, item].T).reshape(-1, M)
+                log_scale = log_scale.repeat_interleave(C)
+            else:
+                u = torch.from_numpy(rng.random(len(source))).to(p)
+                label = (p[:, item].cumsum(1)[source] < u[:, None]).sum(1).clamp_max(C - 1)
+                log_joint = log_joint + log_probs[:, item].T[label]
+            largest = log_joint.amax(1)
+            log_joint, log_scale = log_joint - largest[:, None], log_scale + largest
+    return torch.tensor(picks, dtype=torch.int64, device=p.device)
+
+
+def _joint_entropy(log_joint: Tensor, log_scale: Tensor, p: Tensor, exact: bool) -> Tensor:
+    """H(labels of the batch, label of candidate i) less a constant, (K, M), (K,), (M, n, C) -> (n,).
+
+    Exact: the sum over all K configurations. Otherwise the mean over sampled ones of the same summand divided by
+    the configuration's probability. Probabilities are scaled by e^-log_scale, so that long batches do not underflow;
+    the constant, mean -log_scale, is left out because it would drown the differences between candidates.
+    """
+    M, n, C = p.shape
+    joint = log_joint.exp() / M
+    mean = joint.sum(1)
+    outer = log_scale.exp() if exact else 1 / (mean * len(mean))
+    out = p.new_empty(n)
+    size = max(1, MAX_ELEMENTS // (C * len(joint)))
+    for start in range(0, n, size):
+        block = p[:, start : start + size]
+        q = _plogp(torch.mm(joint, block.reshape(M, -1)))
+        out[start : start + size] = -(outer @ q).view(-1, C).sum(1)
+    return out

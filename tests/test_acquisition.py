@@ -1,0 +1,193 @@
+"""Acquisition scores against plain float64 NumPy, and at logits where probabilities underflow."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from alfm import acquisition as acq
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def h(p: np.ndarray) -> np.ndarray:
+    """Entropy over the last axis by the definition, 0 log 0 = 0."""
+    out = np.zeros_like(p)
+    np.log(p, out=out, where=p > 0)
+    return -(p * out).sum(-1)
+
+
+def draws(m: int = 7, b: int = 30, c: int = 5, scale: float = 2.0, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return scale * (rng.normal(size=(1, b, c)) + 0.7 * rng.normal(size=(m, b, c)))
+
+
+def votes(z: np.ndarray) -> np.ndarray:
+    return np.stack([(z.argmax(-1) == c).mean(0) for c in range(z.shape[-1])], -1)
+
+
+def sorted_p(z: np.ndarray) -> np.ndarray:
+    return np.sort(softmax(z), -1)[..., ::-1]
+
+
+def kl(z: np.ndarray) -> np.ndarray:
+    p = softmax(z)
+    return (p * np.log(p / p.mean(0))).sum(-1).mean(0)
+
+
+ONE = {
+    "least_confidence": lambda z: 1 - softmax(z).max(-1),
+    "entropy": lambda z: h(softmax(z)),
+    "margin_uncertainty": lambda z: 1 - (sorted_p(z)[:, 0] - sorted_p(z)[:, 1]),
+}
+MANY = {
+    "mean_least_confidence": lambda z: 1 - softmax(z).mean(0).max(-1),
+    "mean_entropy": lambda z: h(softmax(z).mean(0)),
+    "mean_margin_uncertainty": lambda z: 1 + np.diff(np.sort(softmax(z).mean(0), -1)[:, -2:], axis=-1)[:, 0] * -1,
+    "bald": lambda z: h(softmax(z).mean(0)) - h(softmax(z)).mean(0),
+    "kl_to_consensus": kl,
+    "variation_ratio": lambda z: 1 - votes(z).max(-1),
+    "vote_entropy": lambda z: h(votes(z)),
+}
+
+
+@pytest.mark.parametrize("name", [*ONE, *MANY])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equals_plain_numpy(name: str, dtype: torch.dtype) -> None:
+    z = draws()
+    z, expected = (z[0], ONE[name](z[0])) if name in ONE else (z, MANY[name](z))
+    got = getattr(acq, name)(torch.from_numpy(z).to(dtype))
+    assert got.dtype == dtype
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(got.double().numpy(), expected, atol=1e-6 if dtype == torch.float32 else 1e-12)
+
+
+EXTREME = [
+    [1e4, -1e4, 0.0],
+    [88.0, -88.0, 0.0],
+    [-1e4, -1e4, 1e4],
+    [-88.0, 88.0, -88.0],
+    [1e4, 0.0, -1e4],
+]
+
+
+@pytest.mark.parametrize("name", [*ONE, *MANY])
+def test_certain_items_score_zero_and_never_sort_first(name: str) -> None:
+    unsure = torch.tensor([[0.0, 0.1, 0.2]])
+    z = torch.cat([torch.tensor(EXTREME), unsure])
+    if name in MANY:
+        z = z.repeat(6, 1, 1)
+        z[::2, -1] = z[::2, -1].flip(1) * 20  # the unsure item's members disagree
+    score = getattr(acq, name)(z)
+    assert torch.isfinite(score).all()
+    assert (score[:-1] >= 0).all()
+    assert score[:-1].max() < 1e-6
+    assert int(score.argmax()) == len(EXTREME)
+    assert score[-1] > 0.1
+
+
+@pytest.mark.parametrize("name", ["bald", "kl_to_consensus", "mean_entropy", "vote_entropy"])
+def test_members_that_are_certain_of_different_classes(name: str) -> None:
+    z = torch.full((4, 1, 4), -1e4)
+    for m in range(4):
+        z[m, 0, m] = 1e4
+    torch.testing.assert_close(getattr(acq, name)(z), torch.tensor([np.log(4)], dtype=torch.float32))
+
+
+def test_minus_infinite_logits_are_impossible_classes() -> None:
+    z = torch.tensor([[0.0, 0.0, -torch.inf]])
+    torch.testing.assert_close(acq.entropy(z), torch.tensor([np.log(2)], dtype=torch.float32))
+    assert float(acq.bald(z.expand(3, 1, 3))[0]) == pytest.approx(0, abs=1e-6)
+
+
+def test_top2() -> None:
+    z = draws()[0]
+    p, y = acq.top2(torch.from_numpy(z))
+    np.testing.assert_allclose(p.numpy(), sorted_p(z)[:, :2])
+    np.testing.assert_array_equal(y.numpy(), np.argsort(-z, -1)[:, :2])
+    p, y = acq.top2(torch.zeros(2, 4))
+    assert y.tolist() == [[0, 1], [0, 1]]
+    p, y = acq.top2(torch.zeros(2, 1))
+    assert p.tolist() == [[1, 0], [1, 0]]
+    assert acq.margin_uncertainty(torch.zeros(2, 1)).tolist() == [0, 0]
+
+
+def test_epig_equals_plain_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, t = draws(6, 9, 3, seed=1), draws(6, 4, 3, seed=2)
+    p, q = softmax(z), softmax(t)
+    expected = np.zeros(9)
+    for i in range(9):
+        for j in range(4):
+            joint = np.mean([np.outer(p[m, i], q[m, j]) for m in range(6)], 0)
+            independent = np.outer(p[:, i].mean(0), q[:, j].mean(0))
+            expected[i] += (joint * np.log(joint / independent)).sum() / 4
+    got = acq.epig(torch.from_numpy(z), torch.from_numpy(t))
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
+    monkeypatch.setattr(acq, "MAX_ELEMENTS", 100)  # blocks of two items
+    np.testing.assert_allclose(acq.epig(torch.from_numpy(z), torch.from_numpy(t)).numpy(), expected, atol=1e-12)
+    certain = torch.tensor(EXTREME).repeat(6, 1, 1)
+    assert acq.epig(certain, torch.from_numpy(t).float()).abs().max() < 1e-5
+
+
+def joint_information(p: np.ndarray, batch: list[int]) -> float:
+    """I(y_batch; weights) by listing every configuration; p (M, n, C)."""
+    M, _, C = p.shape
+    total = 0.0
+    for labels in itertools.product(range(C), repeat=len(batch)):
+        q = np.mean([np.prod([p[m, i, c] for i, c in zip(batch, labels, strict=True)]) for m in range(M)])
+        total -= q * np.log(q)
+    return total - sum(h(p[:, i]).mean() for i in batch)
+
+
+def test_batchbald_exact_equals_plain_greedy() -> None:
+    z = draws(5, 10, 3, scale=8.0, seed=4)
+    z[:, 2] = z[:, 6] * 0.99  # nearly the best item again: its own score is high, what it adds is not
+    p = softmax(z)
+    expected: list[int] = []
+    for _ in range(4):
+        gains = [-np.inf if i in expected else joint_information(p, [*expected, i]) for i in range(10)]
+        expected.append(int(np.argmax(gains)))
+    got = acq.batchbald(torch.from_numpy(np.log(p)), 4, np.random.default_rng(0), max_samples=1000)
+    assert got.tolist() == expected
+    bald_order = acq.bald(torch.from_numpy(z)).argsort(descending=True)[:4].tolist()
+    assert expected != bald_order  # the joint term matters on this input
+
+
+def test_batchbald_sampled_joint_entropy_estimates_the_exact_one() -> None:
+    p = torch.from_numpy(softmax(draws(5, 8, 3, seed=5)))
+    log_p = p.log()
+    listed = torch.zeros(1, 5, dtype=torch.float64)
+    for item in (0, 1, 2):
+        listed = (listed[:, None] + log_p[:, item].T).reshape(-1, 5)
+    zero = torch.zeros(len(listed), dtype=torch.float64)
+    exact = acq._joint_entropy(listed, zero, p, exact=True)
+    rng = np.random.default_rng(0)
+    source = torch.arange(40_000) % 5
+    sampled = torch.zeros(len(source), 5, dtype=torch.float64)
+    for item in (0, 1, 2):
+        u = torch.from_numpy(rng.random(len(source)))
+        label = (p[:, item].cumsum(1)[source] < u[:, None]).sum(1)
+        sampled += log_p[:, item].T[label]
+    scale = sampled.amax(1)
+    estimate = acq._joint_entropy(sampled - scale[:, None], scale, p, exact=False)
+    estimate -= scale.mean()  # the constant that the function leaves out
+    np.testing.assert_allclose(estimate.numpy(), exact.numpy(), atol=0.02)
+    # The scaling changes the constant only.
+    scale = listed.amax(1)
+    shifted = acq._joint_entropy(listed - scale[:, None], scale, p, exact=True)
+    np.testing.assert_allclose((shifted - shifted[0]).numpy(), (exact - exact[0]).numpy(), atol=1e-12)
+
+
+def test_batchbald_long_batches_are_distinct_seeded_and_do_not_underflow() -> None:
+    log_p = torch.log_softmax(torch.from_numpy(draws(6, 120, 4, scale=30.0)).float(), -1)
+    picks = acq.batchbald(log_p, 100, np.random.default_rng(0), max_samples=64)
+    assert len(set(picks.tolist())) == 100
+    assert picks.tolist() == acq.batchbald(log_p, 100, np.random.default_rng(0), max_samples=64).tolist()
+    assert len(acq.batchbald(log_p[:, :5], 9, np.random.default_rng(0))) == 5
