@@ -25,12 +25,16 @@ Memory = Literal["auto", "device", "host", "file"]
 
 
 class RowReader(Protocol):
-    """Features that stay in a file: shape (N, D) and rows by range."""
+    """Features that stay in a file: shape (N, D), rows by range and by index, float16 or float32."""
 
     shape: tuple[int, int]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) as float16 or float32 (stop - start, D)."""
+        """Rows [start, stop) -> (stop - start, D)."""
+        ...
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Rows int64 (m,), in any order -> (m, D)."""
         ...
 
 
@@ -98,9 +102,7 @@ class Pool:
             features = torch.from_numpy(np.ascontiguousarray(features))
         shape = tuple(features.shape)
         if len(shape) != 2 or shape[0] < 1 or shape[1] < 1:
-            raise UserError(
-                f"Features must be a matrix (items, dimensions) with at least one of each; got {shape}."
-            )
+            raise UserError(f"Features must be a matrix (items, dimensions) with at least one of each; got {shape}.")
         self.N, self.D = int(shape[0]), int(shape[1])
         free = _free_bytes(self.device)
         if isinstance(features, Tensor):
@@ -120,9 +122,7 @@ class Pool:
         self.memory = memory
         self.features = features
         self.dtype = (
-            features.dtype
-            if isinstance(features, Tensor) and features.dtype == torch.float64
-            else torch.float32
+            features.dtype if isinstance(features, Tensor) and features.dtype == torch.float64 else torch.float32
         )
         # One float32 copy per space in use (raw, unit, the head's) should fit beside what else runs.
         self.resident = memory == "device" and free >= self.N * self.D * 4 * 4
@@ -152,15 +152,8 @@ class Pool:
         if isinstance(self.features, Tensor):
             x = self.features[index.to(self.features.device)]
             return x.to(self.device, non_blocking=True).to(self.dtype)
-        wanted, back = np.unique(index.cpu().numpy(), return_inverse=True)
-        x = np.empty((len(wanted), self.D), dtype=np.float32)
-        chunk = 256  # rows read together: a compromise between seeks and bytes
-        starts = wanted // chunk
-        for start in np.unique(starts):
-            mine = starts == start
-            first = int(start) * chunk
-            x[mine] = self.features.read(first, min(first + chunk, self.N))[wanted[mine] - first]
-        return torch.from_numpy(x[back]).to(self.device, self.dtype)
+        x = torch.from_numpy(self.features.take(index.cpu().numpy()))
+        return x.to(self.device, self.dtype)
 
     def materialise(self, space: Space) -> Tensor:
         """All coordinates of a space, (N, D') float32 on the device."""

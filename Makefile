@@ -1,0 +1,32 @@
+# make demo: digits -> feature cache -> learning curves.   make test: the tests.   make lint: ruff.
+# Each makes .venv first when it is missing. Needs Python 3.11 or newer, make and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "alfm needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+demo: .venv/installed
+	FEATURE_CACHE_DIR=$(DEMO)/features LOG_DIR=$(DEMO)/logs $(BIN)/python -m alfm.extract dataset=digits model=pixels
+	FEATURE_CACHE_DIR=$(DEMO)/features LOG_DIR=$(DEMO)/logs $(BIN)/python -m alfm.al_train -m \
+		query_strategy=random,margins,badge,typiclust,dropquery iterations.n=20
+	$(BIN)/python -m alfm.report $(DEMO)/logs --out $(DEMO)
+
+test: .venv/installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+clean:
+	rm -rf .venv $(DEMO) build *.egg-info

@@ -1,0 +1,239 @@
+"""From a feature cache to learning curves: what `python -m alfm.al_train` does, as a Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from alfm.cache.reader import FeatureCache, open_cache
+from alfm.errors import UserError
+from alfm.heads.base import Classifier
+from alfm.loop import Round, Task, run, schedule
+from alfm.pool import Memory, Pool
+from alfm.results import RunFolder
+from alfm.settings import build, conf_dir
+from alfm.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEEDS = (1, 10, 100, 1000, 10000)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto`: CUDA, else MPS, else CPU."""
+    if device != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError:
+            raise UserError(f"There is no device {device!r}: use auto, cpu, cuda, cuda:1 or mps.") from None
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class CacheRows:
+    """Some rows of a cache's split that stay in the file (`memory=file`)."""
+
+    def __init__(self, cache: FeatureCache, split: str, rows: np.ndarray) -> None:
+        self.cache, self.split, self.rows = cache, split, rows
+        self.shape = (len(rows), cache.dim)
+        self._whole = len(rows) == cache.num_rows(split)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        if self._whole:
+            return self.cache.read_rows(self.split, start, stop)
+        return self.cache.take(self.split, self.rows[start:stop])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self.cache.take(self.split, self.rows[rows])
+
+
+class Simulation(Task):
+    """A `Task` made from a cache. cache_rows int64 (N,): the pool's rows as rows of the cache's split.
+
+    Items without a label (-1) are left out of a simulated pool and are not scored in the test split; `left_out` says
+    how many (pool, test).
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache | str | Path,
+        device: str = "auto",
+        memory: Memory = "auto",
+        pool_split: str = "train",
+        test_split: str = "test",
+    ) -> None:
+        """Raises UserError: no such cache or split, NaN or Inf, nothing labelled, one class only."""
+        cache = cache if isinstance(cache, FeatureCache) else open_cache(cache)
+        for split in (pool_split, test_split):
+            if split not in cache.splits:
+                raise UserError(
+                    f"{cache.path} has no split {split!r} (it has {', '.join(cache.splits)}); simulated rounds need a "
+                    "pool and a labelled test split: extract again with dataset.test_fraction=0.2, or name another "
+                    "with splits.pool= and splits.test=."
+                )
+        where = pick_device(device)
+        pool_rows, labels = _labelled(cache, pool_split)
+        test_rows, test_labels = _labelled(cache, test_split)
+        self.cache, self.cache_rows = cache, pool_rows
+        self.left_out = (cache.num_rows(pool_split) - len(pool_rows), cache.num_rows(test_split) - len(test_rows))
+        if len(np.unique(labels)) < 2:
+            raise UserError(f"Split {pool_split!r} of {cache.path} holds one class only: there is nothing to learn.")
+        super().__init__(
+            pool=Pool(_features(cache, pool_split, pool_rows, memory), where, memory),
+            labels=torch.from_numpy(labels).to(where),
+            test=Pool(_features(cache, test_split, test_rows, memory), where, memory),
+            test_labels=torch.from_numpy(test_labels).to(where),
+            num_classes=cache.num_classes,
+        )
+
+
+def _labelled(cache: FeatureCache, split: str) -> tuple[np.ndarray, np.ndarray]:
+    labels = cache.labels(split)
+    rows = np.flatnonzero(labels >= 0)
+    if not len(rows):
+        raise UserError(f"Split {split!r} of {cache.path} holds no labelled item, so nothing can be simulated on it.")
+    return rows, labels[rows].copy()
+
+
+def _features(cache: FeatureCache, split: str, rows: np.ndarray, memory: Memory) -> np.ndarray | CacheRows:
+    if memory == "file":
+        return CacheRows(cache, split, rows)
+    features = cache.features(split)
+    return features if len(rows) == len(features) else features[rows]
+
+
+def budgets_of(
+    num_classes: int, rounds: int, init: float, step: float, per_class: bool = True, doubling: bool = False
+) -> list[int]:
+    """Labels per round; `init` and `step` count per class unless `per_class` is False. UserError unless positive."""
+    factor = num_classes if per_class else 1
+    first, each = round(init * factor), round(step * factor)
+    if rounds < 1 or first < 1 or each < 1:
+        raise UserError(
+            f"iterations.n={rounds}, budget.init={init} and budget.step={step} must give at least one label a round."
+        )
+    return schedule(rounds, first, each, doubling)
+
+
+def run_replicates(
+    task: Simulation,
+    classifier: Classifier,
+    init_strategy: Strategy,
+    query_strategy: Strategy,
+    budgets: Sequence[int],
+    seeds: Sequence[int],
+    folder: RunFolder | None = None,
+    warm_start: bool = True,
+    on_round: Callable[[Round, Sequence[int]], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Rows (`results.COLUMNS`) of every seed and round, new ones as they are made.
+
+    Replicates that stand at the same round run side by side. With a `folder`, finished seeds are not run again,
+    interrupted ones go on where they were, and every round is stored before it is yielded.
+    """
+    if len(set(seeds)) != len(seeds) or not seeds:
+        raise UserError(f"seeds must be a list of different numbers; got {list(seeds)}.")
+    groups: dict[int, list[int]] = {}
+    picked: dict[int, np.ndarray] = {seed: np.empty(0, np.int64) for seed in seeds}
+    for seed in seeds:
+        rows: list[Any] = []
+        if folder is not None:
+            picked[seed], rows = folder.progress(seed)
+            yield from rows
+        if folder is None or seed not in folder.completed_seeds():
+            groups.setdefault(len(rows), []).append(seed)
+    to_pool = np.full(int(task.cache_rows.max()) + 1, -1, dtype=np.int64)
+    to_pool[task.cache_rows] = np.arange(len(task.cache_rows))
+    for group in groups.values():
+        done = np.stack([to_pool[picked[seed]] for seed in group])
+        ended = None
+        for made in run(task, classifier, init_strategy, query_strategy, budgets, group, done, warm_start):
+            new = [_row(made, i, seed, len(group)) for i, seed in enumerate(group)]
+            if folder is not None:
+                folder.append(new, {seed: task.cache_rows[made.picks[i]] for i, seed in enumerate(group)})
+            if on_round is not None:
+                on_round(made, group)
+            ended = made.ended
+            yield from new
+        if folder is not None:
+            # nothing new to run: every round was stored, only the mark was missing
+            folder.finish(group, ended or "all rounds done")
+
+
+def _row(made: Round, replicate: int, seed: int, replicates: int) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "round": made.round,
+        "num_labeled": made.num_labeled,
+        **made.metrics[replicate],
+        "fit_seconds": made.fit_seconds,
+        "query_seconds": made.query_seconds,
+        "eval_seconds": made.eval_seconds,
+        "num_replicates": replicates,
+        "num_filled": made.num_filled[replicate],
+        "peak_memory_bytes": made.peak_memory_bytes,
+    }
+
+
+def from_config(group: str, name: str, **options: Any) -> Any:
+    """Build `conf/<group>/<name>.yaml`, e.g. `from_config("query_strategy", "margins", cluster_features=True)`.
+
+    Raises UserError, with the nearest names, when there is no such config or option.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    from alfm.errors import nearest_names
+
+    known = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
+    if name not in known:
+        raise UserError(f"There is no {group}={name}: {nearest_names(name, known)}")
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+            node = compose("al_train", overrides=[f"{group}={name}"])[group]
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = before
+    OmegaConf.set_struct(node, False)
+    return build(OmegaConf.merge(node, options))
+
+
+def simulate(
+    cache: FeatureCache | Simulation | str | Path,
+    query_strategy: str | Strategy = "margins",
+    *,
+    init_strategy: str | Strategy = "random",
+    classifier: str | Classifier = "logistic",
+    seeds: Sequence[int] = SEEDS,
+    rounds: int = 20,
+    init: float = 1,
+    step: float = 1,
+    per_class: bool = True,
+    doubling: bool = False,
+    device: str = "auto",
+    memory: Memory = "auto",
+) -> pd.DataFrame:
+    """Simulated active learning on cached features with known labels; nothing is written.
+
+    cache: a path, an open cache, or a `Simulation` (kept between calls, so that features are loaded once).
+    Strategies and classifier: names of configs, or objects. Returns one row per seed and round with the columns of
+    `rounds.csv`. Raises UserError for what a user can put right.
+    """
+    import pandas as pd
+
+    task = cache if isinstance(cache, Simulation) else Simulation(cache, device, memory)
+    named: Mapping[str, Any] = {
+        "query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier
+    }  # fmt: skip
+    built = {group: from_config(group, one) if isinstance(one, str) else one for group, one in named.items()}
+    budgets = budgets_of(task.num_classes, rounds, init, step, per_class, doubling)
+    return pd.DataFrame(list(run_replicates(task, budgets=budgets, seeds=list(seeds), **built)))
