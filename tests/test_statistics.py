@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from alfm.errors import UserError
+from alfm.metrics import METRICS
+from alfm.statistics import (
+    average_ranks,
+    better_than_random,
+    holm,
+    label_efficiency,
+    mean_interval,
+    paired_curves,
+    paired_t_test,
+    penalty_matrix,
+    regret,
+    wilcoxon_holm,
+)
+
+SEEDS = list(range(12))
+
+
+def runs(strategy: str, values: np.ndarray, **changes) -> pd.DataFrame:
+    """Rows as `load_runs` gives them; `values` (seeds, rounds)."""
+    n, rounds = values.shape
+    df = pd.DataFrame({"seed": np.repeat(np.arange(n), rounds), "round": np.tile(np.arange(rounds), n)})
+    for metric in METRICS:
+        df[metric] = values.reshape(-1)
+    df["num_labeled"] = 10 * (df["round"] + 1)
+    df["initial"] = "start of " + df["seed"].astype(str)
+    names = {"dataset": "digits", "model": "pixels", "classifier": "logistic", "init_strategy": "random"}
+    for name, value in {**names, "budget": "b", "query_strategy": strategy, "run": strategy, **changes}.items():
+        df[name] = value
+    return df
+
+
+def noisy(mean: float, seed: int, n: int = 12, rounds: int = 21, noise: float = 0.01) -> np.ndarray:
+    shared = np.random.default_rng(0).normal(0, 0.05, (n, 1))  # what pairing takes out
+    own = np.random.default_rng(seed).normal(0, noise, (n, rounds))
+    return 0.5 + mean + shared + own + np.linspace(0, 0.3, rounds)
+
+
+def three() -> pd.DataFrame:
+    return pd.concat([runs("random", noisy(0, 1)), runs("margins", noisy(0.05, 2)), runs("entropy", noisy(0, 3))])
+
+
+def test_pairing_by_seed_whatever_the_order() -> None:
+    df = three().sample(frac=1, random_state=4)
+    curves = paired_curves(df)
+    assert curves.values.shape == (3, 12, 21)
+    row = df[(df["query_strategy"] == "entropy") & (df["seed"] == curves.seeds[5]) & (df["round"] == 3)]
+    assert curves.of("entropy")[5, 3] == row["accuracy"].item()
+    assert curves.num_labeled.tolist() == list(range(10, 220, 10))
+    assert curves.areas()[0, 0] == pytest.approx(np.trapezoid(curves.values[0, 0]) / 20)
+
+
+def test_only_common_seeds_and_rounds() -> None:
+    short = runs("margins", noisy(0.05, 2)[:, :8])
+    df = pd.concat([runs("random", noisy(0, 1)), short[short["seed"] > 3]])
+    curves = paired_curves(df)
+    assert curves.seeds == list(range(4, 12))
+    assert curves.values.shape == (2, 8, 8)
+
+
+def broken(how: str) -> pd.DataFrame:
+    df = three().reset_index(drop=True)
+    of_margins = df["query_strategy"] == "margins"
+    if how == "initial":
+        df.loc[of_margins & (df["seed"] == 3), "initial"] = "elsewhere"
+    elif how == "budget":
+        df.loc[of_margins, "num_labeled"] += 1
+    elif how == "setting":
+        df.loc[of_margins, "classifier"] = "dropout"
+    elif how == "twice":
+        df = pd.concat([df, df[of_margins]])
+    elif how == "seeds":
+        df.loc[of_margins, "seed"] += 100
+    elif how == "nan":
+        df.loc[7, "accuracy"] = np.nan
+    return df
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("initial", "began seed 3 with different items"),
+        ("budget", "different numbers of items"),
+        ("setting", "different classifier cannot be paired"),
+        ("twice", "several runs of 'margins'"),
+        ("seeds", "no seed is common"),
+        ("nan", "accuracy is NaN"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(how: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        paired_curves(broken(how))
+
+
+def test_misspelt_names() -> None:
+    with pytest.raises(UserError, match="did you mean accuracy"):
+        paired_curves(three(), "acuracy")
+    with pytest.raises(UserError, match="did you mean margins"):
+        paired_curves(three()).of("margin")
+
+
+def test_mean_interval() -> None:
+    values = np.random.default_rng(0).normal(size=(9, 4))
+    mean, half = mean_interval(values)
+    low, high = stats.t.interval(0.95, 8, loc=values.mean(0), scale=stats.sem(values))
+    np.testing.assert_allclose([mean - half, mean + half], [low, high])
+    assert np.isnan(mean_interval(values[:1])[1]).all()
+
+
+def test_paired_t_test() -> None:
+    gap = np.random.default_rng(0).normal(0.3, 1, size=(11, 5))
+    np.testing.assert_allclose(paired_t_test(gap), stats.ttest_1samp(gap, 0).pvalue)
+
+
+def test_differences_without_variance_have_a_verdict() -> None:
+    same, constant = np.zeros((10, 1)), np.full((10, 1), 0.02)
+    rounding = np.array([1e-17, -1e-17] * 5)[:, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p = paired_t_test(np.hstack([same, constant, -constant, rounding]))
+    np.testing.assert_allclose(p, [1, 2**-9, 2**-9, 1])
+
+
+def test_holm() -> None:
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1, 1])
+
+
+def test_penalty_matrix_equals_the_definition() -> None:
+    curves = paired_curves(three())
+    got = penalty_matrix(curves)
+    for a in curves.strategies:
+        for b in curves.strategies:
+            share = 0.0
+            for t in range(1, 21):
+                x, y = curves.of(a)[:, t], curves.of(b)[:, t]
+                share += a != b and stats.ttest_rel(x, y).pvalue < 0.05 and x.mean() > y.mean()
+            assert got.loc[a, b] == pytest.approx(share / 20), (a, b)
+    assert got.loc["margins", "random"] > 0.9
+    assert penalty_matrix(curves, checkpoints=[4, 20]).loc["margins", "random"] in (0, 0.5, 1)
+
+
+def test_lower_is_better_for_nll() -> None:
+    curves = paired_curves(three(), "nll")
+    assert penalty_matrix(curves).loc["random", "margins"] > 0.9
+    assert penalty_matrix(curves).loc["margins", "random"] == 0
+    table = wilcoxon_holm(curves)
+    assert "margins" not in set(table.loc[table["p_holm"] < 0.05, "better"])
+    verdicts = better_than_random(three(), metric="nll").set_index(["band", "strategy"])["verdict"]
+    assert verdicts["low", "margins"] == "worse"
+
+
+def test_wilcoxon_holm() -> None:
+    curves = paired_curves(pd.concat([three(), runs("copy", noisy(0, 1))]))
+    table = wilcoxon_holm(curves)
+    assert len(table) == 6
+    assert (table["gap"] >= 0).all()
+    areas = dict(zip(curves.strategies, curves.areas(), strict=True))
+    for row in table.itertuples():
+        gap = areas[row.better] - areas[row.worse]
+        assert row.gap == pytest.approx(gap.mean())
+        if {row.better, row.worse} == {"copy", "random"}:
+            assert row.p == 1  # no difference at all, and no NaN
+        else:
+            assert row.p == pytest.approx(stats.wilcoxon(gap).pvalue)
+    np.testing.assert_allclose(table["p_holm"], holm(table["p"].to_numpy()))
+
+
+def test_ranks() -> None:
+    # Demsar (2006), table 6: four algorithms on 14 data sets
+    scores = pd.DataFrame(
+        {
+            "C4.5": [0.763, 0.599, 0.954, 0.628, 0.882, 0.936, 0.661, 0.583, 0.775, 1, 0.94, 0.619, 0.972, 0.957],
+            "C4.5+m": [0.768, 0.591, 0.971, 0.661, 0.888, 0.931, 0.668, 0.583, 0.838, 1, 0.962, 0.666, 0.981, 0.978],
+            "C4.5+cf": [0.771, 0.59, 0.968, 0.654, 0.886, 0.916, 0.609, 0.563, 0.866, 1, 0.965, 0.614, 0.9751, 0.946],
+            "both": [0.798, 0.569, 0.967, 0.657, 0.898, 0.931, 0.685, 0.625, 0.875, 1, 0.962, 0.669, 0.975, 0.97],
+        }
+    )
+    ranks = average_ranks(scores)
+    assert ranks.average.round(3).to_dict() == {"both": 1.964, "C4.5+m": 2.0, "C4.5+cf": 2.893, "C4.5": 3.143}
+    assert ranks.critical_difference == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=2e-3)
+    assert ranks.friedman_p == pytest.approx(stats.friedmanchisquare(*scores.to_numpy().T).pvalue)
+    assert average_ranks(-scores, higher_is_better=False).average.equals(ranks.average)
+    assert average_ranks(pd.DataFrame(np.ones((4, 3)))).friedman_p == 1.0
+    with pytest.raises(UserError, match="at least 3 strategies"):
+        average_ranks(scores[["C4.5", "both"]])
+    with pytest.raises(UserError, match="missing"):
+        average_ranks(scores.mask(scores > 0.99))
+
+
+def test_label_efficiency() -> None:
+    straight = np.tile(np.array([0.2, 0.4, 0.6, 0.8]), (2, 1))  # random: 10, 20, 30, 40 labels
+    fast = np.tile(np.array([0.1, 0.5, 0.8, 0.9]), (2, 1))
+    table = label_efficiency(paired_curves(pd.concat([runs("random", straight), runs("fast", fast)])))
+    assert table["num_labeled"].tolist() == [10, 20, 30, 40]
+    np.testing.assert_allclose(table["efficiency"], [1, 25 / 20, 40 / 30, 1])
+    assert table["bound"].tolist() == ["<", "", "", ">"]
+
+
+def test_label_efficiency_where_the_reference_dips() -> None:
+    dip = np.tile(np.array([0.2, 0.6, 0.5, 0.8]), (2, 1))
+    half = np.tile(np.array([0.4, 0.6, 0.7, 0.8]), (2, 1))
+    table = label_efficiency(paired_curves(pd.concat([runs("random", dip), runs("half", half)])))
+    np.testing.assert_allclose(table["efficiency"], [15 / 10, 1, 35 / 30, 1])
+    assert (table["bound"] == "").all()
+
+
+def test_regret() -> None:
+    flat = {"random": 0.5, "boss": 0.9, "margins": 0.8, "bad": 0.4}
+    df = pd.concat([runs(name, np.full((2, 3), value)) for name, value in flat.items()])
+    got = regret(paired_curves(df))
+    assert got == pytest.approx({"random": 1, "boss": 0, "margins": 0.25, "bad": 1.25})
+    with pytest.raises(UserError, match="no runs of 'boss'"):
+        regret(paired_curves(df[df["query_strategy"] != "boss"]))
+    with pytest.raises(UserError, match="no scale"):
+        regret(paired_curves(df), oracle="bad")
+
+
+def test_better_than_random() -> None:
+    worse = noisy(0, 5)
+    worse[:, :7] -= 0.05  # bad at the start, like random later
+    df = pd.concat([three(), runs("coreset", worse), runs("copy", noisy(0, 1))])
+    table = better_than_random(df).set_index(["band", "strategy"])
+    assert len(table) == 3 * 4
+    assert set(table.loc[(slice(None), "margins"), "verdict"]) == {"better"}
+    assert table.loc["low", "coreset"]["verdict"] == "worse"
+    assert table.loc["high", "coreset"]["verdict"] == "not better than random"
+    assert table.loc["middle", "copy"][["gap", "p", "verdict"]].tolist() == [0, 1, "not better than random"]
+    gap = 100 * (noisy(0.05, 2) - noisy(0, 1))[:, 7:14].mean(axis=1)
+    cell = table.loc["middle", "margins"]
+    assert cell["gap"] == pytest.approx(gap.mean())
+    assert cell["p"] == pytest.approx(stats.ttest_1samp(gap, 0).pvalue)
+    assert (cell["low"], cell["high"]) == pytest.approx(stats.t.interval(0.95, 11, gap.mean(), stats.sem(gap)))
+    low = table.loc["low"]
+    np.testing.assert_allclose(low["p_holm"], holm(low["p"].to_numpy()))
+
+
+def test_better_than_random_with_few_seeds_or_rounds() -> None:
+    df = three()
+    table = better_than_random(df[df["seed"] < 9])
+    assert set(table["verdict"]) == {"too few seeds"}
+    assert table["gap"].notna().all()
+    assert set(better_than_random(df[df["round"] < 10])["band"]) == {"low", "middle"}
+    for test in (penalty_matrix, wilcoxon_holm):
+        with pytest.raises(UserError, match="at least 10 seeds, these runs share 9"):
+            test(paired_curves(df[df["seed"] < 9]))
+
+
+def test_better_than_random_keeps_settings_and_starts_apart() -> None:
+    df = pd.concat([three(), three().assign(dataset="dtd"), runs("own", noisy(0, 1), init_strategy="centroid")])
+    table = better_than_random(df)
+    assert table.groupby("dataset").size().to_dict() == {"digits": 6, "dtd": 6}
+    assert "own" not in set(table["strategy"])
+    with pytest.raises(UserError, match="no runs of 'random'"):
+        better_than_random(df[df["query_strategy"] != "random"])
+    with pytest.raises(UserError, match="different items"):
+        better_than_random(broken("initial"))
+    with pytest.raises(UserError, match="band 'odd'"):
+        better_than_random(df, bands={"odd": (0, 3)})
