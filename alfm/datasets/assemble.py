@@ -37,17 +37,59 @@ def stratified_share(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     return first, second
 
 
-def labels_from_names(
-    names: Mapping[str, Sequence[str | None]],
+def labels_from_values(
+    values: Mapping[str, Sequence[Any]], classes: Sequence[str] | None = None
 ) -> tuple[dict[str, np.ndarray], list[str] | None]:
-    """Class names per split -> int64 labels per split, and the sorted names over all splits; None -> -1."""
-    classes = sorted({name for column in names.values() for name in column if name is not None})
-    number = {name: index for index, name in enumerate(classes)}
+    """What a source says about classes, per split -> int64 labels per split, and class names.
+
+    A value is a class name, an integer (also as text, or as an integral float), or None / NaN / "" / a negative
+    number for unlabelled (-1). With `classes` given, integers index it and names are looked up in it. Otherwise
+    integers that are exactly 0..C-1 stay as they are; anything else gets numbers by sorted order over all splits.
+    `UserError` for several labels per item, numbers that are no classes, or names missing from `classes`.
+    """
+    clean = {split: [_label(value) for value in column] for split, column in values.items()}
+    present = {value for column in clean.values() for value in column if value is not None}
+    if not all(isinstance(value, int) for value in present):
+        present = {str(value) for value in present}
+        clean = {s: [None if v is None else str(v) for v in column] for s, column in clean.items()}
+    if classes is not None:
+        names = [str(name) for name in classes]
+        known: dict[Any, int] = {**{name: i for i, name in enumerate(names)}, **{i: i for i in range(len(names))}}
+        strange = sorted(map(str, present - known.keys()))
+        if strange:
+            raise UserError(f"label {strange[0]!r} is not among the {len(names)} classes {names[:10]}")
+    else:
+        ordered = sorted(present)
+        known = {value: index for index, value in enumerate(ordered)}
+        names = [str(value) for value in ordered]
     labels = {
-        split: np.array([-1 if name is None else number[name] for name in column], dtype=np.int64)
-        for split, column in names.items()
+        split: np.array([-1 if value is None else known[value] for value in column], dtype=np.int64)
+        for split, column in clean.items()
     }
-    return labels, classes or None
+    return labels, names or None
+
+
+def _label(value: Any) -> int | str | None:
+    """One value of a label column -> an integer, a name, or None for unlabelled."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value.removeprefix("-").isdecimal() and value.isascii():
+            value = int(value)
+        else:
+            return value or None
+    if isinstance(value, (bool, np.bool_, int, np.integer)):
+        return int(value) if value >= 0 else None
+    if isinstance(value, (float, np.floating)):
+        if np.isnan(value) or value < 0:
+            return None
+        if value == int(value):
+            return int(value)
+        raise UserError(f"label {value} is not a class: single-label classification needs whole numbers or names")
+    if isinstance(value, (list, tuple, set, dict, np.ndarray)):
+        raise UserError(f"label {value!r}: several labels per item (multi-label) are not supported")
+    text = str(value)
+    return None if text in ("", "<NA>", "NaT") else text
 
 
 def fingerprint(splits: Mapping[str, Split], classes: Sequence[str] | None, *content: Iterable[Any]) -> str:

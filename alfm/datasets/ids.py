@@ -27,3 +27,9 @@ def unescape(item_id: str) -> str:
     """An id made by `escape` -> the path, as `os.fsdecode` gives it (usable with `open`)."""
     raw = _ESCAPED.sub(lambda match: bytes([int(match.group(1), 16)]), item_id.encode("utf-8"))
     return raw.decode("utf-8", "surrogateescape")
+
+
+def file_stem(text: str) -> str:
+    """A name that any file system takes: letters, digits, `.`, `_`, `-`, `+`; never empty, never hidden."""
+    stem = re.sub(r"[^A-Za-z0-9._+-]+", "_", escape(text)).strip("._")
+    return stem[:150] or "unnamed"

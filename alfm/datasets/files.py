@@ -1,0 +1,66 @@
+"""Items that are files under a root: what image folders, audio folders and tables of paths have in common."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from alfm.datasets.base import ItemError, Modality
+from alfm.datasets.ids import unescape
+
+
+@dataclass
+class Files:
+    """Files of one modality below `root`. An id is the escaped path relative to it; labels int64 (N,)."""
+
+    root: str
+    ids: list[str]
+    labels: np.ndarray
+    modality: Modality
+    decode: dict[str, Any] = field(default_factory=dict)
+    """Options of `read_image` or `read_audio`."""
+    paths: list[str] | None = None
+    """Where the files are when ids are not paths: relative to `root` or absolute."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def path(self, index: int) -> str:
+        """The file behind an item."""
+        relative = self.paths[index] if self.paths is not None else unescape(self.ids[index])
+        return os.path.join(self.root, relative)
+
+    def load(self, index: int) -> Any:
+        """A PIL image in RGB, an `Audio`, or the text of the file. `ItemError` when it cannot be read."""
+        return read_file(self.path(index), self.ids[index], self.modality, self.decode)
+
+
+def read_file(path: str, item_id: str, modality: Modality, decode: dict[str, Any]) -> Any:
+    """One file -> one item. `ItemError` when it is missing, unreadable, or not what it should be."""
+    try:
+        if os.path.getsize(path) == 0:
+            raise ItemError(f"{item_id}: the file is empty (0 bytes)")
+        with open(path, "rb") as file:
+            return decode_item(file, item_id, modality, decode)
+    except OSError as error:
+        raise ItemError(f"{item_id}: {error.strerror or error}") from error
+
+
+def decode_item(source: Any, item_id: str, modality: Modality, decode: dict[str, Any]) -> Any:
+    """Encoded bytes or an open binary file -> one item."""
+    if modality == "image":
+        from alfm.datasets.images import read_image
+
+        return read_image(source, item_id, **decode)
+    if modality == "audio":
+        from alfm.datasets.audio import read_audio
+
+        return read_audio(source, item_id, **decode)
+    raw = source if isinstance(source, bytes) else source.read()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ItemError(f"{item_id}: not UTF-8 text ({error.reason} at byte {error.start})") from error
