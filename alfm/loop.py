@@ -100,7 +100,7 @@ def run(
     available = torch.ones(R, pool.N, dtype=torch.bool, device=device)
     known = 0 if done is None else done.shape[1]
     head: LinearHead | None = None
-    carries: dict[Strategy, dict[str, Any]] = {init_strategy: {}, query_strategy: {}}
+    carry: dict[str, Any] = {}
     for number, budget in enumerate(budgets, 1):
         strategy = init_strategy if number == 1 else query_strategy
         budget = min(budget, pool.N - rows.shape[1])
@@ -113,7 +113,7 @@ def run(
         else:
             query = Query(
                 pool, rows, task.labels[rows], available, task.num_classes, seeds, number, head, classifier,
-                carries[strategy], task.labels if strategy.oracle else None,
+                carry if number > 1 else {}, task.labels if strategy.oracle else None,
             )  # fmt: skip
             picks, filled = ask(strategy, query, budget)
         query_seconds = clock.lap()

@@ -1,0 +1,57 @@
+"""Steps that strategies share: candidates kept by their score, and a diverse batch chosen among candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from alfm.geometry.kmeans import kmeans, nearest_items
+from alfm.geometry.top import top
+from alfm.pool import Vectors
+from alfm.strategies.base import Query
+
+
+def highest(query: Query, score: Tensor, k: int) -> list[Tensor]:
+    """The k available items of highest score (R, N), best first; R vectors int64 (<= k,)."""
+    return [top(score[r], query.available[r], k) for r in range(query.R)]
+
+
+def typical(query: Query, score: Tensor, k: int) -> list[Tensor]:
+    """The k available items whose score (R, N) lies nearest the available items' median, nearest first."""
+    out = []
+    for r in range(query.R):
+        median = score[r][query.available[r]].median()
+        out.append(top(-(score[r] - median).abs(), query.available[r], k))
+    return out
+
+
+def clustered(
+    query: Query,
+    candidates: Sequence[Tensor],
+    budget: int,
+    space: Vectors | None = None,
+    weights: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """k-means with `budget` clusters on the candidates, and the item nearest each centroid.
+
+    candidates: R vectors int64 (K_r,); space: where distances are taken, the pool's unit features by default;
+    weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns R vectors of
+    min(budget, K_r) distinct rows.
+    """
+    space = query.pool.unit if space is None else space
+    picks = []
+    for r, rows in enumerate(candidates):
+        if len(rows) <= budget:
+            picks.append(rows)
+            continue
+        x = space.rows(rows)
+        clusters = kmeans(x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r])
+        picks.append(rows[nearest_items(x, clusters.centroids)])
+    return picks
+
+
+def all_available(query: Query) -> list[Tensor]:
+    """Every available item as a candidate; R vectors int64, ascending."""
+    return [torch.nonzero(query.available[r])[:, 0] for r in range(query.R)]

@@ -1,0 +1,15 @@
+"""Predictive entropy: Shannon 1948, as a query strategy in Settles 2009, section 3.1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alfm.acquisition import entropy
+from alfm.strategies.scored import PredictionScored
+
+
+@dataclass(eq=False)
+class Entropy(PredictionScored):
+    """Largest -sum p log p, from log-softmax (no NaN). Cost: one pool pass, N D C products per replicate."""
+
+    acquisition = staticmethod(entropy)

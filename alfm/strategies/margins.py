@@ -1,0 +1,15 @@
+"""Margin sampling: Scheffer, Decomain & Wrobel 2001, "Active hidden Markov models for information extraction"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alfm.acquisition import margin_uncertainty
+from alfm.strategies.scored import PredictionScored
+
+
+@dataclass(eq=False)
+class Margins(PredictionScored):
+    """Smallest p1 - p2, the two largest probabilities. Cost: one pool pass, N D C products per replicate."""
+
+    acquisition = staticmethod(margin_uncertainty)

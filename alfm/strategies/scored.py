@@ -1,0 +1,63 @@
+"""Strategies that rank items by one number from the head's predictions, with the options they share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from alfm.acquisition import mean_log_probabilities
+from alfm.posteriors.base import Posterior, pool_pass
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.batch import clustered, highest, typical
+
+
+@dataclass(eq=False)
+class Scored(Strategy):
+    """Picks the items of highest `score`.
+
+    typical_features: candidates are the `oversample` x budget items around the median score instead of the top.
+    cluster_features: of the candidates (the top `oversample` x budget), the ones nearest to the centroids of a
+    k-means with `budget` clusters on unit features.
+    """
+
+    typical_features: bool = False
+    cluster_features: bool = False
+    oversample: int = 50
+
+    @abstractmethod
+    def score(self, query: Query) -> Tensor:
+        """Acquisition score (R, N), higher = sooner."""
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        kept = self.oversample * budget if self.cluster_features else budget
+        candidates = (typical if self.typical_features else highest)(query, self.score(query), kept)
+        picks = clustered(query, candidates, budget) if self.cluster_features else candidates
+        return stack_picks(picks, budget, query.pool.device)
+
+
+@dataclass(eq=False)
+class PredictionScored(Scored):
+    """A score that is a function of the predicted probabilities.
+
+    enable_dropout: of the mean probabilities of the posterior's passes (by default input dropout, as the authors of
+    AL-foundation-models do) instead of the head's own.
+    """
+
+    enable_dropout: bool = False
+    posterior: Posterior | None = None
+    acquisition: ClassVar[Callable[[Tensor], Tensor]]
+
+    def score(self, query: Query) -> Tensor:
+        rank = type(self).acquisition
+        if not self.enable_dropout:
+            return query.score(rank)
+        if self.posterior is None:
+            from alfm.posteriors.dropout import DropoutPosterior
+
+            self.posterior = DropoutPosterior()
+        draws = query.draws(self.posterior)
+        return pool_pass(query.pool, draws, query.R, lambda logits, rows, r: rank(mean_log_probabilities(logits)))

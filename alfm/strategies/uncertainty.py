@@ -1,0 +1,15 @@
+"""Least confidence: Lewis & Gale 1994, "A sequential algorithm for training text classifiers"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alfm.acquisition import least_confidence
+from alfm.strategies.scored import PredictionScored
+
+
+@dataclass(eq=False)
+class Uncertainty(PredictionScored):
+    """Largest 1 - p1, p1 the largest predicted probability. Cost: one pool pass, N D C products per replicate."""
+
+    acquisition = staticmethod(least_confidence)
