@@ -1,0 +1,290 @@
+"""Herding and facility location: pick items so that every target has something similar among the picks.
+
+Objective: mean_n w_n max_{s in S} k(u_n, u_s) over the targets n. Greedy gain of x: mean_n w_n [k(x, n) - kappa_n]_+,
+kappa_n the TARGET's best similarity so far. It is monotone submodular: a gain that was right some picks ago bounds
+today's from above, so refreshing only the candidates with the largest bounds gives exactly the plain greedy sequence
+(Minoux 1978). Memory: O(N D + R N), blocks, and at most `column_bytes` of similarities of recent candidates.
+
+Sources: Bae et al. 2024 (MaxHerding, 2407.12212), 2025 (UHerding, 2412.20644); Kothawade et al. 2021 (SIMILAR,
+2107.00717) for facility location and its query-conditioned forms.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from alfm.geometry.coverage import block_pairs
+
+if TYPE_CHECKING:
+    from alfm.pool import Vectors
+
+# Candidates per product, padded to it: with one shape for every product a similarity is the same number, to the last
+# bit, in whatever batch it is computed, so that kappa is a function of the set added and a resumed run picks alike.
+WIDTH = 32
+
+
+# -- similarities ----------------------------------------------------------------------------------------------------
+
+
+class Kernel(Protocol):
+    """Similarity from inner products; overwrites and returns `dots`. Kernels that are equal are computed once."""
+
+    def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
+        """dots: <x_i, y_j> (a, b); sq_x: |x_i|^2 (a,); sq_y: |y_j|^2 (b,). Returns (a, b)."""
+        ...
+
+
+@dataclass(frozen=True)
+class RBF:
+    """exp(-(|x - y| / width)^2)."""
+
+    width: float = 1.0
+
+    def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
+        scale = 1.0 / self.width**2
+        dots.mul_(2.0 * scale).sub_((sq_x * scale)[:, None]).sub_(sq_y * scale)
+        return dots.clamp_max_(0.0).exp_()
+
+
+@dataclass(frozen=True)
+class Dot:
+    """<x, y>: the cosine on unit features."""
+
+    def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
+        return dots
+
+
+def similarities(vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None = None) -> Tensor:
+    """k(items, targets), (m, T) for int64 (m,) items and int64 (T,) targets (None: the whole pool)."""
+    total = vectors.N if targets is None else len(targets)
+    out = vectors.sq_norms.new_empty(len(items), total)
+    for place, start, part in _item_products(vectors, kernel, items, targets):
+        out[start : start + part.shape[1], place] = part.T
+    return out
+
+
+def best_similarity(vectors: Vectors, kernel: Kernel, rows: Tensor, targets: Tensor | None = None) -> Tensor:
+    """kappa (T,): each target's largest similarity to the items of int64 (m,) rows, 0 where there is none above 0."""
+    kappa = vectors.sq_norms.new_zeros(vectors.N if targets is None else len(targets))
+    for place, _, part in _item_products(vectors, kernel, rows, targets):
+        kappa[place] = torch.maximum(kappa[place], part.amax(1))
+    return kappa
+
+
+def _item_products(
+    vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None
+) -> Iterator[tuple[slice, int, Tensor]]:
+    """(places among the targets, first item, k(targets, items) (b, at most WIDTH)) for all blocks and items."""
+    short = -len(items) % WIDTH
+    padded = torch.cat([items, items[:1].expand(short)])
+    q, sq_q = vectors.rows(padded), vectors.sq_norms[padded]
+    for place, x, sq_x in _target_blocks(vectors, targets):
+        for start in range(0, len(items), WIDTH):
+            part = slice(start, start + WIDTH)
+            # X @ Q.T: a third faster than Q @ X.T when Q is small.
+            yield place, start, kernel(x @ q[part].T, sq_x, sq_q[part])[:, : len(items) - start]
+
+
+def _target_blocks(vectors: Vectors, targets: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(places among the targets, coordinates (b, D'), squared lengths (b,))."""
+    if targets is None:
+        for rows, x in vectors.blocks():
+            yield rows, x, vectors.sq_norms[rows]
+        return
+    size = 2048
+    for start in range(0, len(targets), size):
+        part = targets[start : start + size]
+        yield slice(start, start + len(part)), vectors.rows(part), vectors.sq_norms[part]
+
+
+# -- first gains -----------------------------------------------------------------------------------------------------
+
+
+def first_gains(
+    vectors: Vectors,
+    kernel: Kernel | Sequence[Kernel],
+    kappa: Tensor,
+    weight: Tensor | None = None,
+    targets: Tensor | None = None,
+    cap: Tensor | None = None,
+    block: int | None = None,
+) -> Tensor:
+    """Every item's gain given what is covered, (R, N): mean_n w_n [min(k(x, n), cap_n) - kappa_n]_+.
+
+    kernel: one for all replicates or one per replicate. kappa, weight, cap: (R, T), None = 1 and no cap. targets: pool
+    rows int64 (T,), None = the whole pool (T = N). A subset is exact when the other targets weigh nothing, otherwise
+    the stated approximation for large pools (a sample of targets).
+
+    Whole pool: one symmetric pass, a pair's product made once for both directions and all replicates; the rest is
+    two elementwise passes and a matrix-vector product per replicate and direction on a block in the cache.
+    """
+    replicates = len(kappa)
+    kernels = [kernel] * replicates if callable(kernel) else list(kernel)
+    groups: dict[Kernel, list[int]] = {}
+    for r, one in enumerate(kernels):
+        groups.setdefault(one, []).append(r)
+    sq = vectors.sq_norms
+    gains = kappa.new_zeros(replicates, vectors.N)
+
+    def add(similar: Tensor, r: int, items: slice, over: slice, across: bool) -> None:
+        """Gains of `items` from the targets `over`; across: items are the columns of `similar`, not its rows."""
+        turn = (lambda v: v[:, None]) if across else (lambda v: v)
+        level = turn(kappa[r, over])
+        reach = similar if cap is None else torch.minimum(similar, turn(cap[r, over]))
+        rest = torch.sub(reach, level).relu_()
+        if weight is None:
+            gains[r, items] += rest.sum(0 if across else 1)
+        else:
+            gains[r, items] += weight[r, over] @ rest if across else rest @ weight[r, over]
+
+    for rows, x, columns, y, sq_y in _pairs(vectors, targets, block):
+        dots = x @ y.T
+        for i, (one, members) in enumerate(groups.items()):
+            similar = one(dots if i == len(groups) - 1 else dots.clone(), sq[rows], sq_y)
+            for r in members:
+                add(similar, r, rows, columns, across=False)
+                if targets is None and rows != columns:
+                    add(similar, r, columns, rows, across=True)
+    return gains / kappa.shape[1]
+
+
+def _pairs(
+    vectors: Vectors, targets: Tensor | None, block: int | None
+) -> Iterator[tuple[slice, Tensor, slice, Tensor, Tensor]]:
+    if targets is None:
+        for rows, x, columns, y in block_pairs(vectors, block):
+            yield rows, x, columns, y, vectors.sq_norms[columns]
+        return
+    for rows, x in vectors.blocks(block):
+        for place, y, sq_y in _target_blocks(vectors, targets):
+            yield rows, x, place, y, sq_y
+
+
+# -- lazy greedy -----------------------------------------------------------------------------------------------------
+
+
+class Objective(Protocol):
+    """A monotone submodular function of a growing set of picks."""
+
+    def gains(self, items: Tensor) -> Tensor:
+        """What each of the items, int64 (m,), would add to the picks so far: (m,)."""
+        ...
+
+    def add(self, rows: Tensor) -> None:
+        """Adds items, int64 (m,), to the picks."""
+        ...
+
+
+def lazy_greedy(objective: Objective, bounds: Tensor, allowed: Tensor, budget: int, batch: int = WIDTH) -> Tensor:
+    """Picks int64 (min(budget, allowed items),): repeatedly the allowed item of largest gain, ties lower index.
+
+    bounds: (N,), at least each item's gain; overwritten with gains as they are found, so it stays valid for the next
+    call. allowed: bool (N,). The `batch` largest stale bounds are refreshed until the largest of all is fresh.
+    """
+    free = allowed.to(bounds.device, copy=True)
+    picks: list[Tensor] = []
+    for _ in range(min(budget, int(free.sum()))):
+        fresh = torch.zeros_like(free)
+        while True:
+            open_bounds = bounds.where(free, -torch.inf)
+            best = open_bounds.argmax()[None]  # the first of equals
+            if bool(fresh[best]):
+                break
+            # Short of stale candidates this takes others too, which does no harm and keeps the shape of the call.
+            items = open_bounds.where(~fresh, -torch.inf).topk(min(batch, len(bounds))).indices
+            bounds[items] = objective.gains(items)
+            fresh[items] = True
+        objective.add(best)
+        free[best] = False
+        picks.append(best)
+    return torch.cat(picks) if picks else torch.zeros(0, dtype=torch.int64, device=bounds.device)
+
+
+class Herding:
+    """One replicate's herding: `add` what is labelled, `select` what comes next; both may alternate for ever.
+
+    kappa (T,): each target's best similarity to everything added, a function of the set added alone. bounds (N,): upper
+    bounds of the gains, kept between rounds, so that only the first round of a replicate needs `first_gains`. That
+    holds as long as weights do not grow; with new weights (UHerding) start a new state.
+    """
+
+    def __init__(
+        self,
+        vectors: Vectors,
+        kernel: Kernel,
+        kappa: Tensor,
+        bounds: Tensor,
+        weight: Tensor | None = None,
+        targets: Tensor | None = None,
+        cap: Tensor | None = None,
+        bonus: Tensor | None = None,
+        column_bytes: int = 256 << 20,
+    ) -> None:
+        """kappa (T,), weight (T,), cap (T,), targets (T,): as in `first_gains`, without the replicates' dimension.
+
+        bounds: (N,), the row of `first_gains` for this kappa or anything larger. bonus: (N,), a gain of its own for
+        each item, added here (facility location about a query set). Neither kappa nor bounds is written to.
+        """
+        self.vectors, self.kernel, self.targets = vectors, kernel, targets
+        self.weight, self.cap, self.bonus = weight, cap, bonus
+        self.kappa = kappa.clone()
+        # First gains come from products of another shape: a little above them bounds what will be found here.
+        self.bounds = bounds * (1 + 64 * torch.finfo(bounds.dtype).eps)
+        if bonus is not None:
+            self.bounds += bonus
+        self._column_bytes = column_bytes
+        self._columns: OrderedDict[int, int] = OrderedDict()  # item -> its row of _store, least recent first
+        self._store: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """Raises kappa to the similarity with pool rows, int64 (m,)."""
+        if len(rows) == 1 and int(rows) in self._columns:
+            best = self._similar(rows)[0]
+        else:
+            best = best_similarity(self.vectors, self.kernel, rows.to(self.kappa.device), self.targets)
+        self.kappa = torch.maximum(self.kappa, best if self.cap is None else torch.minimum(best, self.cap))
+
+    def gains(self, items: Tensor) -> Tensor:
+        """Exact gains of int64 (m,) items now, (m,)."""
+        similar = self._similar(items)
+        if self.cap is not None:
+            similar = torch.minimum(similar, self.cap)
+        rest = (similar - self.kappa).relu_()
+        total = rest.sum(1) if self.weight is None else rest @ self.weight
+        gain = total / rest.shape[1]
+        return gain if self.bonus is None else gain + self.bonus[items]
+
+    def select(self, allowed: Tensor, budget: int, batch: int = WIDTH) -> Tensor:
+        """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
+        picks = lazy_greedy(self, self.bounds, allowed, budget, batch)
+        self._columns.clear()
+        self._store = None  # room for the next replicate
+        return picks
+
+    def _similar(self, items: Tensor) -> Tensor:
+        """k(items, targets), (m, T): a candidate that is refreshed again and again has its product made once."""
+        wanted = items.tolist()
+        known = [i for i in wanted if i in self._columns]
+        missing = [i for i in wanted if i not in self._columns]
+        for i in known:
+            self._columns.move_to_end(i)
+        if missing:
+            new = similarities(self.vectors, self.kernel, items.new_tensor(missing), self.targets)
+            if self._store is None:
+                row_bytes = new.shape[1] * new.element_size()
+                self._store = new.new_empty(max(len(wanted), self._column_bytes // row_bytes), new.shape[1])
+            if len(wanted) > len(self._store):
+                return similarities(self.vectors, self.kernel, items, self.targets)
+            for i, column in zip(missing, new, strict=True):
+                full = len(self._columns) == len(self._store)
+                place = self._columns.popitem(last=False)[1] if full else len(self._columns)
+                self._columns[i] = place
+                self._store[place] = column
+        assert self._store is not None
+        return self._store[items.new_tensor([self._columns[i] for i in wanted])]
