@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from alfm.geometry.kmeans import kmeans, nearest_items
 from alfm.geometry.top import top
-from alfm.pool import Vectors
 from alfm.strategies.base import Query
 
 
@@ -31,22 +30,21 @@ def clustered(
     query: Query,
     candidates: Sequence[Tensor],
     budget: int,
-    space: Vectors | None = None,
+    embedding: Callable[[int, Tensor], Tensor] | None = None,
     weights: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """k-means with `budget` clusters on the candidates, and the item nearest each centroid.
 
-    candidates: R vectors int64 (K_r,); space: where distances are taken, the pool's unit features by default;
-    weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns R vectors of
+    candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default the
+    pool's unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns R vectors of
     min(budget, K_r) distinct rows.
     """
-    space = query.pool.unit if space is None else space
     picks = []
     for r, rows in enumerate(candidates):
         if len(rows) <= budget:
             picks.append(rows)
             continue
-        x = space.rows(rows)
+        x = query.pool.unit.rows(rows) if embedding is None else embedding(r, rows)
         clusters = kmeans(x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r])
         picks.append(rows[nearest_items(x, clusters.centroids)])
     return picks

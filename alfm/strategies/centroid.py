@@ -1,0 +1,22 @@
+"""Centroid cold start: k-means with as many clusters as labels to spend, the item nearest each centroid."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.batch import all_available, clustered
+
+
+class Centroid(Strategy):
+    """k-means(B) on the available items' unit features, nearest item to each centroid.
+
+    The cold start of DropQuery (Gupte et al. 2024, arXiv 2401.14555, section 3). Clusters are drawn by the
+    replicate's own stream. Cost: a few passes of N D B products per replicate.
+    """
+
+    needs_head = False
+    stochastic = True
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        return stack_picks(clustered(query, all_available(query), budget), budget, query.pool.device)

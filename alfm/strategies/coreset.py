@@ -1,0 +1,50 @@
+"""Core-set selection by k-center greedy: Sener & Savarese 2018 (1708.00489), algorithm 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from alfm.geometry.kcenter import FarthestFirst
+from alfm.strategies.base import Query, Strategy, stack_picks
+
+
+@dataclass(eq=False)
+class Coreset(Strategy):
+    """Repeatedly the available item farthest from everything labelled or picked.
+
+    space: `raw` features or the `head`'s embedding phi; metric: `l2` or `cosine`. The distances found so far are kept
+    between rounds (in raw space they never change). Cost: one pass of N D n products for the first n labels, then
+    about 1 % of N D B per round, since stale distances bound the true ones.
+    """
+
+    space: Literal["raw", "head"] = "raw"
+    metric: Literal["l2", "cosine"] = "l2"
+
+    @property
+    def needs_head(self) -> bool:  # type: ignore[override]
+        return self.space == "head"
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        picks = []
+        for r in range(query.R):
+            state = self._state(query, r)
+            state.add(query.labelled(r)[len(state.centres) :])
+            picks.append(state.select(query.available[r], budget))
+        return stack_picks(picks, budget, query.pool.device)
+
+    def _state(self, query: Query, r: int) -> FarthestFirst:
+        space = query.pool.raw
+        if self.space == "head":
+            assert query.head is not None
+            space = query.pool.vectors(query.head.spaces[r])
+        key = f"coreset {r}"
+        state = query.carry.get(key)
+        known = [] if state is None else state.centres
+        # a pick is a centre at once; it must have become the next label for the state to stand
+        fits = state is not None and state.vectors is space and known == query.labelled(r)[: len(known)].tolist()
+        if not fits:
+            state = query.carry[key] = FarthestFirst(space, self.metric)
+        return state

@@ -1,0 +1,62 @@
+"""DropQuery: Gupte et al. 2024, "Revisiting active learning in the era of vision foundation models" (2401.14555)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alfm.posteriors.base import pool_pass
+from alfm.posteriors.dropout import DropoutPosterior
+from alfm.spaces import unit_rows
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.batch import clustered
+
+
+@dataclass(eq=False)
+class DropQuery(Strategy):
+    """Items whose predicted label changes under input dropout, made diverse by k-means (section 3, algorithm 1).
+
+    passes: M dropout passes with probability `p` on the raw features, scaled 1 / (1 - p), a mask per item and pass.
+    Candidates: more than M // 2 passes predict another label than the pass without dropout; the threshold falls by one
+    while there are fewer than `enough` x budget candidates and it is above 0. Then k-means with `budget` clusters on
+    unit features, the item nearest each centroid. With fewer candidates than budget the caller fills up at random.
+    cluster_head: cluster the head's normalised embedding, as the authors' code does, instead of the features.
+    Cost: M + 1 pool passes (N D C each), k-means on the candidates.
+    """
+
+    stochastic = True
+    passes: int = 3
+    p: float = 0.75
+    enough: int = 25
+    cluster_head: bool = False
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        changes = self.changes(query)
+        candidates = []
+        for r in range(query.R):
+            threshold = self.passes // 2
+            free = query.available[r]
+            while threshold > 0 and int(((changes[r] > threshold) & free).sum()) < self.enough * budget:
+                threshold -= 1
+            candidates.append(torch.nonzero((changes[r] > threshold) & free)[:, 0])
+        picks = clustered(query, candidates, budget, self._embedding(query) if self.cluster_head else None)
+        return stack_picks(picks, budget, query.pool.device)
+
+    def changes(self, query: Query) -> Tensor:
+        """In how many passes an item's predicted label differs from the one without dropout; int64 (R, N)."""
+        label = query.score(lambda logits: logits.argmax(1))
+        draws = query.draws(DropoutPosterior(p=self.p, M=self.passes))
+
+        def differs(logits: Tensor, rows: slice, r: int) -> Tensor:
+            return (logits.argmax(2) != label[r, rows]).sum(0)
+
+        return pool_pass(query.pool, draws, query.R, differs)
+
+    @staticmethod
+    def _embedding(query: Query) -> Callable[[int, Tensor], Tensor]:
+        head = query.head
+        assert head is not None
+        return lambda r, rows: unit_rows(query.pool.vectors(head.spaces[r]).rows(rows))

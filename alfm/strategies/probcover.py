@@ -1,0 +1,64 @@
+"""ProbCover: Yehuda et al. 2022, "Active learning through a covering lens" (2205.11320), algorithm 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
+from alfm.geometry.kmeans import kmeans
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.streams import stream
+
+
+@dataclass(eq=False)
+class ProbCover(Strategy):
+    """Greedy maximum coverage: the item whose ball of radius delta holds most items not yet covered.
+
+    delta: the radius on unit features, or None: the largest at which a share `purity` of all balls holds one k-means
+    pseudo-class only (section 4.2). classes: how many pseudo-classes, None for the number of classes of the task;
+    hidden labels are never used. Radius and ball graph depend on the features alone and are made once per pool, for
+    all replicates. When everything is covered the farthest items follow. Cost: two symmetric passes of N^2 D / 2
+    products once per pool; a round only walks neighbour lists (or, beyond `memory_cap` bytes, the newly covered).
+    """
+
+    needs_head = False
+    delta: float | None = None
+    purity: float = 0.95
+    classes: int | None = None
+    memory_cap: int = 2 << 30
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        cover = self._cover(query)
+        picks = []
+        for r in range(query.R):
+            key = f"probcover {r}"
+            if key not in query.carry:
+                query.carry[key] = (CoverState(cover), 0)
+            state, known = query.carry[key]
+            labelled = query.labelled(r)
+            state.cover(labelled[known:])
+            query.carry[key] = (state, len(labelled))
+            picks.append(state.greedy(query.available[r], budget))
+        return stack_picks(picks, budget, query.pool.device)
+
+    def _cover(self, query: Query) -> Cover:
+        delta = self.delta
+        if delta is None:
+            delta = purity_delta(query, self.classes or query.num_classes, self.purity)
+        pool = query.pool
+        return pool.once(("cover", delta, self.memory_cap), lambda: Cover(pool.unit, delta, self.memory_cap))
+
+
+def purity_delta(query: Query, classes: int, purity: float) -> float:
+    """The purity radius of the pool for this many pseudo-classes, made once per pool with a stream of its own."""
+    pool = query.pool
+
+    def distances() -> Tensor:
+        x = pool.unit.matrix if pool.unit.matrix is not None else torch.cat([x for _, x in pool.unit.blocks()])
+        pseudo = kmeans(x, min(classes, pool.N), stream(0, 0, "pseudo-classes")).assignment
+        return purity_distances(pool.unit, pseudo)
+
+    return purity_radius(pool.once(("purity distances", classes), distances), purity)

@@ -1,0 +1,75 @@
+"""TypiClust: Hacohen, Dekel & Weinshall 2022, "Active learning on a budget" (2202.02794), section 3 and appendix F."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alfm.geometry.kmeans import kmeans
+from alfm.geometry.neighbours import knn
+from alfm.strategies.base import Query, Strategy, stack_picks
+
+
+@dataclass(eq=False)
+class TypiClust(Strategy):
+    """From each cluster the most typical item: the largest inverse mean distance to its nearest neighbours.
+
+    K = min(labelled + B, max_clusters) clusters of the unit features, drawn by the replicate's stream. Clusters with
+    more than `min_size` members come in the order (fewest labelled, largest), cyclically; typicality counts the
+    min(neighbours, size // 2) nearest among the cluster's members that are neither labelled nor picked. A cluster used
+    up is passed over, then the small clusters follow, so that always exactly B items are picked (in the authors' code
+    a batch may come out short). Cost: k-means (N D K per iteration) and the distances within the clusters visited.
+    """
+
+    needs_head = False
+    stochastic = True
+    max_clusters: int = 500
+    neighbours: int = 20
+    min_size: int = 5
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        picks = [self._select_one(query, r, budget) for r in range(query.R)]
+        return stack_picks(picks, budget, query.pool.device)
+
+    def _select_one(self, query: Query, r: int, budget: int) -> Tensor:
+        labelled = query.labelled(r)
+        count = min(len(labelled) + budget, self.max_clusters, query.pool.N)
+        clusters = cluster_pool(query, r, count)
+        size = torch.bincount(clusters, minlength=count).tolist()
+        known = torch.bincount(clusters[labelled], minlength=count).tolist()
+        order = sorted(range(count), key=lambda c: (size[c] <= self.min_size, known[c], -size[c], c))
+        free = clusters.masked_fill(~query.available[r], -1)
+        ranked, bounds = torch.sort(free, stable=True)
+        edges = torch.searchsorted(ranked, torch.arange(count + 1, device=ranked.device)).tolist()
+        members = {c: bounds[edges[c] : edges[c + 1]] for c in range(count)}
+        large = [c for c in order if size[c] > self.min_size]
+        picks: list[Tensor] = []
+        for ring in (large, [c for c in order if size[c] <= self.min_size]):
+            ring = [c for c in ring if len(members[c])]
+            while ring and len(picks) < budget:
+                for c in ring[: budget - len(picks)]:
+                    best = most_typical(query.pool.unit.rows(members[c]), self.neighbours)
+                    picks.append(members[c][best])
+                    members[c] = torch.cat([members[c][:best], members[c][best + 1 :]])
+                ring = [c for c in ring if len(members[c])]
+        return torch.stack(picks)
+
+
+def cluster_pool(query: Query, r: int, count: int) -> Tensor:
+    """Cluster of every pool item, (N,) int64: k-means on all unit features by the replicate's own stream."""
+    if query.pool.unit.matrix is not None:
+        x = query.pool.unit.matrix
+    else:
+        x = torch.cat([block for _, block in query.pool.unit.blocks()])
+    return kmeans(x, count, query.rng(r, "k-means")).assignment
+
+
+def most_typical(x: Tensor, neighbours: int) -> int:
+    """Index of the item with the smallest mean distance to its min(neighbours, m // 2) nearest others; x (m, D)."""
+    k = min(neighbours, len(x) // 2)
+    if k < 1:
+        return 0
+    distances, _ = knn(x, k)
+    return int(distances.mean(1).argmin())
