@@ -70,8 +70,8 @@ class OpenClip(ImageEncoder):
             "pooling": "the model's own" + (", unit length" if self.normalise_features else ""),
         }
         self._ready(tower, device, identity, self.licence)
-        random = f"random, seed {self.seed}"
-        self.provenance["weights"] = self.checkpoint or (self.tag if self.pretrained else random)
+        origin = self.tag if self.pretrained else f"random, seed {self.seed}"
+        self.provenance["weights"] = os.path.basename(self.checkpoint) if self.checkpoint else origin
         if device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last)
         with torch.inference_mode():

@@ -80,7 +80,8 @@ class Timm(ImageEncoder):
         own_licence = (model.pretrained_cfg or {}).get("license")
         used = self.licence or (own_licence if self.pretrained and not self.checkpoint else None)
         self._ready(model, device, identity, used)
-        self.provenance["weights"] = self.checkpoint or ("timm hub" if self.pretrained else f"random, seed {self.seed}")
+        origin = "timm hub" if self.pretrained else f"random, seed {self.seed}"
+        self.provenance["weights"] = os.path.basename(self.checkpoint) if self.checkpoint else origin
         if self.dim != (found := self._probe_dim(device, config["input_size"])):
             self.dim = found  # some architectures widen the features in their head
         if device.type == "cuda":

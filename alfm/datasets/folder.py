@@ -51,7 +51,8 @@ def folder(
     Raises `UserError` for a root that is missing or holds nothing to read, and for contradictory options.
     """
     endings = ENDINGS[modality]
-    if not root or not os.path.isdir(root):
+    root = os.path.expanduser(root)
+    if not os.path.isdir(root):
         raise UserError(f"dataset.root={root!r} is not a folder: give the folder that holds the {modality} files")
     places = dict(splits) if splits else _split_folders(root)
     for split, place in places.items():
@@ -126,9 +127,13 @@ def _walk(top: str, endings: frozenset[str], exclude: frozenset[str]) -> Iterato
         for entry in entries:
             if entry.name.startswith(".") or entry.name in exclude:
                 continue
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a symlink to itself
+                continue
+            if is_folder:
                 yield from inside(entry.path, f"{prefix}{entry.name}/", (*above, here))
-            elif entry.name.rpartition(".")[2].lower() in endings and entry.is_file():
+            elif is_file and entry.name.rpartition(".")[2].lower() in endings:
                 yield prefix + entry.name
 
     return inside(top, "", ())

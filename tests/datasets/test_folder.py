@@ -1,0 +1,129 @@
+"""Folders: layouts, splits, loops, odd names."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alfm.datasets.base import ItemError
+from alfm.datasets.folder import folder
+from alfm.datasets.ids import unescape
+from alfm.errors import UserError
+
+
+def picture(path: Path, grey: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (6, 5), grey).save(path)
+    return path
+
+
+def test_class_folders_sorted_with_ids_and_files(tmp_path: Path) -> None:
+    for name in ("dog/2.png", "dog/1.png", "cat/deep/er/3.PNG", "cat/.hidden.png", ".git/x.png", "dog/notes.txt"):
+        picture(tmp_path / name) if name.lower().endswith("png") else (tmp_path / name).write_text("x")
+    data = folder(str(tmp_path))
+    train = data.splits["train"]
+    assert data.name == tmp_path.name and list(data.splits) == ["train"]
+    assert data.classes == ["cat", "dog"]
+    assert train.ids == ["cat/deep/er/3.PNG", "dog/1.png", "dog/2.png"]
+    assert train.labels.tolist() == [0, 1, 1] and train.labels.dtype == np.int64
+    assert train.load(1).mode == "RGB"
+    assert pickle.loads(pickle.dumps(train)).load(2).size == (6, 5)
+
+
+def test_flat_is_unlabelled(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    data = folder(str(tmp_path))
+    assert data.classes is None and data.splits["train"].labels.tolist() == [-1, -1]
+    picture(tmp_path / "camera1" / "c.png")
+    assert folder(str(tmp_path)).splits["train"].labels.tolist() == [-1, -1, 0]
+    assert folder(str(tmp_path), labelled=False).classes is None
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    picture(tmp_path / "train/b/1.png"), picture(tmp_path / "test/a/1.png"), picture(tmp_path / "val/b/1.png")
+    data = folder(str(tmp_path))
+    assert {s: (p.ids, p.labels.tolist()) for s, p in data.splits.items()} == {
+        "train": (["train/b/1.png"], [1]),
+        "test": (["test/a/1.png"], [0]),
+        "val": (["val/b/1.png"], [1]),
+    }
+    assert list(folder(str(tmp_path), splits={"train": "train", "test": "val"}).splits) == ["train", "test"]
+    with pytest.raises(UserError, match="already has a test split"):
+        folder(str(tmp_path), test_fraction=0.5)
+    with pytest.raises(UserError, match="'dev'.*'nowhere'"):
+        folder(str(tmp_path), splits={"dev": "nowhere"})
+
+
+def test_a_seeded_share_and_a_fingerprint_that_sees_sizes(tmp_path: Path) -> None:
+    for index in range(20):
+        picture(tmp_path / f"{'ab'[index % 2]}/{index}.png")
+    data = folder(str(tmp_path), test_fraction=0.2)
+    assert np.bincount(data.splits["test"].labels).tolist() == [2, 2] and len(data.splits["train"]) == 16
+    assert data.fingerprint == folder(str(tmp_path), test_fraction=0.2).fingerprint
+    assert data.fingerprint != folder(str(tmp_path), test_fraction=0.2, seed=1).fingerprint
+    with open(tmp_path / "a/0.png", "ab") as file:
+        file.write(b"more")
+    assert data.fingerprint != folder(str(tmp_path), test_fraction=0.2).fingerprint
+
+
+def test_listed_splits_patterns_exclusions_balance(tmp_path: Path) -> None:
+    for index in range(6):
+        picture(tmp_path / f"a/{index}.png")
+    picture(tmp_path / "b/0.png"), picture(tmp_path / "b/1.png"), picture(tmp_path / "noise/0.png")
+    (tmp_path / "test.txt").write_text("a/5.png\nb/1.png\n")
+    data = folder(str(tmp_path), split_lists={"test": "test.txt"}, exclude=["noise"])
+    assert data.splits["test"].ids == ["a/5.png", "b/1.png"] and data.classes == ["a", "b"]
+    assert len(data.splits["train"]) == 6
+    balanced = folder(str(tmp_path), balance=True, exclude=["noise"])
+    assert np.bincount(balanced.splits["train"].labels).tolist() == [2, 2]
+    assert folder(str(tmp_path), pattern="b/*").splits["train"].ids == ["b/0.png", "b/1.png"]
+    with pytest.raises(UserError, match="names no file"):
+        (tmp_path / "test.txt").write_text("zzz\n")
+        folder(str(tmp_path), split_lists={"test": "test.txt"})
+
+
+def test_symlink_loops_end_and_links_are_followed(tmp_path: Path) -> None:
+    picture(tmp_path / "root/a/1.png")
+    (tmp_path / "root/a/again").symlink_to(tmp_path / "root", target_is_directory=True)
+    picture(tmp_path / "elsewhere/2.png")
+    (tmp_path / "root/b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "root/c").symlink_to(tmp_path / "root/c")
+    assert folder(str(tmp_path / "root")).splits["train"].ids == ["a/1.png", "b/2.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    source = picture(tmp_path / "x.png")
+    place = os.fsencode(tmp_path / "set" / "caf").replace(b"caf", b"caf\xe9")
+    os.makedirs(place)
+    with open(os.path.join(place, b"50%41\xff.png"), "wb") as file:
+        file.write(source.read_bytes())
+    data = folder(str(tmp_path / "set"))
+    train = data.splits["train"]
+    assert train.ids == ["caf%E9/50%2541%FF.png"] and data.classes == ["caf%E9"]
+    assert train.load(0).size == (6, 5)
+    assert os.path.exists(os.path.join(tmp_path / "set", unescape(train.ids[0])))
+
+
+def test_bad_files_are_item_errors(tmp_path: Path) -> None:
+    picture(tmp_path / "a/1.png"), (tmp_path / "a/2.png").touch(), (tmp_path / "a/3.jpg").write_text("no")
+    train = folder(str(tmp_path)).splits["train"]
+    with pytest.raises(ItemError, match="a/2.png.*empty"):
+        train.load(1)
+    with pytest.raises(ItemError, match="a/3.jpg"):
+        train.load(2)
+    os.remove(tmp_path / "a/1.png")
+    with pytest.raises(ItemError, match="a/1.png: No such file"):
+        train.load(0)
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no image file"):
+        folder(str(tmp_path))
+    with pytest.raises(UserError, match="is not a folder"):
+        folder(str(tmp_path / "nowhere"))

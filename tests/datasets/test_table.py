@@ -1,0 +1,109 @@
+"""Tables: CSV and Parquet, texts and paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from alfm.datasets.base import ItemError
+from alfm.datasets.table import table
+from alfm.errors import UserError
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_texts_with_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "talk.csv", 'text,label\n"hello, you",greeting\nNA,\n"",bye\nnan,bye\n')
+    data = table(path, modality="text", column="text", label_column="label")
+    train = data.splits["train"]
+    assert [train.load(i) for i in range(4)] == ["hello, you", "NA", "", "nan"]
+    assert train.labels.tolist() == [1, -1, 0, 0] and data.classes == ["bye", "greeting"]
+    assert train.ids == ["talk:0", "talk:1", "talk:2", "talk:3"] and data.name == "talk"
+
+
+def test_splits_by_column_by_files_and_by_share(tmp_path: Path) -> None:
+    rows = "".join(f"t{i},{i % 2},{['train', 'dev'][i > 6]}\n" for i in range(10))
+    path = write(tmp_path / "all.csv", "text,y,fold\n" + rows)
+    data = table(path, modality="text", column="text", label_column="y", split_column="fold")
+    assert {s: len(p) for s, p in data.splits.items()} == {"train": 7, "dev": 3}
+    other = write(tmp_path / "more.tsv", "text\ty\nu\t1\n")
+    data = table(files={"train": path, "test": other}, modality="text", column="text", label_column="y")
+    assert data.splits["test"].ids == ["more:0"] and data.splits["test"].labels.tolist() == [1]
+    data = table(path, modality="text", column="text", label_column="y", test_fraction=0.2)
+    assert sorted(data.splits["test"].labels) == [0, 1]
+
+
+def test_parquet_keeps_types_and_the_fingerprint_sees_texts(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"t": ["a", None, "c"], "y": [0.0, 1.0, float("nan")], "key": ["k1", "k2", "k3"]})
+    frame.to_parquet(tmp_path / "x.parquet")
+    data = table(str(tmp_path / "x.parquet"), modality="text", column="t", label_column="y", id_column="key")
+    train = data.splits["train"]
+    assert train.ids == ["k1", "k2", "k3"] and train.labels.tolist() == [0, 1, -1] and train.load(1) == ""
+    frame.loc[0, "t"] = "b"
+    frame.to_parquet(tmp_path / "x.parquet")
+    again = table(str(tmp_path / "x.parquet"), modality="text", column="t", label_column="y", id_column="key")
+    assert again.fingerprint != data.fingerprint
+
+
+def test_image_paths(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "one/x.png"), Image.new("RGB", (3, 4)).save(tmp_path / "two/y.png")
+    path = write(tmp_path / "i.csv", "path\none/x.png\ntwo/gone.png\n")
+    train = table(path).splits["train"]
+    assert train.ids == ["one/x.png", "two/gone.png"] and train.load(0).size == (4, 3)
+    with pytest.raises(ItemError, match=r"two/gone.png: No such file.*row 1 of .*i\.csv"):
+        train.load(1)
+    path = write(tmp_path / "k.csv", "key\nx\ny\n")
+    keyed = table(path, column="key", path_format=["one/{}.png", "two/{}.png"], id_column="key").splits["train"]
+    assert keyed.ids == ["x", "y"] and keyed.load(1).size == (3, 4)
+
+
+@pytest.mark.parametrize("place", ["../secret.png", "/etc/hostname", "a/../../b.png"])
+def test_paths_outside_the_root_are_refused_unless_allowed(tmp_path: Path, place: str) -> None:
+    path = write(tmp_path / "i.csv", f"path\n{place}\n")
+    with pytest.raises(UserError, match=r"row 0 .*outside.*allow_absolute=true"):
+        table(path)
+    assert len(table(path, allow_absolute=True).splits["train"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("path,label\na,b\n", {"column": "paht"}, "no column 'paht'; did you mean path"),
+        ("path\n", {}, "no rows"),
+        ("", {}, "cannot be read as a table"),
+        ("path,fold\na,\n", {"split_column": "fold"}, "row 0 .*split column"),
+        ('path\n""\n', {}, "row 0 .*path is empty"),
+        ("path,fold\na,test\n", {"split_column": "fold", "test_fraction": 0.5}, "test_fraction cuts train"),
+    ],
+)
+def test_what_is_wrong_with_a_table(tmp_path: Path, text: str, options: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        table(write(tmp_path / "i.csv", text), **options)
+
+
+def test_tables_that_are_not_there_or_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no table"):
+        table(str(tmp_path / "no.csv"))
+    with pytest.raises(UserError, match="needs dataset.path"):
+        table()
+    (tmp_path / "l1.csv").write_bytes(b"path\ncaf\xe9.png\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        table(str(tmp_path / "l1.csv"))
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(UserError, match="cannot be read as a table"):
+        table(str(tmp_path / "x.parquet"))
+
+
+def test_a_table_without_a_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "real_train.txt", "real/a/1.jpg 0\nreal/b/2.jpg 1\n")
+    data = table(path, column="path", label_column="label", separator=" ", columns=["path", "label"])
+    assert data.splits["train"].ids == ["real/a/1.jpg", "real/b/2.jpg"]
+    assert data.splits["train"].labels.tolist() == [0, 1]
