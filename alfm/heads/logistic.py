@@ -109,22 +109,28 @@ class Logistic:
         columns = seen[0].nonzero()[:, 0] if R == 1 else torch.arange(num_classes, device=phi.device)
         Y, mass, active = Y[..., columns], mass[:, columns], seen[:, columns]
 
-        basis = self._basis(pool, space, phi * (w[..., None] > 0))
+        # The bias is free, so the rows may be centred: it decouples the bias from the weights.
+        centre = (w[..., None] * phi).sum(1, keepdim=True) / w.sum(1)[:, None, None]
+        phi = (phi - centre) * (w[..., None] > 0)
+        basis = self._basis(pool, space, phi)
         X = phi @ basis
         bias = torch.where(active, torch.log(mass / w.sum(1, keepdim=True)), -1e4)
         start = torch.zeros(R, X.shape[2], len(columns), dtype=phi.dtype, device=phi.device)
         if previous is not None:
-            known = previous[0][:, columns].abs().amax(2) > 0
-            lowest = previous[1][:, columns].masked_fill(~known, torch.inf).amin(1, keepdim=True)
+            W0 = previous[0][:, columns]
+            b0 = previous[1][:, columns] + (W0 @ centre.mT)[..., 0]
+            known = W0.abs().amax(2) > 0
+            lowest = b0.masked_fill(~known, torch.inf).amin(1, keepdim=True)
             warm = known.any(1, keepdim=True) & active
-            bias = torch.where(warm, torch.where(known, previous[1][:, columns], lowest), bias)
-            start = (previous[0][:, columns] @ basis).mT * active[:, None]
+            bias = torch.where(warm, torch.where(known, b0, lowest), bias)
+            start = (W0 @ basis).mT * active[:, None]
         A, b = solve(
             X, Y, w, 1.0 / self.inverse_l2(num_classes), active, start, bias, self.tolerance, self.max_iterations
         )
 
         W = torch.zeros(R, num_classes, phi.shape[2], dtype=phi.dtype, device=phi.device)
         W[:, columns] = (basis @ A).mT
+        b = b - (W[:, columns] @ centre.mT)[..., 0]
         b = b - (b * active).sum(1, keepdim=True) / active.sum(1, keepdim=True)
         full = torch.full((R, num_classes), torch.inf, dtype=phi.dtype, device=phi.device)
         full[:, columns] = torch.where(active, b, torch.inf)

@@ -36,8 +36,8 @@ def clustered(
     """k-means with `budget` clusters on the candidates, and the item nearest each centroid.
 
     candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default the
-    pool's unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns R vectors of
-    min(budget, K_r) distinct rows.
+    pool's unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns
+    R vectors of min(budget, K_r) distinct rows.
     """
     picks = []
     for r, rows in enumerate(candidates):

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from alfm.heads.logistic import UNSEEN, Logistic
+from alfm.pool import Pool
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Pool, torch.Tensor]:
+    x, y = load_digits(return_X_y=True)
+    return Pool((x / 16).astype(np.float32)), torch.from_numpy(y.astype(np.int64))
+
+
+def objective(phi: torch.Tensor, y: torch.Tensor, W: torch.Tensor, b: torch.Tensor, c: float, weight=None) -> float:
+    losses = torch.nn.functional.cross_entropy(phi @ W.double().T + b.double(), y, reduction="none")
+    total = losses.sum() if weight is None else (weight.double() * losses).sum()
+    return float(total + W.double().square().sum() / (2 * c))
+
+
+@pytest.mark.parametrize("n", [12, 30, 150, 600])  # labelled-span coordinates, then principal axes
+@pytest.mark.parametrize("scaling", ["soft", "standard", "none"])
+def test_objective_is_scikit_learns(digits, n, scaling):
+    pool, y = digits
+    head = Logistic(scaling=scaling)
+    rows = torch.randperm(pool.N, generator=torch.Generator().manual_seed(n))[:n]
+    fitted = head.fit(pool, rows[None], y[rows][None], 10)
+    phi, target = pool.vectors(head.space(pool)).rows(rows).double(), y[rows]
+    c = head.inverse_l2(10)
+    peer = LogisticRegression(C=c, tol=1e-10, max_iter=20000).fit(phi.numpy(), target.numpy())
+    seen = torch.from_numpy(peer.classes_)
+    W, b = torch.zeros(10, phi.shape[1], dtype=torch.float64), torch.full((10,), -1e3, dtype=torch.float64)
+    W[seen], b[seen] = torch.from_numpy(peer.coef_), torch.from_numpy(peer.intercept_)
+    best = objective(phi, target, W, b, c)
+    gap = (objective(phi, target, fitted.weight[0], fitted.bias[0], c) - best) / best
+    assert -1e-6 < gap < 6e-5
+    ours = torch.softmax(phi @ fitted.weight[0].double().T + fitted.bias[0].double(), 1)
+    theirs = torch.softmax(phi @ W.T + b, 1)
+    assert float((ours - theirs).abs().max()) < 0.03
+
+
+def test_float64_and_a_tight_tolerance_reach_scikit_learns_weights(digits):
+    pool, y = digits
+    wide = Pool(pool.features.double())
+    head = Logistic(tolerance=1e-13)
+    rows = torch.arange(0, 400)
+    fitted = head.fit(wide, rows[None], y[rows][None], 10)
+    phi = wide.vectors(head.space(wide)).rows(rows)
+    peer = LogisticRegression(C=head.inverse_l2(10), tol=1e-12, max_iter=20000).fit(phi.numpy(), y[rows].numpy())
+    assert np.allclose(fitted.weight[0], peer.coef_, atol=1e-4)
+    assert np.allclose(fitted.bias[0], peer.intercept_ - peer.intercept_.mean(), atol=1e-4)
+
+
+def test_weights_and_soft_labels_are_the_repeated_rows_they_stand_for(digits):
+    pool, y = digits
+    head = Logistic(tolerance=1e-9)
+    rows = torch.arange(60)
+    twice = torch.cat([rows, rows[:20]])
+    repeated = head.fit(pool, twice[None], y[twice][None], 10)
+    weight = torch.ones(1, 60)
+    weight[0, :20] = 2
+    weighted = head.fit(pool, rows[None], y[rows][None], 10, weight=weight)
+    assert torch.allclose(repeated.weight, weighted.weight, atol=2e-3)
+    soft = torch.nn.functional.one_hot(y[rows], 10).double()[None]
+    assert torch.allclose(
+        head.fit(pool, rows[None], soft, 10).weight, head.fit(pool, rows[None], y[rows][None], 10).weight, atol=1e-4
+    )
+
+
+def test_unseen_classes_are_never_predicted_and_one_class_is_enough(digits):
+    pool, y = digits
+    rows = torch.nonzero(y < 3)[:30, 0]
+    fitted = Logistic().fit(pool, rows[None], y[rows][None], 10)
+    logits = fitted.logits(pool.vectors(fitted.spaces[0]).rows(torch.arange(pool.N)), 0)
+    assert set(logits.argmax(1).tolist()) <= {0, 1, 2}
+    assert torch.allclose(fitted.bias[0, 3:], fitted.bias[0, :3].min() - UNSEEN)
+    one = torch.nonzero(y == 4)[:1, 0]
+    single = Logistic().fit(pool, one[None], y[one][None], 10)
+    logits = single.logits(pool.vectors(single.spaces[0]).rows(torch.arange(50)), 0)
+    assert torch.isfinite(logits).all() and (logits.argmax(1) == 4).all()
+
+
+def test_replicates_together_are_replicates_alone_bit_for_bit(digits):
+    pool, y = digits
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.stack([torch.randperm(pool.N, generator=generator)[:80] for _ in range(4)])
+    together = Logistic().fit(pool, rows, y[rows], 10)
+    for r in range(4):
+        alone = Logistic().fit(pool, rows[r : r + 1], y[rows[r : r + 1]], 10)
+        assert torch.equal(alone.weight[0], together.weight[r]) and torch.equal(alone.bias[0], together.bias[r])
+
+
+def test_one_batch_of_padded_replicates_solves_the_same_problems(digits):
+    """The GPU's way: all replicates in one batch, absent rows and classes masked."""
+    pool, y = digits
+    rows = torch.full((2, 60), -1)
+    rows[0], rows[1, :25] = torch.arange(60), torch.arange(100, 125)
+    targets = torch.where(rows >= 0, y[rows.clamp_min(0)], -1)
+    targets[1, :25] = targets[1, :25].clamp_max(4)
+    head = Logistic(tolerance=1e-8)
+    W, b = head._fit_group(pool, head.space(pool), rows, targets, 10, None, None)
+    alone = head.fit(pool, rows, targets, 10)
+    assert torch.allclose(W, alone.weight, atol=2e-3)
+    assert torch.allclose(b, alone.bias, atol=2e-2)
+
+
+def test_a_warm_start_changes_nothing_that_can_be_seen(digits):
+    pool, y = digits
+    head = Logistic()
+    rows = torch.randperm(pool.N, generator=torch.Generator().manual_seed(3))[None, :300]
+    first = head.fit(pool, rows[:, :200], y[rows[:, :200]], 10)
+    cold, warm = head.fit(pool, rows, y[rows], 10), head.fit(pool, rows, y[rows], 10, previous=first)
+    phi = pool.vectors(head.space(pool)).rows(torch.arange(pool.N))
+    a, b = (torch.softmax(h.logits(phi, 0), 1) for h in (cold, warm))
+    assert float((a - b).abs().max()) < 0.02
+    assert float((a.argmax(1) != b.argmax(1)).float().mean()) < 0.002
+
+
+def test_constant_features_do_no_harm():
+    x = np.ones((20, 3), np.float32)
+    fitted = Logistic().fit(Pool(x), torch.arange(4)[None], torch.tensor([[0, 1, 0, 1]]), 2)
+    assert torch.isfinite(fitted.weight).all() and torch.isfinite(fitted.bias).all()

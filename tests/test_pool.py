@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from alfm.errors import UserError
+from alfm.heads.base import LinearHead
+from alfm.pool import Pool
+from alfm.spaces import RAW, UNIT, Scaled
+
+
+class Rows:
+    """Features that stay elsewhere."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x, self.shape = x, x.shape
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.x[start:stop]
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self.x[rows]
+
+
+@pytest.fixture
+def features() -> np.ndarray:
+    return np.random.default_rng(0).normal(2, 3, (533, 12)).astype(np.float16)
+
+
+@pytest.mark.parametrize("memory", ["auto", "device", "host", "file"])
+def test_every_memory_setting_shows_the_same_items(features, memory):
+    pool = Pool(Rows(features) if memory == "file" else features, memory=memory, block_rows=100)
+    index = torch.tensor([532, 0, 7, 7, 99, 100])
+    wanted = torch.from_numpy(features.astype(np.float32))
+    unit = wanted / wanted.norm(dim=1, keepdim=True)
+    for vectors, truth in ((pool.raw, wanted), (pool.unit, unit)):
+        assert (vectors.matrix is None) == (memory in ("host", "file"))
+        assert torch.allclose(torch.cat([x for _, x in vectors.blocks()]), truth, atol=1e-6)
+        assert torch.allclose(vectors.rows(index), truth[index], atol=1e-6)
+        assert torch.allclose(vectors.sq_norms, truth.square().sum(1), rtol=1e-5)
+    mean, sd = pool.moments
+    assert np.allclose(mean, features.astype(float).mean(0), atol=1e-5)
+    assert np.allclose(sd, features.astype(float).std(0), atol=1e-5)
+
+
+def test_map_gives_each_replicate_its_logits(features):
+    pool = Pool(features, block_rows=64)
+    generator = torch.Generator().manual_seed(0)
+    W, b = torch.randn(3, 4, 12, generator=generator), torch.randn(3, 4, generator=generator)
+    shared = Scaled(*pool.moments, unit=True)
+    own = [Scaled(*pool.moments, unit=True, shared=False) for _ in range(3)]
+    phi = shared(torch.from_numpy(features.astype(np.float32)))
+    for spaces in ([shared] * 3, own):
+        head = LinearHead(spaces, W, b)
+        logits, rows = pool.map(lambda phi, z, rows, r: (z, torch.arange(rows.start, rows.stop)), head)
+        assert torch.allclose(logits, torch.einsum("nd,rcd->rnc", phi, W) + b[:, None], atol=1e-5)
+        assert torch.equal(rows, torch.arange(533).expand(3, -1))
+
+
+def test_shared_spaces_are_made_once_and_others_are_not_kept(features):
+    pool = Pool(features)
+    assert pool.vectors(UNIT) is pool.unit and pool.vectors(RAW) is pool.raw
+    own = Scaled(*pool.moments, shared=False)
+    assert pool.vectors(own) is not pool.vectors(own)
+    made = []
+    for _ in range(2):
+        pool.once("a", lambda: made.append(1))
+    assert made == [1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_refused_with_their_row(features, value):
+    features[17, 3] = value
+    with pytest.raises(UserError, match="first row 17"):
+        Pool(features)
+
+
+def test_large_finite_features_are_not_taken_for_infinite():
+    pool = Pool(np.full((3, 5), 3e38, dtype=np.float32))
+    assert pool.N == 3
+
+
+@pytest.mark.parametrize("bad", [np.zeros((3,), np.float32), np.zeros((0, 4), np.float32), np.zeros((2, 2), np.int64)])
+def test_what_is_no_float_matrix_is_refused(bad):
+    with pytest.raises(UserError):
+        Pool(bad)
+
+
+def test_zero_rows_stay_zero_on_the_sphere():
+    pool = Pool(np.zeros((2, 3), np.float32))
+    assert torch.equal(pool.unit.rows(torch.tensor([0, 1])), torch.zeros(2, 3))
