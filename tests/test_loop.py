@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from alfm.errors import UserError
+from alfm.experiment import from_config
+from alfm.heads.logistic import Logistic
+from alfm.loop import Task, run, schedule
+from alfm.pool import Pool
+from alfm.strategies.base import Query, Strategy, ask
+from alfm.strategies.random import Random
+
+STRATEGIES = [
+    "random", "uncertainty", "entropy", "margins", "coreset", "badge", "typiclust", "probcover", "dropquery"
+]  # fmt: skip
+
+
+def picks_and_scores(task, strategy, seeds, rounds=20, step=10, done=None, init="random", classifier=None):
+    made = list(
+        run(
+            task,
+            classifier or Logistic(),
+            from_config("init_strategy", init),
+            from_config("query_strategy", strategy) if isinstance(strategy, str) else strategy,
+            schedule(rounds, step, step),
+            seeds,
+            done,
+        )
+    )
+    return np.concatenate([one.picks for one in made], 1), [one.metrics for one in made], made
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_seeds_together_select_what_each_selects_alone(digits_task, name):
+    """Whole 20-round runs, R = 5 against R = 1, bit for bit on CPU."""
+    seeds = [1, 10, 100, 1000, 10000]
+    together, metrics, _ = picks_and_scores(digits_task, name, seeds)
+    for r in (0, 3):
+        alone, own, _ = picks_and_scores(digits_task, name, [seeds[r]])
+        assert np.array_equal(alone[0], together[r])
+        assert [m[0] for m in own] == [m[r] for m in metrics]
+
+
+@pytest.mark.parametrize("name", ["margins", "coreset", "badge", "probcover", "typiclust", "dropquery"])
+def test_a_resumed_run_picks_what_the_uninterrupted_one_picks(digits_task, name):
+    whole, metrics, _ = picks_and_scores(digits_task, name, [1, 10], rounds=8)
+    rest, later, made = picks_and_scores(digits_task, name, [1, 10], rounds=8, done=whole[:, :40])
+    assert [one.round for one in made] == [5, 6, 7, 8]
+    assert np.array_equal(rest, whole[:, 40:])
+    assert later == metrics[4:]
+
+
+def test_a_finished_run_replayed_yields_nothing(digits_task):
+    whole, _, _ = picks_and_scores(digits_task, "random", [1], rounds=3)
+    assert list(run(digits_task, Logistic(), Random(), Random(), schedule(3, 10, 10), [1], whole)) == []
+
+
+def test_schedules():
+    assert schedule(4, 10, 5) == [10, 5, 5, 5]
+    assert schedule(5, 10, 10, doubling=True) == [10, 10, 20, 40, 80]  # totals 10, 20, 40, 80, 160
+    assert schedule(1, 3, 9) == [3]
+
+
+def test_the_run_ends_with_the_pool_and_says_so(digits_arrays):
+    x, y, test_x, test_y = digits_arrays
+    task = Task(Pool(x[:55]), torch.from_numpy(y[:55]), Pool(test_x), torch.from_numpy(test_y), 10)
+    picks, _, made = picks_and_scores(task, "margins", [1, 2], rounds=9, step=10)
+    assert [one.num_labeled for one in made] == [10, 20, 30, 40, 50, 55]
+    assert made[-1].ended == "the pool is exhausted after round 6 of 9" and made[-2].ended is None
+    assert all(sorted(row) == list(range(55)) for row in picks)
+
+
+def test_an_initial_budget_larger_than_the_pool_is_an_error(digits_task):
+    with pytest.raises(UserError, match="initial budget asks for 5000"):
+        next(run(digits_task, Logistic(), Random(), Random(), [5000], [1]))
+
+
+def test_a_strategy_without_labels_is_needed_for_a_cold_start(digits_task):
+    with pytest.raises(UserError, match="cannot be a cold start"):
+        next(run(digits_task, Logistic(), from_config("query_strategy", "margins"), Random(), [10], [1]))
+
+
+class Fixed(Strategy):
+    needs_head = False
+
+    def __init__(self, picks):
+        self.picks = torch.tensor(picks)
+
+    def select(self, query, budget):
+        return self.picks
+
+
+def query_of(pool: Pool, seeds=(1,)) -> Query:
+    R = len(seeds)
+    available = torch.ones(R, pool.N, dtype=torch.bool)
+    available[:, 5] = False
+    empty = torch.empty(R, 0, dtype=torch.int64)
+    return Query(pool, empty, empty, available, 2, seeds, 1)
+
+
+def test_short_batches_are_completed_and_counted_once():
+    query = query_of(Pool(torch.rand(9, 2)), (1, 2))
+    picks, filled = ask(Fixed([[3, -1, -1, 0], [1, 2, 6, 7]]), query, 4)
+    assert filled == [2, 0]
+    assert picks[1].tolist() == [1, 2, 6, 7] and picks[0, :2].tolist() == [3, 0]
+    assert len(set(picks[0].tolist())) == 4 and 5 not in picks[0].tolist()
+    again, _ = ask(Fixed([[3, -1, -1, 0], [1, 2, 6, 7]]), query, 4)
+    assert torch.equal(picks, again)
+
+
+@pytest.mark.parametrize("wrong", [[[3, 3]], [[5, 1]], [[1, 2, 3]]])
+def test_a_strategy_that_repeats_or_takes_what_is_labelled_is_stopped(wrong):
+    with pytest.raises(RuntimeError):
+        ask(Fixed(wrong), query_of(Pool(torch.rand(9, 2))), 2)
+
+
+def test_a_budget_beyond_what_is_left_takes_what_is_left():
+    picks, filled = ask(Random(), query_of(Pool(torch.rand(4, 300))), 100)  # and B > D is no error
+    assert sorted(picks[0].tolist()) == [0, 1, 2, 3] and filled == [0]
