@@ -144,7 +144,7 @@ class FeatureCache:
         return self._labels[split]
 
     def ids(self, split: str) -> list[str] | None:
-        """N ids, or None where the cache has none. File names that are not UTF-8 are percent-escaped (`alfm.datasets.ids`)."""
+        """N ids, or None where the cache has none. See `alfm.datasets.ids` for file names that are not UTF-8."""
         if not self._layout(split).has_ids:
             return None
         with self._file() as file:

@@ -1,0 +1,1 @@
+"""Stage 1 at work: reader (`loading`) -> mapper (`encoding`) -> writer (`storing`), joined by `runner`."""

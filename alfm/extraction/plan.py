@@ -1,0 +1,104 @@
+"""What a run is: its parts, and everything that workers must agree on, fixed before the first part is made."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from alfm.cache.merge import expected_parts
+from alfm.errors import UserError
+
+_PART_ROWS = 4096
+
+
+class PartRange(NamedTuple):
+    """Rows [start, stop) of one split."""
+
+    split: str
+    start: int
+    stop: int
+
+
+@dataclass
+class Plan:
+    """`settings` must be equal for all who work on one cache; `attributes` go into the finished file as they are."""
+
+    settings: dict[str, Any]
+    attributes: dict[str, Any]
+    run: str
+    """A random name of the run, to tell its result from an earlier one."""
+
+    @cached_property
+    def parts(self) -> list[PartRange]:
+        """All parts, in the order of their indices."""
+        return [PartRange(*part) for part in expected_parts(self.manifest())]
+
+    @property
+    def batch_size(self) -> int:
+        """Items in one forward pass."""
+        return self.settings["batch_size"]
+
+    def views(self, split: str) -> int:
+        """V of one split."""
+        return self.settings["views"] if split in self.settings["view_splits"] else 1
+
+    def manifest(self) -> dict[str, Any]:
+        """As JSON on disk."""
+        return {"settings": self.settings, "attributes": self.attributes, "run": self.run}
+
+
+
+
+def choose_part_size(wanted: int | str, batch_size: int, rows: int) -> int:
+    """Rows of a part: whole batches; `auto` is a few thousand, fewer for small sets so that little work is lost."""
+    if wanted == "auto":
+        wanted = min(_PART_ROWS, rows // 16)
+    return max(1, math.ceil(wanted / batch_size)) * batch_size
+
+
+def choose_threads(wanted: int | str) -> int:
+    """CPU threads of the forward pass. `auto` does not depend on the number of workers: sums keep their order."""
+    return available_cores() if wanted == "auto" else int(wanted)
+
+
+def choose_num_workers(wanted: int | str, device_type: str, rows: int, processes: int) -> int:
+    """Processes that decode: none for a small set on the CPU, where starting them takes longer than they save."""
+    if wanted != "auto":
+        return int(wanted)
+    cores = max(1, available_cores() // max(1, processes))
+    if device_type == "cpu":
+        return 0 if rows < 2000 else max(1, min(4, cores // 2))
+    return min(16, cores)
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """`"batch_size: 64 there, 32 now"` for every key that differs, joined; empty when nothing does."""
+    found = [
+        f"{key}: {_short(there.get(key))} there, {_short(here.get(key))} now"
+        for key in keys
+        if here.get(key) != there.get(key)
+    ]
+    return "; ".join(found)
+
+
+def check_positive(name: str, value: Any, auto: bool = True) -> int | str:
+    """`value` as a positive integer, or `"auto"`."""
+    if auto and value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{name}={value}: give a whole number above 0{', or auto' if auto else ''}.")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,155 @@
+"""Joins reader, mapper and writer over the parts this worker can claim, then waits for the others and finalises."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from alfm.cache.layout import rows_not_finite
+from alfm.cache.merge import Merged, merge
+from alfm.cache.parts import PartsFolder
+from alfm.errors import UserError
+from alfm.extraction.encoding import Encoder, Pending
+from alfm.extraction.loading import Items, Loaded, Task, load, tasks_of
+from alfm.extraction.plan import Plan
+from alfm.extraction.storing import Encoded, Store
+
+_POLL_SECONDS = 0.3
+
+
+class Runner:
+    """One worker. `advance(rows)` is called with every batch, `settled(rows)` with what all workers have finished."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: PartsFolder,
+        items: Items,
+        encoder: Encoder,
+        num_workers: int,
+        on_error: str = "stop",
+        advance: Callable[[int], None] = lambda rows: None,
+        settled: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        self.plan, self.folder, self.items, self.encoder = plan, folder, items, encoder
+        self.num_workers, self.on_error, self.advance, self.settled = num_workers, on_error, advance, settled
+        self.labels = {name: np.asarray(split.labels) for name, split in items.splits.items()}
+        self.ids: dict[str, Sequence[str]] = {name: split.ids for name, split in items.splits.items()}
+
+    def run(self, shard: tuple[int, int] | None = None) -> Merged | None:
+        """Compute parts until none of this worker's share is left, then finalise if all shares are done.
+
+        Returns what was merged, or None when parts of other shards are missing or another worker merged.
+        """
+        share = range(len(self.plan.parts)) if shard is None else range(shard[0], len(self.plan.parts), shard[1])
+        try:
+            while not set(share) <= self.folder.done():
+                first = self.folder.claim_first(share)
+                if first is None:
+                    self._settle()
+                    time.sleep(_POLL_SECONDS)  # the rest is in other hands; a dead one's parts fall to us
+                else:
+                    self._work(first, share)
+            if not set(range(len(self.plan.parts))) <= self.folder.done():
+                return None
+            while not self.folder.claims.claim("finalise"):
+                time.sleep(_POLL_SECONDS)
+            return merge(self.folder)
+        except FileNotFoundError:
+            # another worker has finalised and removed the folder under us
+            if self.folder.target.exists() and not self.folder.path.joinpath("manifest.json").exists():
+                return None
+            raise
+
+    def _work(self, first: int, share: range) -> None:
+        """Reader -> mapper -> writer, one batch behind the device so that it always has the next one."""
+        pending: tuple[Loaded, Pending] | None = None
+        device = self.encoder.device
+        with Store(self.folder, self.labels, self.ids, self._dtype(), lambda part: self._settle()) as store:
+            for loaded in load(self.items, self._tasks(first, share), self.num_workers, device):
+                self._check(loaded)
+                started = None
+                if loaded.rows:
+                    size = len(loaded.rows) * self.plan.views(loaded.task.split)
+                    started = (loaded, self.encoder.start(loaded.batch, size))
+                if pending is not None:
+                    store.put(self._finish(*pending))
+                pending = started
+                if started is None:
+                    store.put(self._nothing(loaded))
+            if pending is not None:
+                store.put(self._finish(*pending))
+
+    def _tasks(self, first: int, share: range) -> Iterator[Task]:
+        part: int | None = first
+        while part is not None:
+            yield from tasks_of(part, self.plan)
+            part = self.folder.claim_first(share)
+
+    def _check(self, loaded: Loaded) -> None:
+        if loaded.mistake is not None:
+            raise UserError(loaded.mistake)
+        if loaded.failures and self.on_error == "stop":
+            row, reason = loaded.failures[0]
+            item = self.ids[loaded.task.split][row]
+            named = reason if item in reason else f"{item}: {reason}"
+            raise UserError(f"{named.rstrip('.')}. Leave such items out with on_error=skip.")
+
+    def _finish(self, loaded: Loaded, pending: Pending) -> Encoded:
+        features, events = self.encoder.finish(pending)
+        task, rows, views = loaded.task, loaded.rows, self.plan.views(loaded.task.split)
+        if views > 1:
+            features = features.reshape(len(rows), views, -1)
+        skipped = self._skipped(loaded)
+        bad = rows_not_finite(features)
+        if bad.any():
+            ids = [self.ids[task.split][rows[index]] for index in np.flatnonzero(bad)]
+            if self.on_error == "stop":
+                raise UserError(
+                    f"{self.encoder.backbone.name} gives NaN or Inf for {ids[0]}, in float32 too: look at that item, "
+                    "or leave such items out with on_error=skip."
+                )
+            skipped += [(item, "the model gives NaN or Inf") for item in ids]
+            features, rows = features[~bad], [row for row, wrong in zip(rows, bad, strict=True) if not wrong]
+        self.advance(task.stop - task.start)
+        return Encoded(task, rows, features, skipped, events)
+
+    def _nothing(self, loaded: Loaded) -> Encoded:
+        self.advance(loaded.task.stop - loaded.task.start)
+        return Encoded(loaded.task, [], np.empty((0, 0), np.float32), self._skipped(loaded), [])
+
+    def _skipped(self, loaded: Loaded) -> list[tuple[str, str]]:
+        ids = self.ids[loaded.task.split]
+        return [(ids[row], reason) for row, reason in loaded.failures]
+
+    def _settle(self) -> None:
+        parts = self.plan.parts
+        self.settled(sum(parts[index].stop - parts[index].start for index in self.folder.done()))
+
+    def _dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.plan.settings["dtype"])
+
+
+def first_batch(items: Items) -> Callable[[int], Any]:
+    """For measuring speed: a function that gives a batch of n times the first readable item."""
+    backbone = items.backbone
+    for split in items.splits.values():
+        for row in range(min(len(split), 100)):
+            try:
+                item = backbone.preprocess(split.load(row))
+            except UserError:
+                raise
+            except Exception:
+                continue
+            return lambda size, item=item: backbone.collate([item] * size)
+    raise UserError("None of the first 100 items of any split can be read.")
+
+
+def use_threads(device: torch.device, threads: int | None) -> None:
+    """Fix the threads of the forward pass on the CPU: the order of its sums can depend on their number."""
+    if device.type == "cpu" and threads:
+        torch.set_num_threads(threads)
