@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from alfm.backbones.encoder import ImageEncoder
-from alfm.backbones.weights import from_hub, seeded
+from alfm.backbones.hub import first_line, from_hub
+from alfm.backbones.weights import seeded
 from alfm.datasets.ids import file_stem
 from alfm.errors import UserError, nearest_names
 
@@ -85,9 +86,8 @@ class OpenClip(ImageEncoder):
             try:
                 return open_clip.create_model(self.arch, pretrained=self.checkpoint, weights_only=True)
             except Exception as error:  # damaged files and wrong architectures raise nearly anything
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise UserError(
-                    f"model.checkpoint={self.checkpoint} does not load into {self.arch}: {reason}"
+                    f"model.checkpoint={self.checkpoint} does not load into {self.arch}: {first_line(error)}"
                 ) from error
         if not self.pretrained:
             level = logging.root.manager.disable

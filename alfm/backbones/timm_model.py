@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from alfm.backbones.encoder import ImageEncoder
-from alfm.backbones.weights import from_hub, load_state, read_state, seeded
+from alfm.backbones.hub import from_hub
+from alfm.backbones.weights import load_state, read_state, seeded
 from alfm.datasets.ids import file_stem
 from alfm.errors import UserError, nearest_names
 

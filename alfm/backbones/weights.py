@@ -1,20 +1,18 @@
-"""Weights: from a hub, from a file, or from a seed; and what identifies them afterwards."""
+"""Weights from a file or from a seed, and what identifies them afterwards."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import logging
 import os
-import socket
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from alfm.backbones.hub import first_line
 from alfm.errors import UserError
 
 
@@ -41,7 +39,7 @@ def read_state(path: str) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file raises nearly anything
-        reason = _first_line(error)
+        reason = first_line(error)
         raise UserError(
             f"model.checkpoint={path} cannot be read: {reason}; "
             "a safetensors file or a plain state dict saved by torch is needed"
@@ -84,62 +82,3 @@ def digest(model: nn.Module, identity: Mapping[str, Any]) -> str:
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return hasher.hexdigest()
-
-
-@contextlib.contextmanager
-def from_hub(model: str, licence_page: str | None = None, hint: str = "") -> Iterator[None]:
-    """Around a download: no endless retries where the hub cannot be reached, and one plain sentence on failure.
-
-    Weights that are in the hub's local cache load all the same. `UserError` names the model, the reason, the
-    file option, and for gated weights the licence page and `HF_TOKEN`.
-    """
-    from huggingface_hub import constants
-
-    unreachable = _unreachable(constants.ENDPOINT)
-    offline = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = offline or unreachable is not None
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # the libraries report each failed attempt; the reason is given once, below
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = unreachable or ("HF_HUB_OFFLINE is set" if offline else _first_line(error))
-        text = f"the weights of {model} could not be had ({reason})"
-        gated = any(word in repr(_causes(error)) for word in ("Gated", "gated", "401", "403"))
-        if gated or licence_page:
-            page = licence_page or f"https://huggingface.co/{model}"
-            text += f"; they need an accepted licence ({page}) and your token in HF_TOKEN"
-        raise UserError(f"{text}; or put a file on disk and give {hint or 'model.checkpoint=PATH'}") from error
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-        logging.disable(disabled)
-
-
-def _unreachable(endpoint: str) -> str | None:
-    """Why the hub's host cannot be reached, as far as the name service tells at once; None when it may be."""
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return None  # the proxy resolves names
-    host = endpoint.split("//")[-1].split("/")[0].split(":")[0]
-    try:
-        socket.getaddrinfo(host, 443)
-        return None
-    except OSError:
-        return f"no network: the host {host} is not found"
-
-
-def _causes(error: BaseException) -> list[str]:
-    chain: list[str] = []
-    current: BaseException | None = error
-    while current is not None and len(chain) < 10:
-        chain.append(f"{type(current).__name__}: {current}")
-        current = current.__cause__ or current.__context__
-    return chain
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

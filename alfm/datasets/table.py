@@ -94,9 +94,21 @@ def table(
             raise UserError(f"{row.where}: nothing in the split column {split_column!r}")
     derived = file_stem(os.path.splitext(os.path.basename(next(iter(sources.values()))))[0])
     return from_rows(
-        rows, base, modality, column, label_column, id_column, name or derived, test_fraction, seed, classes,
-        path_format, allow_absolute, licence, decode,
-    )  # fmt: skip
+        rows,
+        base,
+        name or derived,
+        modality=modality,
+        column=column,
+        label_column=label_column,
+        id_column=id_column,
+        test_fraction=test_fraction,
+        seed=seed,
+        classes=classes,
+        path_format=path_format,
+        allow_absolute=allow_absolute,
+        licence=licence,
+        **decode,
+    )
 
 
 @dataclass
@@ -117,18 +129,19 @@ class Row:
 def from_rows(
     rows: list[Row],
     root: str,
-    modality: Modality,
-    column: str,
-    label_column: str | None,
-    id_column: str | None,
     name: str,
-    test_fraction: float | None,
-    seed: int,
-    classes: Sequence[str] | None,
-    path_format: str | Sequence[str] | None,
-    allow_absolute: bool,
-    licence: str | None,
-    decode: dict[str, Any],
+    *,
+    modality: Modality = "image",
+    column: str = "path",
+    label_column: str | None = "label",
+    id_column: str | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    path_format: str | Sequence[str] | None = None,
+    allow_absolute: bool = False,
+    licence: str | None = None,
+    **decode: Any,
 ) -> Dataset:
     """Rows -> a data set; the arguments are those of `table`."""
     if not rows:

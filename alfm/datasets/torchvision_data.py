@@ -1,0 +1,148 @@
+"""Any classification data set of torchvision, by its class name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alfm.datasets.assemble import fingerprint
+from alfm.datasets.base import Dataset, ItemError
+from alfm.datasets.images import to_rgb
+from alfm.errors import UserError, nearest_names
+
+GREY = {"MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "USPS"}
+"""Grey throughout: their images stay one channel."""
+
+_LABELS = ("targets", "labels", "_labels", "y")
+_PAIRS = ("samples", "_samples", "imgs", "index")
+
+
+@dataclass
+class TorchvisionSplit:
+    """One or more torchvision data sets, one after the other; labels int64 (N,)."""
+
+    parts: list[Any]
+    labels: np.ndarray
+    ids: list[str]
+    grey: bool
+
+    def __post_init__(self) -> None:
+        self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def load(self, index: int) -> Any:
+        """A PIL image, as torchvision decodes it, in RGB (L where all images are grey)."""
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        try:
+            image = self.parts[part][index - int(self.starts[part])][0]
+            return image.convert("L") if self.grey else to_rgb(image)
+        except Exception as error:  # decoders raise nearly anything
+            raise ItemError(f"{self.ids[index]}: {str(error) or type(error).__name__}") from error
+
+
+def torchvision_dataset(
+    class_name: str,
+    root: str,
+    splits: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | None = None,
+    name: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    download: bool = True,
+    licence: str | None = None,
+) -> Dataset:
+    """`torchvision.datasets.<class_name>(root, **kwargs, **splits[split])` for every split.
+
+    A split given as a list of arguments is their concatenation ([{split: train}, {split: val}]); without `splits`,
+    train and test are asked for in the way the class has. Files that are not below `root` yet are downloaded there if `download`. Labels are read without decoding images where the class
+    keeps them in the usual places. `UserError`: no such class or split, files that are not there.
+    """
+    import torchvision.datasets as known
+
+    cls = getattr(known, class_name, None)
+    if not inspect.isclass(cls) or not issubclass(cls, known.VisionDataset):
+        names = [n for n in known.__all__ if inspect.isclass(getattr(known, n))]
+        raise UserError(f"dataset.class_name={class_name}: not in torchvision; {nearest_names(class_name, names)}")
+    splits = splits or _usual_splits(cls)
+    built: dict[str, TorchvisionSplit] = {}
+    classes: list[str] | None = None
+    content: list[Any] = [class_name, sorted((kwargs or {}).items())]
+    for split, wanted in splits.items():
+        pieces = [wanted] if isinstance(wanted, Mapping) else list(wanted)
+        parts = [_build(cls, root, {**(kwargs or {}), **piece}, download) for piece in pieces]
+        labels = np.concatenate([_labels(part) for part in parts])
+        ids = [f"{split}/{number:06d}" for number in range(len(labels))]
+        built[split] = TorchvisionSplit(parts, labels, ids, class_name in GREY)
+        classes = classes or _classes(parts[0])
+        content.append(sorted(map(str, pieces)))
+        content.extend(part.data.tobytes() for part in parts if isinstance(getattr(part, "data", None), np.ndarray))
+    top = max(int(part.labels.max(initial=-1)) for part in built.values())
+    if classes is None or len(classes) <= top:
+        classes = [str(label) for label in range(top + 1)] or None
+    mark = fingerprint(built, classes, content)
+    return Dataset(name or class_name.lower(), "image", built, classes, mark, licence)
+
+
+def _usual_splits(cls: type) -> dict[str, dict[str, Any]]:
+    parameters = inspect.signature(cls).parameters
+    if "train" in parameters:
+        return {"train": {"train": True}, "test": {"train": False}}
+    if "split" in parameters:
+        return {"train": {"split": "train"}, "test": {"split": "test"}}
+    return {"train": {}}
+
+
+def _build(cls: type, root: str, arguments: dict[str, Any], download: bool) -> Any:
+    """What is on disk is used as it is; only what is missing is downloaded."""
+    takes_download = "download" in inspect.signature(cls).parameters
+    attempts = [{"download": False}, {"download": True}] if takes_download and download else [{}]
+    for attempt in attempts:
+        try:
+            return cls(root, **arguments, **attempt)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"torchvision {cls.__name__}{arguments}: {error}") from error
+        except Exception as error:  # each class says "not there" and "no network" in its own way
+            failure = error
+    line = (str(failure).splitlines() or [type(failure).__name__])[0]
+    raise UserError(
+        f"torchvision {cls.__name__} is not below {root} and could not be downloaded there ({line}); "
+        "put its files there as torchvision lays them out, or set dataset.root"
+    ) from failure
+
+
+def _labels(part: Any) -> np.ndarray:
+    for attribute in _LABELS:
+        values = getattr(part, attribute, None)
+        if values is not None and len(values) == len(part):
+            break
+    else:
+        pairs = _pairs(part)
+        # the last resort decodes every image once
+        values = [pair[1] for pair in pairs] if pairs else [part[index][1] for index in range(len(part))]
+    array = np.asarray([value if value is not None else -1 for value in values])
+    if array.ndim != 1 or array.dtype.kind not in "iub":
+        raise UserError(f"torchvision {type(part).__name__} does not have one class per image")
+    return array.astype(np.int64)
+
+
+def _pairs(part: Any) -> list | None:
+    """(file, label) pairs, for the classes that keep them."""
+    for attribute in _PAIRS:
+        values = getattr(part, attribute, None)
+        if isinstance(values, list) and len(values) == len(part) and values and isinstance(values[0], tuple):
+            if isinstance(values[0][1], (int, np.integer)):
+                return values
+            return [(path, label) for label, path in values]  # iNaturalist has them the other way round
+    return None
+
+
+def _classes(part: Any) -> list[str] | None:
+    for attribute in ("classes", "categories", "all_categories"):
+        names = getattr(part, attribute, None)
+        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+            return list(names)
+    return None
