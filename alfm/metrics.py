@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # reports need the names below, not torch: it is imported where logits are at hand
+    import torch
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "nll", "ece")
 LOWER_IS_BETTER = frozenset({"nll", "ece"})
@@ -52,6 +55,8 @@ class TestLabels:
     @classmethod
     def prepare(cls, labels: torch.Tensor, num_classes: int) -> TestLabels:
         """`labels` int64 (T,), all within [0, num_classes); raises ValueError otherwise or when T = 0."""
+        import torch
+
         if labels.ndim != 1 or not len(labels):
             raise ValueError(f"test labels must be a non-empty vector, got shape {tuple(labels.shape)}")
         host = labels.detach().cpu().numpy().astype(np.int64)
@@ -123,6 +128,8 @@ def evaluate_all(
     Raises ValueError for shapes that do not fit, for labels outside the classes and for NaN or +Inf logits. Costs
     O(T C log T) and, beside the logits, 32 MiB blocks.
     """
+    import torch
+
     rows = []
     for one in logits:
         if one.ndim != 2 or len(one) != len(labels):
@@ -144,6 +151,8 @@ def evaluate_all(
 
 def _measures(logits: torch.Tensor, test: TestLabels) -> torch.Tensor:
     """logits (T, C) -> float64 (6,) on the same device, in the order of `METRICS`."""
+    import torch
+
     total, num_classes = logits.shape
     top, predicted = logits.max(dim=1)  # torch.max promises the first of equal maxima
     top = top.double()
@@ -191,6 +200,8 @@ def _macro_auroc(
     Only positives need a rank: each class's column is sorted, and each positive is looked up from both sides, so
     that a tie counts half.
     """
+    import torch
+
     if not test.blocks:
         return top.new_full((), float("nan"))
     areas, scored = top.new_zeros(()), 0
@@ -218,6 +229,8 @@ def _macro_auroc(
 
 def _calibration_error(confidence: torch.Tensor, hit: torch.Tensor) -> torch.Tensor:
     """confidence float64 (T,), hit bool (T,) -> float64 (); sums by mask, so that a GPU repeats its last bit too."""
+    import torch
+
     inner = torch.arange(1, ECE_BINS, dtype=torch.float64, device=confidence.device) / ECE_BINS
     of_item = torch.bucketize(confidence, inner)
     in_bin = of_item == torch.arange(ECE_BINS, device=confidence.device)[:, None]

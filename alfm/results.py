@@ -270,10 +270,9 @@ def file_name(name: str) -> str:
 def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool = True) -> pd.DataFrame:
     """Rounds of every run found at `paths` (run folders, or folders that hold some at any depth).
 
-    Returns a DataFrame with `COLUMNS` and dataset, model, query_strategy, init_strategy, classifier, budget (labels
-    at the first and last round, and the number of rounds), run (the folder's name), path, finished (bool), and
-    `initial`: a fingerprint of the first round's picks as a set, and of the cache they point into. Replicates that
-    are not finished are left out unless `finished_only=False`.
+    Returns a DataFrame with `COLUMNS` and dataset, model, query_strategy, init_strategy, classifier, budget (as
+    planned, in words), run (the folder's name), path, finished (bool), and `initial`: the `start_fingerprint` of the
+    first round's picks. Replicates that are not finished are left out unless `finished_only=False`.
 
     Raises UserError for a path that does not exist or holds no run, and for a damaged run folder.
     """
@@ -299,13 +298,11 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
         run = config["run"]
         for name in _NAMES:
             frame[name] = str(run[name])
-        longest = max((rows[seed] for seed in chosen), key=len)
-        first, last = longest[0]["num_labeled"], longest[-1]["num_labeled"]
-        frame["budget"] = f"{first} to {last} labels in {len(longest)} rounds"
+        frame["budget"] = _budget_text(config, max((rows[seed] for seed in chosen), key=len))
         frame["run"], frame["path"] = folder.name, str(folder)
         frame["finished"] = frame["seed"].isin(finished.keys())
         start = {
-            seed: _set_digest(picks[seed][: int(rows[seed][0]["num_labeled"])], str(run["cache_fingerprint"]))
+            seed: start_fingerprint(picks[seed][: int(rows[seed][0]["num_labeled"])], str(run["cache_fingerprint"]))
             for seed in chosen
         }
         frame["initial"] = frame["seed"].map(start)
@@ -315,8 +312,20 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
     return pd.concat(frames, ignore_index=True)
 
 
-def _set_digest(picks: np.ndarray, cache_fingerprint: str) -> str:
+def start_fingerprint(picks: np.ndarray, cache_fingerprint: str) -> str:
+    """Equal for replicates that began with the same items of the same cache, in whatever order. `picks` int64 (n,)."""
     return hashlib.sha256(np.sort(picks).tobytes() + cache_fingerprint.encode()).hexdigest()[:16]
+
+
+def _budget_text(config: Mapping[str, Any], longest: Sequence[Row]) -> str:
+    """The budget that was planned, so that a run stopped early stays beside the others; else what was spent."""
+    try:
+        budget, iterations = config["budget"], config["iterations"]
+        per = " per class" if budget["per_class"] else ""
+        grows = ", doubling" if iterations["exp"] else ""
+        return f"{budget['init']} + {budget['step']} labels{per} a round{grows}, {iterations['n']} rounds"
+    except (KeyError, TypeError):
+        return f"{longest[0]['num_labeled']} to {longest[-1]['num_labeled']} labels in {len(longest)} rounds"
 
 
 def _read_state(path: Path) -> tuple[dict[int, list[Row]], dict[int, np.ndarray], dict[int, str]]:
