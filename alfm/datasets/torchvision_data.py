@@ -58,8 +58,9 @@ def torchvision_dataset(
     """`torchvision.datasets.<class_name>(root, **kwargs, **splits[split])` for every split.
 
     A split given as a list of arguments is their concatenation ([{split: train}, {split: val}]); without `splits`,
-    train and test are asked for in the way the class has. Files that are not below `root` yet are downloaded there if `download`. Labels are read without decoding images where the class
-    keeps them in the usual places. `UserError`: no such class or split, files that are not there.
+    train and test are asked for in the way the class has. Files that are not below `root` yet are downloaded there
+    if `download`. Labels are read without decoding images where the class keeps them in the usual places.
+    `UserError`: no such class or split, files that are not there.
     """
     import torchvision.datasets as known
 
