@@ -95,7 +95,7 @@ class Fixed(Strategy):
 def query_of(pool: Pool, seeds=(1,)) -> Query:
     R = len(seeds)
     available = torch.ones(R, pool.N, dtype=torch.bool)
-    available[:, 5] = False
+    available[:, 5:6] = False
     empty = torch.empty(R, 0, dtype=torch.int64)
     return Query(pool, empty, empty, available, 2, seeds, 1)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from alfm.errors import UserError
 from alfm.heads.base import Classifier, LinearHead
 from alfm.pool import Pool
+from alfm.posteriors.base import Draws, Posterior
 from alfm.streams import integer, stream
 
 
@@ -59,6 +60,11 @@ class Query:
     def key(self, r: int, purpose: str) -> int:
         """An integer addressed the same way, for counter hashes and libraries that take a seed."""
         return integer(self.seeds[r], self.round, purpose)
+
+    def draws(self, posterior: Posterior) -> Draws:
+        """The posterior's draws around this round's heads."""
+        assert self.head is not None and self.classifier is not None
+        return posterior.bind(self.pool, self.head, self.classifier, self.rows, self.targets, self.seeds, self.round)
 
     def score(self, acquisition: Callable[[Tensor], Tensor]) -> Tensor:
         """One pool pass: acquisition(logits (b, C)) -> (b,) for every replicate; returns (R, N)."""

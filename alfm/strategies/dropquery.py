@@ -48,12 +48,12 @@ class DropQuery(Strategy):
     def changes(self, query: Query) -> Tensor:
         """In how many passes an item's predicted label differs from the one without dropout; int64 (R, N)."""
         label = query.score(lambda logits: logits.argmax(1))
-        draws = query.draws(DropoutPosterior(p=self.p, M=self.passes))
+        draws = query.draws(DropoutPosterior(self.p, self.passes))
 
         def differs(logits: Tensor, rows: slice, r: int) -> Tensor:
             return (logits.argmax(2) != label[r, rows]).sum(0)
 
-        return pool_pass(query.pool, draws, query.R, differs)
+        return pool_pass(query.pool, draws, differs)
 
     @staticmethod
     def _embedding(query: Query) -> Callable[[int, Tensor], Tensor]:

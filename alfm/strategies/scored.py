@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from alfm.acquisition import mean_log_probabilities
-from alfm.posteriors.base import Posterior, pool_pass
+from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import clustered, highest, typical
 
@@ -55,9 +55,5 @@ class PredictionScored(Scored):
         rank = type(self).acquisition
         if not self.enable_dropout:
             return query.score(rank)
-        if self.posterior is None:
-            from alfm.posteriors.dropout import DropoutPosterior
-
-            self.posterior = DropoutPosterior()
-        draws = query.draws(self.posterior)
-        return pool_pass(query.pool, draws, query.R, lambda logits, rows, r: rank(mean_log_probabilities(logits)))
+        draws = query.draws(self.posterior or DropoutPosterior())
+        return pool_pass(query.pool, draws, lambda logits, rows, r: rank(mean_log_probabilities(logits)))

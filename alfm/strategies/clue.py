@@ -1,0 +1,39 @@
+"""CLUE: Prabhu, Chandrasekaran, Saenko & Hoffman 2021, "Active domain adaptation via clustering uncertainty-weighted
+embeddings" (2010.08666)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alfm.acquisition import entropy
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.batch import all_available, clustered
+
+
+@dataclass(eq=False)
+class Clue(Strategy):
+    """k-means with `budget` clusters on phi, weighted by the predictive entropy; nearest item per centroid (eq. 3).
+
+    temperature: divides the logits before the entropy (the paper tunes it; 1 by default). Each centroid gets an item
+    of its own; the authors' code may take one item for two centroids. When every entropy is 0, k-means is unweighted.
+    Cost: one pool pass, then k-means on all available items: N D B products per iteration.
+    """
+
+    stochastic = True
+    temperature: float = 1.0
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        head, pool = query.head, query.pool
+        assert head is not None
+        uncertainty = query.score(lambda logits: entropy(logits / self.temperature))
+        candidates = all_available(query)
+        picks = clustered(
+            query,
+            candidates,
+            budget,
+            lambda r, rows: pool.vectors(head.spaces[r]).rows(rows),
+            [uncertainty[r, rows] for r, rows in enumerate(candidates)],
+        )
+        return stack_picks(picks, budget, pool.device)

@@ -1,0 +1,43 @@
+"""Centre of gravity: the distance of an item's embedding to the mean embedding, as in the TorchAL toolkit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.batch import highest
+from alfm.strategies.embedding import embedding
+
+
+@dataclass(eq=False)
+class Cog(Strategy):
+    """The items farthest from the mean of all embeddings phi, labelled and unlabelled, far first.
+
+    per_class: the mean of the items with the same predicted class instead of the whole pool's. Distances are taken
+    from differences, not from squared lengths, so that they are exact also near the mean; means are summed in float64.
+    Cost: two passes over the embeddings, N D operations each; per_class one more with N D C for the predictions.
+    """
+
+    per_class: bool = False
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        score = torch.stack([self._distance(query, r) for r in range(query.R)])
+        return stack_picks(highest(query, score, budget), budget, query.pool.device)
+
+    def _distance(self, query: Query, r: int) -> Tensor:
+        """|phi_i - its centre|, (N,)."""
+        head, phi = query.head, embedding(query, r)
+        assert head is not None
+        groups = head.C if self.per_class else 1
+        label = torch.zeros(phi.N, dtype=torch.int64, device=phi.device)
+        total = torch.zeros(groups, phi.dim, dtype=torch.float64, device=phi.device)
+        for rows, x in phi.blocks():
+            if self.per_class:
+                label[rows] = head.logits(x, r).argmax(1)
+            total.index_add_(0, label[rows], x.double())
+        count = torch.bincount(label, minlength=groups).clamp_min(1)
+        centre = (total / count[:, None]).to(query.pool.dtype)
+        return torch.cat([torch.linalg.vector_norm(x - centre[label[rows]], dim=1) for rows, x in phi.blocks()])
