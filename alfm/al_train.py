@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alfm.errors import UserError
+from alfm.extract import cache_path
 from alfm.settings import build, paths, run_hydra
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ good is the classifier after each round? Every setting is one of Hydra's: key=va
 
 def main() -> None:
     """Entry point; the exit status is 0, 1 (a mistake or a failed job) or 2 (a wrong command line)."""
-    sys.exit(run_hydra("al_train", al_train, sort_key=lambda cfg: str(cache_path(cfg)), about=ABOUT))
+    sys.exit(run_hydra("al_train", al_train, sort_key=lambda cfg: str(cfg.cache or cache_path(cfg)), about=ABOUT))
 
 
 def al_train(cfg: DictConfig) -> None:
@@ -37,8 +38,8 @@ def al_train(cfg: DictConfig) -> None:
 
     console = Console()
     names = {group: _choice(group) for group in ("query_strategy", "init_strategy", "classifier")}
-    dataset, model = cache_names(cfg)
-    task = _open(str(cache_path(cfg)), cfg.device, cfg.memory, cfg.splits.pool, cfg.splits.test)
+    path = find_cache(cfg).absolute()
+    task = _open(str(path), cfg.device, cfg.memory, cfg.splits.pool, cfg.splits.test)
     budgets = budgets_of(
         task.num_classes, cfg.iterations.n, cfg.budget.init, cfg.budget.step, cfg.budget.per_class, cfg.iterations.exp
     )
@@ -48,8 +49,8 @@ def al_train(cfg: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = RunFolder.open(
         paths().logs,
-        dataset=dataset,
-        model=model,
+        dataset=path.parent.name,
+        model=path.stem,
         **names,
         config=plain,
         cache_fingerprint=task.cache.fingerprint,
@@ -77,24 +78,11 @@ def al_train(cfg: DictConfig) -> None:
     console.print(f"Next: python -m alfm.report {paths().logs}", soft_wrap=True)
 
 
-def cache_names(cfg: DictConfig) -> tuple[str, str]:
-    """Names of data set and model: of the configs, or of the file given by `cache=`."""
-    if cfg.cache is not None:
-        path = Path(cfg.cache)
-        return path.resolve().parent.name or "cache", path.stem
-    dataset = cfg.dataset.get("name") or build(cfg.dataset).name
-    model = cfg.model.get("name") or build(cfg.model).name
-    return str(dataset), str(model)
-
-
-def cache_path(cfg: DictConfig) -> Path:
+def find_cache(cfg: DictConfig) -> Path:
     """The cache that a configuration means; UserError, with the command that makes it, when it is not there."""
-    from alfm.cache.layout import safe_name
-
     if cfg.cache is not None:
         return Path(cfg.cache).expanduser()
-    dataset, model = cache_names(cfg)
-    path = paths().features / safe_name(dataset) / f"{safe_name(model)}.h5"
+    path = cache_path(cfg)
     if not path.exists():
         raise UserError(
             f"There is no feature cache {path}: make it with python -m alfm.extract dataset={_choice('dataset')} "
