@@ -45,12 +45,11 @@ def plot_curves(
     if len(setting.own):
         panels.append(("other cold starts", setting.own))
     sizes = [part.groupby(["strategy", "init_strategy"]).ngroups for _, part in panels]
-    columns = 1 if max(sizes) <= 24 else 2  # of the legend
-    heights = [max(4.2, 1.0 + 0.2 * -(-size // columns)) for size in sizes]
-    figure = Figure(figsize=(6.0 + 1.7 * columns, sum(heights)), layout="constrained")
+    heights = [max(4.2, 1.0 + 0.2 * -(-size // _columns(size))) for size in sizes]
+    figure = Figure(figsize=(6.0 + 1.7 * _columns(max(sizes)), sum(heights)), layout="constrained")
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (name, part) in zip(rows, panels, strict=True):
-        _panel(axes, part, styles, metric, columns, own=part is setting.own)
+        _panel(axes, part, styles, metric, own=part is setting.own)
         axes.set_title(name, fontsize=9)
     figure.suptitle(setting.title, fontsize=10)
     try:
@@ -77,7 +76,7 @@ def styles_of(settings: Sequence[Setting]) -> dict[str, Style]:
     return styles
 
 
-def _panel(axes: Axes, df: pd.DataFrame, styles: Mapping[str, Style], metric: str, columns: int, own: bool) -> None:
+def _panel(axes: Axes, df: pd.DataFrame, styles: Mapping[str, Style], metric: str, own: bool) -> None:
     scale = 1 if metric == "nll" else 100
     drawn = []
     groups = list(df.groupby(["strategy", "init_strategy"]))
@@ -94,13 +93,18 @@ def _panel(axes: Axes, df: pd.DataFrame, styles: Mapping[str, Style], metric: st
     drawn.sort(key=lambda pair: pair[0] if metric in LOWER_IS_BETTER else -pair[0])
     axes.legend(
         handles=[line for _, line in drawn],  # best first, as in the table
-        loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize=8, frameon=False, ncols=columns,
-        handlelength=3.2,
+        loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize=8, frameon=False,
+        ncols=_columns(len(groups)), handlelength=3.2,
     )  # fmt: skip
     axes.set_xlabel("labelled items")
     axes.set_ylabel(metric.replace("_", " ") + ("" if scale == 1 else " (%)"))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _columns(strategies: int) -> int:
+    """Of the legend."""
+    return 1 if strategies <= 24 else 2
 
 
 def _haze(groups: Sequence[object]) -> float:

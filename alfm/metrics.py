@@ -161,7 +161,7 @@ def _measures(logits: torch.Tensor, test: TestLabels) -> torch.Tensor:
     shifted = None
     step = max(1, _BLOCK // num_classes)
     for first in range(0, total, step):
-        shifted = logits[first : first + step].double().sub_(top[first : first + step, None])
+        shifted = logits[first : first + step].double() - top[first : first + step, None]
         log_sum[first : first + step] = shifted.exp().sum(dim=1).log_()
     whole = shifted if step >= total else None
 
@@ -197,11 +197,8 @@ def _macro_auroc(
 ) -> torch.Tensor:
     """Mean one-vs-rest area, float64 (). `shifted`: float64 (T, C) logits minus `top` when they fit one block.
 
-    Only positives need a rank: each class's column is sorted, and each positive is looked up from both sides, so
-    that a tie counts half.
+    Only positives need a rank, counted from both sides so that a tie counts half.
     """
-    import torch
-
     if not test.blocks:
         return top.new_full((), float("nan"))
     areas, scored = top.new_zeros(()), 0
@@ -213,18 +210,39 @@ def _macro_auroc(
             columns = columns.double() - top[:, None]
         columns = (columns - log_sum[:, None]).t().contiguous()  # (k, T) log p
         queries = columns.gather(1, block.positives)
-        if columns.device.type == "cpu":
-            # numpy's sort is vectorised, and torch's would sort indices as well
-            columns.numpy().sort(axis=1)
-        else:
-            columns = columns.sort(dim=1).values
-        ranks = torch.searchsorted(columns, queries) + torch.searchsorted(columns, queries, right=True)
+        ranks = _twice_ranks(columns, queries, block.padding)
         twice = ranks.masked_fill_(block.padding, 0).sum(dim=1).double()
         # among the positives themselves, pairs and selves come to P^2 / 2
         wins = (twice - block.num_positive.square()) / 2
         areas = areas + (wins / (block.num_positive * block.num_negative)).sum()
         scored += len(block.num_positive)
     return areas / scored
+
+
+def _twice_ranks(columns: torch.Tensor, queries: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    """How many values of its row lie below each query, plus how many do not lie above: int64 (k, P).
+
+    `columns` float64 (k, T), `queries` float64 (k, P) out of the same rows, `padding` bool (k, P): those that do not
+    matter. Rows are sorted and queries looked up. On a CPU numpy's vectorised sort takes them in float32, at half
+    the time: rounding keeps the order, so a query that is alone at its rounded value has its exact rank, and the
+    few that are not are counted. (A GPU would have to wait to learn which those are.)
+    """
+    import torch
+
+    if columns.device.type == "cpu":
+        rounded = columns.float()
+        rounded.numpy().sort(axis=1)
+        below = torch.searchsorted(rounded, queries.float())
+        ranks = below + torch.searchsorted(rounded, queries.float(), right=True)
+        row, column = ((ranks - 2 * below > 1) & ~padding).nonzero(as_tuple=True)
+        if len(row) <= len(columns):  # else there are many true ties, and sorting is the shorter way
+            crowd, query = columns[row], queries[row, column, None]
+            ranks[row, column] = (crowd < query).sum(dim=1) + (crowd <= query).sum(dim=1)
+            return ranks
+        ordered = torch.from_numpy(np.sort(columns.numpy(), axis=1))
+    else:
+        ordered = columns.sort(dim=1).values
+    return torch.searchsorted(ordered, queries) + torch.searchsorted(ordered, queries, right=True)
 
 
 def _calibration_error(confidence: torch.Tensor, hit: torch.Tensor) -> torch.Tensor:

@@ -179,11 +179,12 @@ def show(table: Table, style: str = "table") -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)  # a file or a pipe has no width to keep to
-    rich = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
+    rich = RichTable(box=box.SIMPLE_HEAD)
     for i, name in enumerate(table.header):
         rich.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in table.rows:
         rich.add_row(*map(Text, row))
+    console.print(Text(table.title, style="bold"))
     console.print(rich)
     for note in table.notes:
         console.print(Text(note, style="dim"))

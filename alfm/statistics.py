@@ -73,6 +73,8 @@ def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "quer
     seed, and for replicates of one seed that began with different items or label different numbers of items.
     """
     check_metric(metric)
+    if "initial" not in df:
+        raise UserError("runs without the column `initial` cannot be paired; load them with alfm.results.load_runs")
     for column in SETTING:
         if column in df and df[column].nunique() > 1:
             values = ", ".join(map(str, df[column].unique()))

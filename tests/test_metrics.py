@@ -42,6 +42,11 @@ def case(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     logits[torch.arange(301), labels] += 2
     if kind == "ties":  # duplicate rows: equal probabilities for different labels
         logits = logits[torch.randint(0, 40, (301,), generator=generator)]
+    elif kind == "near":  # tied in float32, apart in float64: two items' log p differ by less than a float32 step
+        logits[200] = logits[3] + 1e-8 * torch.arange(7)
+        logits = logits.double()
+        logits[201] = logits[4] + 1e-9 * torch.arange(7).double()
+        logits[202] = logits[5] - 1e-9 * torch.arange(7).double()
     elif kind == "absent":  # two classes never occur, though they are predicted
         labels = labels % 5
     elif kind == "rare":  # one positive in a class, most of the rest in another
@@ -55,7 +60,7 @@ def case(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     return logits, labels
 
 
-KINDS = ["plain", "ties", "absent", "rare", "extreme", "binary"]
+KINDS = ["plain", "near", "ties", "absent", "rare", "extreme", "binary"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,6 +79,13 @@ def test_small_blocks_give_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "_BLOCK", 700)  # two classes, a hundred rows at a time
     assert len(TestLabels.prepare(labels, logits.shape[1]).blocks) > (kind != "binary")
     assert evaluate(logits, labels) == pytest.approx(want, abs=1e-12)
+
+
+def test_near_ties_are_told_apart() -> None:
+    # the positive's log p is above the negative's by less than float32 can show
+    logits = torch.tensor([[1 + 1e-10, 0.0], [1.0, 0.0], [0.3, 0.0]], dtype=torch.float64)
+    assert evaluate(logits, torch.tensor([0, 1, 1]))["macro_auroc"] == 1.0
+    assert evaluate(logits, torch.tensor([1, 0, 0]))["macro_auroc"] == 0.0
 
 
 def test_float32_softmax_would_have_tied() -> None:
@@ -102,6 +114,15 @@ def test_one_class_in_the_labels_has_no_area() -> None:
 
 def test_tied_logits_count_as_the_lower_class() -> None:
     assert evaluate(torch.zeros(4, 3), torch.tensor([0, 0, 1, 2]))["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_callers_logits_are_left_alone(dtype: torch.dtype) -> None:
+    logits, labels = case("plain")
+    logits = logits.to(dtype)
+    before = logits.clone()
+    evaluate(logits, labels)
+    assert torch.equal(logits, before)
 
 
 def test_half_precision_logits() -> None:
@@ -144,7 +165,9 @@ def test_only_one_transfer_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(torch.Tensor, name, counted)
     evaluate_all([logits, logits, logits], labels, prepared)
-    assert calls == ["tolist"]
+    on_the_way = ["nonzero"] * 3  # ranks on a CPU: no transfer there
+    assert [name for name in calls if name != "nonzero"] == ["tolist"]
+    assert [name for name in calls if name == "nonzero"] == on_the_way
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -266,3 +266,8 @@ def test_better_than_random_keeps_settings_and_starts_apart() -> None:
         better_than_random(broken("initial"))
     with pytest.raises(UserError, match="band 'odd'"):
         better_than_random(df, bands={"odd": (0, 3)})
+
+
+def test_runs_of_unknown_start_are_not_paired() -> None:
+    with pytest.raises(UserError, match="without the column `initial`"):
+        paired_curves(three().drop(columns="initial"))
