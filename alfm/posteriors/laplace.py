@@ -67,6 +67,7 @@ class Laplace:
     def _precision(self, classifier: Classifier, num_classes: int, labelled: int) -> float:
         if self.precision != "auto":
             return float(self.precision)
+        classifier = getattr(classifier, "classifier", classifier)  # what `Propagated` wraps
         inverse_l2 = getattr(classifier, "inverse_l2", None)
         if inverse_l2 is not None:
             return 1 / inverse_l2(num_classes)
