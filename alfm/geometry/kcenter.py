@@ -1,0 +1,228 @@
+"""k-center greedy (farthest first), lazy and exact.
+
+Distances to the nearest centre only fall as centres are added, so an old distance is an upper bound. A row whose bound
+is up to date and is the largest of all bounds is the farthest item, whatever the other bounds hide. Only a block of the
+largest bounds is therefore kept up to date; it is refilled when a bound outside it becomes the largest.
+
+Farthest-first traversal: Gonzalez 1985. As a query strategy: Sener & Savarese 2018 (arXiv 1708.00489).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alfm.pool import Vectors
+from alfm.spaces import unit_rows
+
+# Below this many units of rounding |x|^2 + |c|^2 - 2xc is noise, and is taken again from the differences.
+_ROUNDING = 32
+
+
+class FarthestFirst:
+    """Distances of a pool's items to a growing set of centres; one replicate's, kept between rounds.
+
+    vectors: the pool in one space. metric: "l2", or "cosine" (l2 between unit vectors: the same order as 1 - cos).
+    Centres are only ever added. `evaluated` counts the distances computed.
+    """
+
+    def __init__(self, vectors: Vectors, metric: Literal["l2", "cosine"] = "l2") -> None:
+        if metric not in ("l2", "cosine"):
+            raise ValueError(f"metric must be l2 or cosine, got {metric!r}")
+        self.vectors, self.metric = vectors, metric
+        self.N, self.device = vectors.N, vectors.device
+        probe = self._rows(torch.zeros(1, dtype=torch.int64, device=self.device))
+        self.dtype = probe.dtype
+        self.centres = probe[:0]  # (capacity, D); the first `count` rows are in use
+        self.count = 0
+        self.evaluated = 0
+        self.is_centre = torch.zeros(self.N, dtype=torch.bool, device=self.device)
+        # Upper bounds of the squared distance to the nearest centre, and how many centres each bound has met.
+        self.bound = torch.full((self.N,), torch.inf, dtype=self.dtype, device=self.device)
+        self.met = torch.zeros(self.N, dtype=torch.int32, device=self.device)
+        # Rows kept up to date: about 1 % of the pool, and a product per pick that stays in the caches.
+        self.block = min(1024, max(128, self.N // 100))
+        self.floor = _ROUNDING * torch.finfo(self.dtype).eps
+
+    def add(self, rows: Tensor) -> None:
+        """Append centres by pool row, int64 (m,). Rows that are centres already are passed over; no distance yet."""
+        rows = torch.unique(rows.to(self.device))
+        rows = rows[~self.is_centre[rows]]
+        if len(rows):
+            self._append(rows)
+
+    def select(self, allowed: Tensor, budget: int) -> Tensor:
+        """Farthest-first picks among the allowed, which become centres: int64 (m,), m = min(budget, allowed.sum()).
+
+        allowed: (N,) bool. Ties, all at distance 0 included: the lower index. With no centre yet, the first pick is
+        the allowed item farthest from the mean of the pool.
+        """
+        budget = min(budget, int(allowed.sum()))
+        if budget <= 0:
+            return allowed.nonzero()[:0, 0]
+        first: list[Tensor] = []
+        if self.count == 0:
+            first = [self._farthest_from_mean(allowed)]
+            self._append(first[0])
+            allowed = allowed.clone()
+            allowed[first[0]] = False
+            budget -= 1
+        if budget and bool(((self.met == 0) & allowed).any()):
+            self._full_pass()
+        greedy = self._eager if self.device.type == "cuda" and self.vectors.matrix is not None else self._lazy
+        return torch.cat([*first, greedy(allowed, budget)])
+
+    # -- the two ways to pick ------------------------------------------------------------------------------------
+
+    def _lazy(self, allowed: Tensor, budget: int) -> Tensor:
+        open_ = torch.where(allowed, self.bound, -torch.inf).cpu().numpy()
+        met = self.met.cpu().numpy()  # on CPU: the state itself, written in place
+        stored = self.bound.cpu().numpy()
+        hot = np.zeros(0, dtype=np.int64)
+        x = sq = None
+        picks = np.zeros(budget, dtype=np.int64)
+        for slot in range(budget):
+            if len(hot):
+                self._meet(hot, x, sq, open_, stored, met)
+            while True:
+                best = int(open_.argmax())  # the first of equals
+                if met[best] == self.count or open_[best] == 0:
+                    break
+                hot = self._largest(open_, best)
+                index = torch.from_numpy(hot).to(self.device)
+                x = self._rows(index)
+                sq = torch.linalg.vecdot(x, x)
+                self._meet(hot, x, sq, open_, stored, met)
+            picks[slot] = best
+            open_[best], stored[best] = -np.inf, 0
+            self._append(torch.tensor([best], device=self.device))
+        if self.device.type != "cpu":
+            self.bound, self.met = torch.from_numpy(stored).to(self.device), torch.from_numpy(met).to(self.device)
+        return torch.from_numpy(picks).to(self.device)
+
+    def _largest(self, open_: np.ndarray, best: int) -> np.ndarray:
+        """The rows of the largest bounds, `best` among them."""
+        if self.block >= self.N:
+            rows = np.arange(self.N)
+        else:
+            rows = np.argpartition(open_, self.N - self.block)[-self.block :]
+            if best not in rows:  # hidden among equals
+                rows[0] = best
+        return np.sort(rows[open_[rows] > -np.inf])
+
+    def _meet(
+        self, rows: np.ndarray, x: Tensor, sq: Tensor, open_: np.ndarray, stored: np.ndarray, met: np.ndarray
+    ) -> None:
+        """Bring the bounds of rows, whose vectors are x, up to date."""
+        since = int(met[rows].min())
+        if since == self.count:
+            return
+        self.evaluated += len(rows) * (self.count - since)
+        distance = self._distances(x, sq, since).cpu().numpy()
+        live = open_[rows] > -np.inf  # a pick stays out
+        value = np.minimum(stored[rows], distance)
+        stored[rows] = value
+        open_[rows[live]] = value[live]
+        met[rows] = self.count
+
+    def _eager(self, allowed: Tensor, budget: int) -> Tensor:
+        """Everything on the device and nothing asked of it: a product over the resident pool per pick."""
+        matrix = self.vectors.matrix
+        assert matrix is not None
+        sq = self.vectors.sq_norms
+        scale = None
+        if self.metric == "cosine":
+            scale = sq.sqrt().clamp_min(torch.finfo(sq.dtype).tiny).reciprocal()
+            sq = (sq > 0).to(sq.dtype)
+        self._catch_up()
+        open_ = torch.where(allowed, self.bound, -torch.inf)
+        order = torch.arange(self.N, device=self.device)
+        picks = torch.empty(budget, dtype=torch.int64, device=self.device)
+        self._reserve(self.count + budget)
+        for slot in range(budget):
+            pick = torch.where(open_ == open_.amax(), order, self.N).amin().reshape(1)
+            picks[slot] = pick[0]
+            self._append(pick)
+            centre = self.centres[self.count - 1]
+            inner = matrix @ centre
+            if scale is not None:
+                inner = inner * scale
+            both = sq + torch.linalg.vecdot(centre, centre)
+            distance = both - 2 * inner
+            distance = torch.where(distance <= self.floor * both, 0, distance)
+            torch.minimum(self.bound, distance, out=self.bound)
+            self.bound[pick] = 0
+            open_ = torch.where(open_ == -torch.inf, open_, self.bound).index_fill_(0, pick, -torch.inf)
+        self.met.fill_(self.count)
+        self.evaluated += self.N * budget
+        return picks
+
+    # -- passes over the pool ------------------------------------------------------------------------------------
+
+    def _full_pass(self) -> None:
+        """All rows against all centres: blocked products beat laziness while no row has any bound."""
+        for rows, x in self._blocks():
+            self.bound[rows] = torch.minimum(self.bound[rows], self._distances(x, torch.linalg.vecdot(x, x), 0))
+        self.bound[self.is_centre] = 0
+        self.met.fill_(self.count)
+        self.evaluated += self.N * self.count
+
+    def _catch_up(self) -> None:
+        """All rows against the centres that some row has not met."""
+        since = int(self.met.min())
+        if since < self.count:
+            for rows, x in self._blocks():
+                distance = self._distances(x, torch.linalg.vecdot(x, x), since)
+                self.bound[rows] = torch.minimum(self.bound[rows], distance)
+            self.bound[self.is_centre] = 0
+            self.met.fill_(self.count)
+            self.evaluated += self.N * (self.count - since)
+
+    def _farthest_from_mean(self, allowed: Tensor) -> Tensor:
+        total = torch.zeros(self.centres.shape[1], dtype=torch.float64, device=self.device)
+        for _, x in self._blocks():
+            total += x.sum(0, dtype=torch.float64)
+        mean = (total / self.N).to(self.dtype)
+        distance = torch.cat([(x - mean).square().sum(1) for _, x in self._blocks()])
+        distance = torch.where(allowed, distance, -torch.inf)
+        order = torch.arange(self.N, device=self.device)
+        return torch.where(distance == distance.amax(), order, self.N).amin().reshape(1)
+
+    # -- pieces --------------------------------------------------------------------------------------------------
+
+    def _rows(self, index: Tensor) -> Tensor:
+        x = self.vectors.rows(index)
+        return unit_rows(x) if self.metric == "cosine" else x
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for rows, x in self.vectors.blocks():
+            yield rows, unit_rows(x) if self.metric == "cosine" else x
+
+    def _reserve(self, count: int) -> None:
+        if count > len(self.centres):
+            room = self.centres.new_empty(max(count, 2 * len(self.centres), 64), self.centres.shape[1])
+            room[: self.count] = self.centres[: self.count]
+            self.centres = room
+
+    def _append(self, rows: Tensor) -> None:
+        self._reserve(self.count + len(rows))
+        self.centres[self.count : self.count + len(rows)] = self._rows(rows)
+        self.is_centre[rows] = True
+        self.bound[rows] = 0
+        self.count += len(rows)
+
+    def _distances(self, x: Tensor, sq: Tensor, since: int) -> Tensor:
+        """Squared distance (b,) of x (b, D) to the nearest of the centres from number `since` on."""
+        centres = self.centres[since : self.count]
+        half = 0.5 * torch.linalg.vecdot(centres, centres)
+        distance = sq - 2 * torch.addmm(-half, x, centres.T).amax(1)
+        noise = (distance <= self.floor * 2 * sq).nonzero()[:, 0]
+        if len(noise):
+            # Equal points must come out at exactly 0, or the last ones of a pool are ordered by rounding.
+            exact = torch.cdist(x[noise], centres, compute_mode="donot_use_mm_for_euclid_dist").amin(1).square()
+            distance[noise] = exact
+        return distance.clamp_min_(0)

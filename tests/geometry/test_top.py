@@ -1,0 +1,35 @@
+"""Highest scores first, ties by the lower index."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from alfm.geometry.top import top
+
+
+@pytest.mark.parametrize("levels", [3, 50, 10**6])
+@pytest.mark.parametrize("k", [0, 1, 7, 60, 200, 500])
+def test_matches_a_full_sort(levels: int, k: int) -> None:
+    rng = np.random.default_rng(levels + k)
+    score = torch.from_numpy(rng.integers(levels, size=300).astype(np.float32))
+    allowed = torch.from_numpy(rng.random(300) < 0.7)
+    rows = sorted(np.flatnonzero(allowed.numpy()), key=lambda i: (-float(score[i]), i))
+    assert top(score, allowed, k).tolist() == rows[:k]
+
+
+def test_infinite_scores_keep_their_place() -> None:
+    score = torch.tensor([-torch.inf, 1.0, torch.inf, -torch.inf, torch.inf])
+    assert top(score, torch.ones(5, dtype=torch.bool), 4).tolist() == [2, 4, 1, 0]
+
+
+def test_nan_is_refused_only_where_it_could_be_picked() -> None:
+    score = torch.tensor([0.0, torch.nan, 2.0])
+    with pytest.raises(ValueError, match="item 1 is NaN"):
+        top(score, torch.ones(3, dtype=torch.bool), 2)
+    assert top(score, torch.tensor([True, False, True]), 2).tolist() == [2, 0]
+
+
+def test_nothing_allowed() -> None:
+    assert top(torch.zeros(4), torch.zeros(4, dtype=torch.bool), 2).shape == (0,)
