@@ -42,17 +42,24 @@ def summary_table(df: pd.DataFrame, metric: str, title: str, show_start: bool = 
     if even:
         places.remove("AUBC over labels")
     heads = [p.replace("over rounds", "").strip() if even else p for p in places]
-    header = ["strategy", *(["start"] if show_start else []), "seeds", *heads, "fit+query+eval s", "peak MB"]
+    counts = numbers["seeds"].unique()
+    varied = len(counts) > 1  # else said once, below
+    extra = [*(["start"] if show_start else []), *(["seeds"] if varied else [])]
+    header = ["strategy", *extra, *heads, "fit+query+eval s", "MB"]
     rows = []
     for row in numbers.to_dict("records"):
-        cells = [row["strategy"], *([row["init_strategy"]] if show_start else []), str(row["seeds"])]
+        cells = [row["strategy"], *([row["init_strategy"]] if show_start else []), *([str(row["seeds"])] * varied)]
         cells += [_plus_minus(row[f"{p} mean"], row[f"{p} std"], metric) for p in places]
         cells.append("+".join(_seconds(row[f"{part} seconds"]) for part in ("fit", "query", "eval")))
         cells.append(f"{row['peak memory bytes'] / 1e6:.0f}")
         rows.append(cells)
-    unit = metric if metric == "nll" else f"{metric} in %"
-    area = "AUBC: area under the budget curve" + (" over rounds (over labels it is the same)" if even else "")
-    return Table(title, header, rows, [f"{unit.capitalize()}, mean ±std over seeds, after n labels. {area}."])
+    seeds = "seeds" if varied else "1 seed" if counts[0] == 1 else f"{counts[0]} seeds"
+    unit = "" if metric == "nll" else " in %"
+    note = (
+        f"{metric}{unit} after n labels, mean ±std over {seeds}. AUBC: area under the budget curve"
+        f"{' over rounds (over labels it is the same)' if even else ''}. Seconds: all seeds together. MB: peak memory."
+    )
+    return Table(title, header, rows, [note])
 
 
 def _plus_minus(mean: float, std: float, metric: str) -> str:
@@ -64,7 +71,7 @@ def _plus_minus(mean: float, std: float, metric: str) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
+    return f"{seconds:.2f}" if seconds < 1 else f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"
 
 
 def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd.DataFrame]] | None:
@@ -179,9 +186,9 @@ def show(table: Table, style: str = "table") -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)  # a file or a pipe has no width to keep to
-    rich = RichTable(box=box.SIMPLE_HEAD)
+    rich = RichTable(box=box.SIMPLE_HEAD, padding=0)
     for i, name in enumerate(table.header):
-        rich.add_column(name, justify="right" if i else "left", overflow="fold")
+        rich.add_column(name, justify="right" if i else "left", overflow="fold", no_wrap=not i)
     for row in table.rows:
         rich.add_row(*map(Text, row))
     console.print(Text(table.title, style="bold"))
