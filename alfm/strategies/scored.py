@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
@@ -48,12 +48,16 @@ class PredictionScored(Scored):
     """
 
     enable_dropout: bool = False
-    posterior: Posterior | None = None
+    posterior: Posterior = field(default_factory=DropoutPosterior)
     acquisition: ClassVar[Callable[[Tensor], Tensor]]
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return self.enable_dropout
 
     def score(self, query: Query) -> Tensor:
         rank = type(self).acquisition
         if not self.enable_dropout:
             return query.score(rank)
-        draws = query.draws(self.posterior or DropoutPosterior())
+        draws = query.draws(self.posterior)
         return pool_pass(query.pool, draws, lambda logits, rows, r: rank(mean_log_probabilities(logits)))

@@ -1,0 +1,27 @@
+"""BALD: Houlsby et al. 2011 (1112.5745); with Monte-Carlo dropout: Gal, Islam & Ghahramani 2017 (1703.02910)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from alfm.acquisition import bald
+from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
+from alfm.strategies.base import Query
+from alfm.strategies.scored import Scored
+
+
+@dataclass(eq=False)
+class Bald(Scored):
+    """Largest mutual information between an item's label and the weights, H(mean_m p) - mean_m H(p) (eq. 3).
+
+    posterior: where the M draws come from; by default 20 dropout passes with a mask per item and pass. Cost: one pool
+    pass with N D C M products per replicate; nothing larger than a block is kept.
+    """
+
+    stochastic = True
+    posterior: Posterior = field(default_factory=DropoutPosterior)
+
+    def score(self, query: Query) -> Tensor:
+        return pool_pass(query.pool, query.draws(self.posterior), lambda logits, rows, r: bald(logits))

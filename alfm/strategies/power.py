@@ -1,0 +1,46 @@
+"""Stochastic batches from any score: Kirsch et al. 2021, "Stochastic batch acquisition" (2106.12059), section 3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alfm.strategies.bald import Bald
+from alfm.strategies.base import Query
+from alfm.strategies.entropy import Entropy
+from alfm.strategies.margins import Margins
+from alfm.strategies.scored import Scored
+
+
+@dataclass(eq=False)
+class Power(Scored):
+    """Items drawn without replacement with probability proportional to score^beta: the top of
+    beta log(score) + Gumbel(0, 1). Scores are clamped at a tiny positive value, so a score of 0 is unlikely, not NaN.
+    """
+
+    stochastic = True
+    beta: float = 1.0
+
+    def score(self, query: Query) -> Tensor:
+        score = super().score(query)
+        tiny = torch.finfo(score.dtype).tiny
+        noise = [query.rng(r, "gumbel").gumbel(size=query.pool.N) for r in range(query.R)]
+        gumbel = torch.stack([torch.from_numpy(one).to(score) for one in noise])
+        return self.beta * score.clamp_min(tiny).log() + gumbel
+
+
+@dataclass(eq=False)
+class PowerBald(Power, Bald):
+    """BALD scores drawn by power. Cost: that of BALD."""
+
+
+@dataclass(eq=False)
+class PowerEntropy(Power, Entropy):
+    """Predictive entropies drawn by power. Cost: one pool pass."""
+
+
+@dataclass(eq=False)
+class PowerMargins(Power, Margins):
+    """1 - margin drawn by power. Cost: one pool pass."""

@@ -1,0 +1,33 @@
+"""Query by committee: Seung, Opper & Sompolinsky 1992; measures as in Settles 2009, section 3.2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from alfm.acquisition import kl_to_consensus, variation_ratio, vote_entropy
+from alfm.posteriors import Ensemble, Posterior, pool_pass
+from alfm.strategies.base import Query
+from alfm.strategies.scored import Scored
+
+MEASURES = {"variation_ratio": variation_ratio, "vote_entropy": vote_entropy, "kl": kl_to_consensus}
+
+
+@dataclass(eq=False)
+class Qbc(Scored):
+    """Items on which a committee of heads disagrees most.
+
+    measure: `variation_ratio` (share of members outside the plurality), `vote_entropy`, or `kl` (mean KL divergence
+    to the mean prediction; McCallum & Nigam 1998). posterior: the committee, by default heads fitted on bootstrap
+    resamples. Votes of few members tie often; `kl` does not. Cost: M fits and N D C M products per replicate.
+    """
+
+    stochastic = True
+    measure: Literal["variation_ratio", "vote_entropy", "kl"] = "kl"
+    posterior: Posterior = field(default_factory=Ensemble)
+
+    def score(self, query: Query) -> Tensor:
+        measure = MEASURES[self.measure]
+        return pool_pass(query.pool, query.draws(self.posterior), lambda logits, rows, r: measure(logits))
