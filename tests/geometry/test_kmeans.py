@@ -1,0 +1,114 @@
+"""k-means against the definition, and its corner cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from alfm.geometry.kmeans import kmeans, nearest_items
+
+
+def blobs(seed: int, n: int, k: int, d: int = 8) -> Tensor:
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal((k, d)) * 6
+    return torch.from_numpy(centre[rng.integers(k, size=n)] + rng.standard_normal((n, d)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_fixed_point_of_lloyd(weighted: bool, dtype: torch.dtype) -> None:
+    x = blobs(0, 900, 7).to(dtype)
+    w = torch.from_numpy(np.random.default_rng(1).random(900) ** 3).to(dtype) if weighted else None
+    got = kmeans(x, 12, np.random.default_rng(3), w, iterations=300, tolerance=0.0)
+    weight = torch.ones(900, dtype=dtype) if w is None else w
+    for c in range(12):
+        mine = got.assignment == c
+        mean = (weight[mine, None] * x[mine]).sum(0) / weight[mine].sum()
+        torch.testing.assert_close(got.centroids[c], mean)
+    distance = (x[:, None] - got.centroids).square().sum(2)
+    assert torch.equal(distance.argmin(1), got.assignment)
+    assert got.inertia == pytest.approx(float((weight * distance.amin(1)).sum()), rel=1e-4)
+
+
+def test_as_good_as_scikit_learn() -> None:
+    x = blobs(4, 1500, 30)
+    ours = np.mean([kmeans(x, 30, np.random.default_rng(s)).inertia for s in range(10)])
+    reference = [KMeans(30, init="random", n_init=1, random_state=s).fit(x.numpy()).inertia_ for s in range(10)]
+    theirs = np.mean(reference)
+    assert ours < theirs
+
+
+def test_a_weight_counts_like_copies() -> None:
+    x = blobs(5, 200, 4)
+    copies = torch.from_numpy(np.random.default_rng(6).integers(1, 4, size=200))
+    single = kmeans(x, 4, np.random.default_rng(0), copies.double(), iterations=100, tolerance=0)
+    many = kmeans(x.repeat_interleave(copies, 0), 4, np.random.default_rng(0), iterations=100, tolerance=0)
+    assert single.inertia == pytest.approx(many.inertia)
+
+
+def test_the_generator_decides() -> None:
+    x = blobs(7, 600, 9)
+    a, b, c = (kmeans(x, 9, np.random.default_rng(s), iterations=2) for s in (1, 1, 2))
+    assert torch.equal(a.centroids, b.centroids)
+    assert not torch.equal(a.centroids, c.centroids)
+
+
+def test_empty_clusters_are_filled() -> None:
+    # Random seeds among heavy duplicates coincide, so most clusters start empty.
+    rng = np.random.default_rng(8)
+    x = torch.cat([torch.zeros(500, 3), torch.from_numpy(rng.standard_normal((20, 3)).astype(np.float32)) * 9])
+    got = kmeans(x, 10, rng, seeding="random", iterations=50)
+    assert len(got.assignment.unique()) == 10
+    assert torch.isfinite(got.centroids).all()
+
+
+@pytest.mark.parametrize("seeding", ["d2", "random"])
+def test_more_clusters_than_distinct_points(seeding: str) -> None:
+    x = torch.tensor([[0.0, 1.0], [5.0, 5.0], [0.0, 1.0], [2.0, 0.0], [5.0, 5.0]])
+    for k in (3, 4, 5, 8):
+        got = kmeans(x, k, np.random.default_rng(k), seeding=seeding)
+        assert got.centroids.shape == (k, 2)
+        assert torch.isfinite(got.centroids).all()
+        if seeding == "d2":
+            assert got.inertia == pytest.approx(0, abs=1e-5)
+        items = nearest_items(x, got.centroids)
+        assert len(set(items.tolist())) == len(items) == min(k, 5)
+
+
+def test_weights_of_zero() -> None:
+    x = blobs(9, 100, 3)
+    zero = torch.zeros(100, dtype=torch.float64)
+    assert torch.isfinite(kmeans(x, 5, np.random.default_rng(0), zero).centroids).all()
+    zero[:3] = 1
+    got = kmeans(x, 5, np.random.default_rng(0), zero)
+    assert torch.isfinite(got.centroids).all()
+    assert got.inertia == pytest.approx(0, abs=1e-9)
+
+
+def test_refuses_nonsense() -> None:
+    x = blobs(10, 10, 2)
+    with pytest.raises(ValueError, match="at least one"):
+        kmeans(x, 0, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="at least one"):
+        kmeans(x[:0], 2, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="negative"):
+        kmeans(x, 2, np.random.default_rng(0), -torch.ones(10))
+
+
+def test_nearest_items_without_conflict_is_the_argmin() -> None:
+    x = blobs(11, 5000, 40, 16)
+    centroids = x[torch.arange(0, 5000, 170)] + 0.01
+    nearest = (x[:, None] - centroids).square().sum(2).argmin(0)
+    assert len(nearest.unique()) == len(nearest)
+    assert nearest_items(x, centroids).tolist() == nearest.tolist()
+
+
+def test_nearest_items_in_conflict() -> None:
+    x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    # All three want item 0; the second is closest to it, then the first takes the next, the third what is left.
+    assert nearest_items(x, torch.tensor([[0.2], [0.1], [0.3]])).tolist() == [1, 0, 2]
+    # Equal centroids: the lower one goes first; more centroids than items: the last get nothing.
+    assert nearest_items(x, torch.zeros(6, 1)).tolist() == [0, 1, 2, 3]
