@@ -83,11 +83,17 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
 
     if setting.shared["strategy"].nunique() < 2:
         return None
-    curves = st.paired_curves(setting.shared, metric, "strategy")
+    seeds = setting.shared.groupby("strategy", sort=False)["seed"].nunique()
+    few = list(seeds.index[seeds < st.MIN_SEEDS])
+    if len(seeds) - len(few) < 2:
+        few = []  # then nobody has enough, which is said below
+    df = setting.shared[~setting.shared["strategy"].isin(few)]
+    curves = st.paired_curves(df, metric, "strategy")
     penalties, pairs = st.penalty_matrix(curves), st.wilcoxon_holm(curves)
     full = {"penalties": penalties, "wilcoxon": pairs}
     columns: dict[str, dict[str, str]] = {}
-    notes = [f"Paired over {len(curves.seeds)} seeds."]
+    left_out = f" Fewer than {st.MIN_SEEDS} seeds, so left out: {', '.join(few)}." if few else ""
+    notes = [f"Paired over {len(curves.seeds)} seeds.{left_out}"]
     reachable = min(1.0, 2.0 ** (1 - len(curves.seeds)) * len(pairs))
     if reachable < st.ALPHA:
         sure = pairs[pairs["p_holm"] < st.ALPHA]
@@ -114,7 +120,7 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
             f"{ranks.critical_difference:.1f}."
         )
     if REFERENCE in curves.strategies:
-        bands = st.better_than_random(setting.shared, metric=metric, label="strategy")
+        bands = st.better_than_random(df, metric=metric, label="strategy")
         full["better_than_random"] = bands
         marks = {"better": " better", "worse": " worse", "too few seeds": " ?"}
         for band, part in bands.groupby("band", sort=False):

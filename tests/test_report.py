@@ -167,6 +167,17 @@ def test_report_with_enough_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert set(bands["verdict"]) == {"better", "worse"}
 
 
+def test_a_strategy_with_few_seeds_does_not_spoil_the_others_tests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for strategy, seeds in (("random", 11), ("margins", 10), ("badge", 3)):
+        write_run(tmp_path, strategy, 0.5 + 0.01 * len(strategy), seeds=seeds)
+    _, out, _ = run_report(capsys, tmp_path)
+    statistics = out.split("Statistics")[1]
+    assert "Paired over 10 seeds. Fewer than 10 seeds, so left out: badge." in statistics
+    assert "+0.8 better" in statistics
+
+
 def test_report_refuses_to_pair_other_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path, "random", 0.5, seeds=10)
     write_run(tmp_path, "margins", 0.55, seeds=10, shift=1)  # says random start, but began elsewhere
