@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import highest
-from alfm.strategies.embedding import embedding
+from alfm.strategies.embedding import embedding, per_replicate
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class Cog(Strategy):
     per_class: bool = False
 
     def select(self, query: Query, budget: int) -> Tensor:
-        score = torch.stack([self._distance(query, r) for r in range(query.R)])
+        score = torch.stack(per_replicate(query, lambda r: self._distance(query, r)))
         return stack_picks(highest(query, score, budget), budget, query.pool.device)
 
     def _distance(self, query: Query, r: int) -> Tensor:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 from alfm.pool import Vectors
 from alfm.strategies.base import Query
+from alfm.threads import side_by_side
+
+T = TypeVar("T")
 
 
 def embedding(query: Query, r: int) -> Vectors:
@@ -17,3 +24,10 @@ def embedding(query: Query, r: int) -> Vectors:
     if vectors.matrix is None and query.pool.resident:
         vectors.matrix = query.pool.materialise(vectors.space)
     return vectors
+
+
+def per_replicate(query: Query, job: Callable[[int], T]) -> list[T]:
+    """job(r) for every replicate, side by side on the CPU's cores with one thread each; results in order."""
+    if query.head is not None and query.head.shared:
+        query.pool.vectors(query.head.spaces[0])  # made once, before the jobs that share it
+    return side_by_side([partial(job, r) for r in range(query.R)], query.pool.device)
