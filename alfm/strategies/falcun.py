@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.acquisition import margin_uncertainty
 from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.embedding import embedding
-from alfm.threads import side_by_side
+from alfm.strategies.embedding import embedding, per_replicate
 
 
 @dataclass(eq=False)
@@ -36,31 +35,24 @@ class Falcun(Strategy):
         return not self.deterministic
 
     def select(self, query: Query, budget: int) -> Tensor:
-        embeddings = [embedding(query, r) for r in range(query.R)] if query.head and query.head.shared else None
-        del embeddings  # made before the jobs that share them
-        picks = side_by_side([partial(self._picks, query, r, budget) for r in range(query.R)], query.pool.device)
+        picks = per_replicate(query, lambda r: self._picks(query, r, budget))
         return stack_picks(picks, budget, query.pool.device)
 
     def _picks(self, query: Query, r: int, budget: int) -> Tensor:
-        rows = query.available[r].nonzero()[:, 0]
-        p = probabilities(query, r)[rows]
-        first, second = p.topk(min(2, p.shape[1]), dim=1).values.double().unbind(1)
-        uniform = torch.from_numpy(query.rng(r, "falcun").random(budget)).to(p.device)
-        chosen = contrastive(p, 1 - (first - second), budget, self.gamma, None if self.deterministic else uniform)
-        return rows[chosen]
-
-
-def probabilities(query: Query, r: int) -> Tensor:
-    """p of replicate r, (N, C)."""
-    head = query.head
-    assert head is not None
-    return torch.cat([torch.softmax(head.logits(x, r), 1) for _, x in embedding(query, r).blocks()])
+        head, rows = query.head, query.available[r].nonzero()[:, 0]
+        assert head is not None
+        logits = torch.cat([head.logits(x, r) for _, x in embedding(query, r).blocks()])[rows]
+        uniform = torch.from_numpy(query.rng(r, "falcun").random(budget)).to(rows.device)
+        u = margin_uncertainty(logits).double()
+        return rows[
+            contrastive(torch.softmax(logits, 1), u, budget, self.gamma, None if self.deterministic else uniform)
+        ]
 
 
 def relevance(d: Tensor, u: Tensor, free: Tensor) -> Tensor:
     """d + u with d min-max scaled over the free items, (m,) float64; -1 for the others."""
-    low = torch.where(free, d, np.inf).min()
-    span = torch.where(free, d, -np.inf).max() - low
+    low = torch.where(free, d, math.inf).min()
+    span = torch.where(free, d, -math.inf).max() - low
     scaled = torch.where(span > 0, (d - low) / span, 0.0)
     return torch.where(free, scaled + u, -1.0)
 
@@ -73,15 +65,15 @@ def contrastive(p: Tensor, u: Tensor, budget: int, gamma: float, uniform: Tensor
     for b in range(budget):
         value = relevance(d, u, free)
         if uniform is None:
-            pick = value.argmax()
+            pick = value.argmax(0, keepdim=True)
         else:
             largest = value.max()
             weight = torch.where(largest > 0, value / largest, 1.0).pow(gamma).masked_fill(~free, 0.0)
             mass = weight.cumsum(0)
             # strictly below the total, so that the first place beyond the target has a weight of its own
-            target = torch.minimum(uniform[b] * mass[-1], torch.nextafter(mass[-1], torch.zeros_like(mass[-1])))
+            target = torch.minimum(uniform[b] * mass[-1:], torch.nextafter(mass[-1:], torch.zeros_like(mass[-1:])))
             pick = torch.searchsorted(mass, target, right=True)
-        chosen[b] = pick
-        free[pick] = False
-        d = torch.minimum(d, torch.cdist(p, p[pick][None], p=1)[:, 0].double())
+        chosen[b : b + 1] = pick
+        free.index_fill_(0, pick, False)
+        d = torch.minimum(d, torch.cdist(p, p.index_select(0, pick), p=1)[:, 0].double())
     return chosen
