@@ -1,4 +1,4 @@
-"""CAL: Margatina, Vernikos, Barrault & Aletras 2021, "Active learning by acquiring contrastive examples" (2109.03764)."""
+"""CAL: Margatina et al. 2021, "Active learning by acquiring contrastive examples" (2109.03764)."""
 
 from __future__ import annotations
 
