@@ -43,9 +43,7 @@ class AlfaMix(Strategy):
                 if len(rows) > budget:
                     break
             candidates.append(rows)
-        picks = clustered(
-            query, candidates, budget, lambda r, rows: unit_rows(pool.vectors(head.spaces[r]).rows(rows))
-        )
+        picks = clustered(query, candidates, budget, lambda r, rows: unit_rows(pool.vectors(head.spaces[r]).rows(rows)))
         return stack_picks(picks, budget, pool.device)
 
     def flipping_caps(self, query: Query) -> Tensor:
