@@ -1,0 +1,53 @@
+"""CLUE: weights and space of its k-means, the items it returns, hard situations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reference.clue import clue_objective, entropy
+from sklearn.cluster import KMeans
+from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
+
+from alfm.geometry.kmeans import kmeans
+from alfm.strategies.clue import Clue
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_clusters_are_of_the_embeddings_weighted_by_entropy(
+    temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = make_query(N=200, block_rows=50)
+    calls = []
+
+    def spy(x, k, rng, weight):
+        calls.append((x, k, weight, kmeans(x, k, rng, weight=weight)))
+        return calls[0][3]
+
+    monkeypatch.setattr("alfm.strategies.batch.kmeans", spy)
+    picks = Clue(temperature).select(query, 6)[0].numpy()
+    view = seen(query)
+    z = view.logits / temperature
+    p = np.exp(z - z.max(1, keepdims=True))
+    weight = entropy(p / p.sum(1, keepdims=True))[view.free]
+    (x, k, given, found), phi = calls[0], view.phi[view.free]
+    np.testing.assert_allclose(given.numpy(), weight, rtol=1e-9)
+    np.testing.assert_allclose(x.numpy(), phi, rtol=1e-12)
+    # as good as the best of many restarts of another implementation, within 5 %
+    best = KMeans(k, n_init=20, random_state=0).fit(phi, sample_weight=weight).cluster_centers_
+    assert clue_objective(phi, weight, found.centroids.numpy()) <= 1.05 * clue_objective(phi, weight, best)
+    # each pick is the nearest item to its centroid, where no other centroid wants that item
+    rows = np.flatnonzero(view.free)
+    wanted = [rows[((phi - c) ** 2).sum(1).argmin()] for c in found.centroids.numpy()]
+    alone = [w for w in wanted if wanted.count(w) == 1]
+    assert len(alone) > 0 and set(alone) <= set(picks.tolist())
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_hard_situations(situation: str) -> None:
+    assert picks_in(Clue(), situation)[1] == 0
+
+
+def test_replicates_and_seeds() -> None:
+    assert_replicates_independent(Clue)
+    one, two = (Clue().select(make_query(seeds=(s,), rows=[list(range(12))]), 10)[0].tolist() for s in (1, 2))
+    assert one != two
