@@ -1,0 +1,193 @@
+"""BAIT: Ash, Goel, Krishnamurthy & Kakade 2021, "Gone fishing: neural active learning with Fisher embeddings"
+(2106.09675); its fast forms: Huseljic et al. 2024, "Fast fishing" (2404.08981)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alfm.geometry.top import top
+from alfm.pool import Vectors
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.embedding import embedding, per_replicate
+from alfm.strategies.fisher import Diagonal, Full, prune, refuse_if_too_large
+
+CHUNK = 8  # picks made among the front-runners between two passes over everything
+
+
+@dataclass(eq=False)
+class Bait(Strategy):
+    """The batch S that minimises tr((F_L + F_S)^-1 F), F the mean Fisher information of the whole pool (algorithm 1).
+
+    Forward greedy to 2 B items, then backward to B. F_L is `ridge` I + n / (n + B) times the mean over the n labelled
+    items, and a candidate's information counts B / (n + B), as in the authors' code. Expectations over classes are
+    taken under the head's own predictions.
+
+    variant:
+    `binary` (Huseljic et al., section 4.2): the head seen as predicting "the first class or not". Both gradients are
+      multiples of phi, so an item's information is the rank-one q phi phi^T, q = p1 (1 - p1), of size D.
+    `full`: all classes, x_c = sqrt(p_c) (e_c - p) (outer) phi, information of rank C - 1 and size C D.
+    `top_k` (section 4.1): x_c of the `k` likeliest classes of each item only: lower rank, same size. Both need three
+      matrices of (C D)^2 float64 numbers and refuse above `max_bytes`.
+    `diagonal`: the diagonal of the full information; size C D, no matrix.
+
+    ridge: the paper's lambda. Its authors use 1 on unscaled features whose squared length is in the hundreds; the
+    default head's phi has length 1, hence 0.01.
+
+    `binary` never updates a D x D matrix per pick: gain = w a / (1 + w b), w = q B / (n + B), a = phi^T M^-1 F M^-1
+    phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi, g = M^-1 F M^-1 phi changes b by -k (phi.u)^2 and a by
+    -2 k (phi.u)(phi.g) + k^2 a_pick (phi.u)^2, k = w / (1 + w b_pick). Picks are made ahead among the best few hundred
+    items and verified in one pass for several picks; the sequence is that of the plain greedy. Cost: 2 passes of N D^2
+    products, B / 2 passes of N D; N D + D^2 numbers. `full`: N (C D)^2 and N C^2 (D + C) per pick. `diagonal`: one pass
+    of N C D, then the few items whose gain may still be the largest.
+    """
+
+    variant: Literal["binary", "full", "top_k", "diagonal"] = "binary"
+    ridge: float = 0.01
+    k: int = 2
+    max_bytes: int = 2 << 30
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        if self.variant in ("full", "top_k"):
+            refuse_if_too_large(query, self.variant, self.max_bytes)
+        picks = per_replicate(query, lambda r: self._picks(query, r, budget))
+        return stack_picks(picks, budget, query.pool.device)
+
+    def _picks(self, query: Query, r: int, budget: int) -> Tensor:
+        head, phi, labelled, free = query.head, embedding(query, r), query.labelled(r), query.available[r]
+        assert head is not None
+        n = len(labelled)
+        share = budget / (n + budget)
+        forward = min(2 * budget, int(free.sum()))
+        if self.variant == "binary":
+            q = torch.cat([binary_information(head.logits(x, r)) for _, x in phi.blocks()])
+            problem = Binary(phi, q, labelled, self.ridge, share)
+        else:
+            log_p = torch.cat([torch.log_softmax(head.logits(x, r), 1) for _, x in phi.blocks()])
+            if self.variant == "diagonal":
+                problem = Diagonal(phi, log_p, labelled, self.ridge, share)
+            else:
+                k = head.C if self.variant == "full" else min(self.k, head.C)
+                problem = Full(phi, log_p, k, labelled, self.ridge, share)
+        order = problem.forward(free, forward)
+        return order[problem.keep(order, budget)]
+
+
+def binary_information(logits: Tensor) -> Tensor:
+    """q = p1 (1 - p1), logits (b, C) -> (b,); 1 - p1 summed over the other classes, so that certain items keep digits."""
+    p = torch.softmax(logits, 1)
+    rest = p.scatter(1, p.argmax(1, keepdim=True), 0.0).sum(1)
+    return (1 - rest) * rest
+
+
+class Binary:
+    """The rank-one problem of one replicate: M0 and F (D, D) float64, and a and b of every item."""
+
+    def __init__(self, phi: Vectors, q: Tensor, labelled: Tensor, ridge: float, share: float) -> None:
+        self.phi = phi
+        self.w = q.double() * share
+        F = second_moment(phi, q) / phi.N
+        L = phi.rows(labelled).double()
+        M = L.T @ (q[labelled, None] * L) * ((1 - share) / len(labelled))
+        M.diagonal().add_(ridge)
+        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(M))  # M0^-1
+        self.middle = self.inverse @ F @ self.inverse  # M0^-1 F M0^-1
+        self.b, self.a = quadratic_forms(phi, self.inverse, self.middle)
+
+    def forward(self, free: Tensor, count: int) -> Tensor:
+        """`count` items in the order of greedy gain, ties to the lower row; int64 (count,)."""
+        device, dtype, D = self.phi.device, self.phi.pool.dtype, len(self.inverse)
+        a, b, free = self.a, self.b, free.clone()
+        U, G = self.inverse.new_zeros(2, count, D)  # u and g of the picks so far
+        k, e = self.inverse.new_zeros(2, count)  # k and a of the picks so far
+        picks = torch.empty(count, dtype=torch.int64, device=device)
+        done, front = 0, 512 + 4 * count
+        while done < count:
+            hot = top(gain_of(self.w, a, b, free), free, front).sort().values
+            x, w = self.phi.rows(hot), self.w[hot]
+            ha, hb, hfree = a[hot], b[hot], free[hot]
+            ahead = min(CHUNK, count - done, int(hfree.sum()))
+            for t in range(done, done + ahead):
+                i = gain_of(w, ha, hb, hfree).argmax(0, keepdim=True)
+                v = x.index_select(0, i)[0].double()
+                au, bu = U[:t] @ v, G[:t] @ v
+                U[t] = self.inverse @ v - (k[:t] * au) @ U[:t]
+                G[t] = self.middle @ v - (k[:t] * au) @ G[:t] + (k[:t] * (k[:t] * e[:t] * au - bu)) @ U[:t]
+                k[t : t + 1] = w[i] / (1 + w[i] * hb[i])
+                e[t : t + 1] = ha[i]
+                picks[t : t + 1] = hot[i]
+                product = x @ torch.stack([U[t], G[t]], 1).to(dtype)
+                ha, hb = shrunk(ha, hb, product[:, 0], product[:, 1], k[t], e[t])
+                hfree.index_fill_(0, i, False)
+            # Replay on all items: a pick stands if no item outside the front had a larger gain then.
+            ug = torch.cat([U[done : done + ahead], G[done : done + ahead]]).T.to(dtype)
+            products = torch.cat([z @ ug for _, z in self.phi.blocks()]).T.contiguous()
+            outside = free.index_fill(0, hot, False)
+            stands = torch.zeros(ahead, dtype=torch.bool, device=device)
+            states = []
+            for j in range(ahead):
+                states.append((a, b))
+                p = picks[done + j : done + j + 1]
+                now = gain_of(self.w, a, b, free)
+                stands[j : j + 1] = torch.where(outside, now, -torch.inf).max() <= now[p]
+                a, b = shrunk(a, b, products[j], products[ahead + j], k[done + j], e[done + j])
+                free.index_fill_(0, p, False)
+            good = int(torch.cumprod(stands.to(torch.uint8), 0).sum())
+            if good < ahead:
+                a, b = states[good]
+                free.index_fill_(0, picks[done + good : done + ahead], True)
+            done += good
+        return picks
+
+    def keep(self, picks: Tensor, budget: int) -> Tensor:
+        """Places (budget,) among the picks (m,) that stay after backward pruning, ascending."""
+        V = self.phi.rows(picks).double() * self.w[picks, None].sqrt()
+        return prune(V @ self.inverse @ V.T, V @ self.middle @ V.T, 1, budget)
+
+
+def gain_of(w: Tensor, a: Tensor, b: Tensor, free: Tensor) -> Tensor:
+    """Fall of tr(M^-1 F) for every item, (m,) float64; -Inf where not free."""
+    return torch.where(free, w * a / (1 + w * b), -torch.inf)
+
+
+def shrunk(a: Tensor, b: Tensor, pu: Tensor, pg: Tensor, k: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    """a and b (m,) after a pick, pu = phi.u and pg = phi.g (m,)."""
+    pu, pg = pu.double(), pg.double()
+    return a + k * pu * (k * e * pu - 2 * pg), b - k * pu * pu
+
+
+# -- pool passes of N D^2, at 10/16 of their products since the matrices are symmetric -------------------------------
+
+
+def _columns(D: int) -> list[slice]:
+    size = max(16, -(-D // 4))
+    return [slice(start, min(start + size, D)) for start in range(0, D, size)]
+
+
+def second_moment(phi: Vectors, weight: Tensor) -> Tensor:
+    """sum_i weight_i phi_i phi_i^T, (D, D) float64, blocks in the pool's dtype."""
+    D = phi.dim
+    out = torch.zeros(D, D, dtype=torch.float64, device=phi.device)
+    for rows, x in phi.blocks():
+        y = x * weight[rows, None]
+        for J in _columns(D):
+            out[: J.stop, J] += x[:, : J.stop].T @ y[:, J]
+    return out.triu() + out.triu(1).T
+
+
+def quadratic_forms(phi: Vectors, *matrices: Tensor) -> list[Tensor]:
+    """phi_i^T A phi_i for symmetric matrices A (D, D) float64: one (N,) float64 each."""
+    D = phi.dim
+    doubled = []
+    for A in matrices:
+        A = A.to(phi.pool.dtype)
+        doubled.append([torch.cat([2 * A[: J.start, J], A[J, J]]) for J in _columns(D)])
+    out = [torch.zeros(phi.N, dtype=torch.float64, device=phi.device) for _ in matrices]
+    for rows, x in phi.blocks():
+        for total, parts in zip(out, doubled, strict=True):
+            for J, part in zip(_columns(D), parts, strict=True):
+                total[rows] += torch.linalg.vecdot(x[:, : J.stop] @ part, x[:, J])
+    return out

@@ -1,0 +1,106 @@
+"""BAIT: whole sequences, forward and backward, against inverses taken anew; verification of picks made ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from reference.bait import bait
+from strategies.factory import (
+    SITUATIONS,
+    assert_equivariant,
+    assert_replicates_independent,
+    clusters,
+    make_query,
+    picks_in,
+    seen,
+)
+
+from alfm.errors import UserError
+from alfm.heads.dropout import Dropout
+from alfm.strategies.bait import Bait, Binary, binary_information, quadratic_forms, second_moment
+from alfm.strategies.base import Query
+from alfm.strategies.embedding import embedding
+from alfm.strategies.fisher import Diagonal
+
+VARIANTS = ["binary", "full", "top_k", "diagonal"]
+
+
+def forward_picks(query: Query, budget: int, ridge: float) -> list[int]:
+    phi, labelled = embedding(query, 0), query.labelled(0)
+    q = torch.cat([binary_information(query.head.logits(x, 0)) for _, x in phi.blocks()])
+    problem = Binary(phi, q, labelled, ridge, budget / (len(labelled) + budget))
+    return problem.forward(query.available[0], min(2 * budget, int(query.available[0].sum()))).tolist()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("ridge, budget, n", [(0.01, 6, 12), (1.0, 3, 20), (0.01, 12, 2)])
+def test_sequence(variant: str, ridge: float, budget: int, n: int) -> None:
+    query = make_query(N=60, D=4, C=3, n=n, block_rows=25)
+    view = seen(query)
+    _, expected = bait(view.phi, view.p, view.labelled, view.free, budget, variant, ridge)
+    assert Bait(variant, ridge).select(query, budget)[0].tolist() == expected
+
+
+@pytest.mark.parametrize("front", [3, 20])
+@pytest.mark.parametrize("classifier", [None, Dropout()])
+def test_picks_made_ahead_are_those_of_the_plain_greedy(front: int, classifier, monkeypatch) -> None:
+    """With few front-runners others overtake them all the time, and the passes over everything must notice."""
+    query = make_query(N=150, D=10, classifier=classifier)
+    view = seen(query)
+    expected, _ = bait(view.phi, view.p, view.labelled, view.free, 15)
+    from alfm.strategies import bait as module
+
+    monkeypatch.setattr(module, "top", lambda score, allowed, k: real(score, allowed, front))
+    real = __import__("alfm.geometry.top", fromlist=["top"]).top
+    assert forward_picks(query, 15, 0.01) == expected
+
+
+def test_float32_agrees_and_lowers_the_objective_alike() -> None:
+    x, y = clusters(400, 24, 6)
+    wide, narrow = (make_query(x=x, y=y, C=6, n=30, dtype=t) for t in (torch.float64, torch.float32))
+    assert Bait().select(narrow, 20)[0].tolist() == Bait().select(wide, 20)[0].tolist()
+
+
+def test_blocked_symmetric_passes() -> None:
+    query = make_query(N=90, D=37, block_rows=40)
+    phi, weight = embedding(query, 0), torch.rand(90, dtype=torch.float64)
+    x = phi.matrix
+    torch.testing.assert_close(second_moment(phi, weight), x.T @ (weight[:, None] * x))
+    A = torch.rand(37, 37, dtype=torch.float64)
+    A = A + A.T
+    torch.testing.assert_close(quadratic_forms(phi, A)[0], torch.einsum("nd,de,ne->n", x, A, x))
+
+
+def test_binary_information_of_certain_items() -> None:
+    q = binary_information(torch.tensor([[0.0, 0.0], [30.0, 0.0], [1e4, -1e4]], dtype=torch.float64))
+    np.testing.assert_allclose(q.numpy(), [0.25, np.exp(-30), 0.0], rtol=1e-9)
+
+
+def test_lazy_diagonal_looks_at_few_items_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    gains = Diagonal._gains
+    monkeypatch.setattr(Diagonal, "_gains", lambda self, rows, M: (looked.append(len(rows)), gains(self, rows, M))[1])
+    query = make_query(N=600, C=5, n=20)
+    Bait("diagonal").select(query, 5)
+    assert looked[0] == 600 and sum(looked[1:]) < 5 * 600
+
+
+@pytest.mark.parametrize("variant", ["full", "top_k"])
+def test_large_problems_are_refused_in_one_sentence(variant: str) -> None:
+    query = make_query(D=8, C=4)
+    with pytest.raises(UserError, match=r"GiB for 4 classes x 8 dimensions.*variant=binary"):
+        Bait(variant, max_bytes=40_000).select(query, 5)
+    assert (Bait(variant, max_bytes=100_000).select(query, 5) >= 0).all()
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_hard_situations(situation: str, variant: str) -> None:
+    assert picks_in(Bait(variant), situation)[1] == 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_replicates_and_order(variant: str) -> None:
+    assert_replicates_independent(lambda: Bait(variant), budget=6)
+    assert_equivariant(Bait(variant), budget=6)
