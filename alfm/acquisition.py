@@ -30,9 +30,17 @@ def _plogp(p: Tensor) -> Tensor:
     return p.clamp_min(torch.finfo(p.dtype).tiny).log_().mul_(p)
 
 
+def mean_probabilities(logits: Tensor) -> Tensor:
+    """Logits (M, b, C) -> (b, C): the mean of the M probability vectors."""
+    total = torch.softmax(logits[0], -1)
+    for member in logits[1:]:  # one draw at a time: temporaries M times smaller, which stay in the caches
+        total += torch.softmax(member, -1)
+    return total.div_(len(logits))
+
+
 def mean_log_probabilities(logits: Tensor) -> Tensor:
     """Logits (M, b, C) -> (b, C): log of the mean of the M probability vectors, safe where all of them underflow."""
-    return torch.logsumexp(_log_softmax(logits), 0) - math.log(logits.shape[0])
+    return torch.logsumexp(_log_softmax(logits), 0) - math.log(len(logits))
 
 
 # -- one set of logits -----------------------------------------------------------------------------------------------
@@ -43,12 +51,14 @@ def top2(logits: Tensor) -> tuple[Tensor, Tensor]:
 
     With a single class the second probability is 0 and its class 0.
     """
-    log_p = _log_softmax(logits)
-    first = log_p.argmax(1, keepdim=True)  # argmax promises the first of equals, topk does not
-    rest = log_p.scatter(1, first, -math.inf)
+    return _top2(torch.softmax(logits, -1))
+
+
+def _top2(p: Tensor) -> tuple[Tensor, Tensor]:
+    first = p.argmax(1, keepdim=True)  # argmax promises the first of equals, topk does not
+    rest = p.scatter(1, first, -1)
     second = rest.argmax(1, keepdim=True)
-    p = torch.cat([log_p.gather(1, first), rest.gather(1, second)], 1).exp()
-    return p, torch.cat([first, second], 1)
+    return torch.cat([p.gather(1, first), rest.gather(1, second).clamp_min(0)], 1), torch.cat([first, second], 1)
 
 
 def least_confidence(logits: Tensor) -> Tensor:
@@ -63,8 +73,12 @@ def entropy(logits: Tensor) -> Tensor:
 
 def margin_uncertainty(logits: Tensor) -> Tensor:
     """1 - (p1 - p2), logits (b, C) -> (b,) in [0, 1]: the smallest margin scores highest. Scheffer et al. 2001."""
-    p, _ = top2(logits)
-    return 1 - (p[:, 0] - p[:, 1])
+    return _margin_uncertainty(torch.softmax(logits, -1))
+
+
+def _margin_uncertainty(p: Tensor) -> Tensor:
+    best, _ = _top2(p)
+    return 1 - (best[:, 0] - best[:, 1])
 
 
 # -- the mean of several draws ---------------------------------------------------------------------------------------
@@ -72,17 +86,17 @@ def margin_uncertainty(logits: Tensor) -> Tensor:
 
 def mean_least_confidence(logits: Tensor) -> Tensor:
     """Least confidence of the mean of M probability vectors, (M, b, C) -> (b,)."""
-    return least_confidence(mean_log_probabilities(logits))
+    return (1 - mean_probabilities(logits).amax(-1)).clamp_min_(0)
 
 
 def mean_entropy(logits: Tensor) -> Tensor:
     """Entropy (nats) of the mean of M probability vectors, (M, b, C) -> (b,). Gal et al. 2017 (arXiv 1703.02910)."""
-    return entropy(mean_log_probabilities(logits))
+    return -_plogp(mean_probabilities(logits)).sum(-1).clamp_max_(0)
 
 
 def mean_margin_uncertainty(logits: Tensor) -> Tensor:
     """1 - margin of the mean of M probability vectors, (M, b, C) -> (b,)."""
-    return margin_uncertainty(mean_log_probabilities(logits))
+    return _margin_uncertainty(mean_probabilities(logits))
 
 
 # -- disagreement between draws --------------------------------------------------------------------------------------
@@ -93,10 +107,14 @@ def bald(logits: Tensor) -> Tensor:
 
     Houlsby et al. 2011 (arXiv 1112.5745); Gal et al. 2017 (arXiv 1703.02910).
     """
-    log_p = _log_softmax(logits)
-    p = log_p.exp()
-    within = (p * log_p).sum(-1).mean(0)
-    return (within - _plogp(p.mean(0)).sum(-1)).clamp_min_(0)
+    mean = torch.zeros_like(logits[0])
+    within = torch.zeros_like(mean[:, 0])
+    for member in logits:
+        log_p = _log_softmax(member)
+        p = log_p.exp()
+        mean += p
+        within += torch.linalg.vecdot(p, log_p)
+    return ((within / len(logits)) - _plogp(mean.div_(len(logits))).sum(-1)).clamp_min_(0)
 
 
 def kl_to_consensus(logits: Tensor) -> Tensor:
@@ -104,9 +122,12 @@ def kl_to_consensus(logits: Tensor) -> Tensor:
 
     Summed by member, as the committee literature writes it; the same number as `bald` (Jensen-Shannon divergence).
     """
-    log_p = _log_softmax(logits)
-    consensus = torch.logsumexp(log_p, 0) - math.log(logits.shape[0])
-    return (log_p.exp() * (log_p - consensus)).sum(-1).mean(0).clamp_min(0)
+    log_consensus = mean_probabilities(logits).clamp_min_(torch.finfo(logits.dtype).tiny).log_()
+    total = torch.zeros_like(log_consensus[:, 0])
+    for member in logits:
+        log_p = _log_softmax(member)
+        total += torch.linalg.vecdot(log_p.exp(), log_p - log_consensus)
+    return total.div_(len(logits)).clamp_min_(0)
 
 
 def _vote_shares(logits: Tensor) -> Tensor:

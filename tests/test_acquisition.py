@@ -106,6 +106,16 @@ def test_minus_infinite_logits_are_impossible_classes() -> None:
     assert float(acq.bald(z.expand(3, 1, 3))[0]) == pytest.approx(0, abs=1e-6)
 
 
+def test_mean_log_probabilities() -> None:
+    z = draws()
+    got = acq.mean_log_probabilities(torch.from_numpy(z))
+    np.testing.assert_allclose(got.numpy(), np.log(softmax(z).mean(0)))
+    np.testing.assert_allclose(acq.mean_probabilities(torch.from_numpy(z)).numpy(), softmax(z).mean(0))
+    far = torch.tensor(EXTREME).repeat(2, 1, 1)
+    assert torch.isfinite(acq.mean_log_probabilities(far)).all()
+    assert acq.entropy(acq.mean_log_probabilities(far)).max() < 1e-6
+
+
 def test_top2() -> None:
     z = draws()[0]
     p, y = acq.top2(torch.from_numpy(z))
