@@ -18,10 +18,12 @@ import numpy as np
 from alfm.comparison import REFERENCE, Setting, settings_of, summary
 from alfm.curves import plot_curves, styles_of
 from alfm.errors import UserError, nearest_names
-from alfm.metrics import METRICS
+from alfm.metrics import LOWER_IS_BETTER, METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MIN_BLOCKS = 5  # settings from which ranks over them are shown
 
 
 @dataclass
@@ -151,6 +153,28 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
     return Table(f"Statistics: {setting.start_title}", ["strategy", *columns], rows, notes), full
 
 
+def rank_table(settings: Sequence[Setting], metric: str) -> Table | None:
+    """Ranks over settings (shared starts, mean area over seeds) of the strategies that all of them have; None below
+    `_MIN_BLOCKS` settings or three strategies, where Friedman's test has nothing to say."""
+    import pandas as pd
+
+    from alfm.statistics import average_ranks
+
+    if len(settings) < _MIN_BLOCKS:
+        return None
+    scores = {s.start_title: summary(s.shared, metric).set_index("strategy")["AUBC over rounds mean"] for s in settings}
+    table = pd.DataFrame(scores).T.dropna(axis=1)
+    if table.shape[1] < 3:
+        return None
+    ranks = average_ranks(table, higher_is_better=metric not in LOWER_IS_BETTER)
+    note = (
+        f"Mean rank by AUBC ({metric}) over {ranks.num_blocks} settings; Friedman p = {ranks.friedman_p:.2g}, Nemenyi "
+        f"critical difference {ranks.critical_difference:.1f}: closer strategies are not told apart."
+    )
+    rows = [[str(name), f"{rank:.2f}"] for name, rank in ranks.average.items()]
+    return Table("Ranks over settings", ["strategy", "rank"], rows, [note])
+
+
 def report_tables(df: pd.DataFrame, metric: str) -> Iterator[tuple[Setting, list[Table], dict[str, pd.DataFrame]]]:
     """Per setting: its printed tables, and the full tables of its tests (empty below ten seeds)."""
     for setting in settings_of(df):
@@ -251,6 +275,9 @@ def _report(paths: list[Path], out: Path | None, metric: str, style: str) -> Non
                 show(table, style)
         for name, table in full.items():
             written.append(_write_csv(table, out / f"{_stem(setting, done)}-{metric}-{name}.csv"))
+    overall = rank_table(settings, metric)
+    if overall and style != "csv":
+        show(overall, style)
     if style == "csv":
         print(pd.concat(everything, ignore_index=True).to_csv(index=False), end="")
     styles = styles_of(settings)

@@ -13,7 +13,7 @@ from alfm.comparison import settings_of, summary
 from alfm.curves import plot_curves, styles_of
 from alfm.errors import UserError
 from alfm.metrics import METRICS, area_under_budget_curve
-from alfm.report import main, print_summary
+from alfm.report import main, print_summary, rank_table, report_tables
 from alfm.results import RunFolder, load_runs
 
 BUDGETS = [4, 6, 8, 12, 20]  # labels after each round: not even, so that the two areas differ
@@ -176,6 +176,21 @@ def test_a_strategy_with_few_seeds_does_not_spoil_the_others_tests(
     statistics = out.split("Statistics")[1]
     assert "Paired over 10 seeds. Fewer than 10 seeds, so left out: badge." in statistics
     assert "+0.8 better" in statistics
+
+
+def test_ranks_over_settings(tmp_path: Path) -> None:
+    for dataset in "abcde":
+        for strategy, level in (("random", 0.5), ("margins", 0.55), ("coreset", 0.45)):
+            write_run(tmp_path, strategy, level, seeds=2, dataset=dataset)
+    write_run(tmp_path, "badge", 0.6, seeds=2, dataset="a")  # not everywhere, so not ranked
+    tables = [table for _, tables, _ in report_tables(load_runs(tmp_path), "accuracy") for table in tables]
+    settings = list(settings_of(load_runs(tmp_path)))
+    ranks = rank_table(settings, "accuracy")
+    assert len(tables) == 5
+    assert ranks is not None
+    assert ranks.rows == [["margins", "1.00"], ["random", "2.00"], ["coreset", "3.00"]]
+    assert "over 5 settings" in ranks.notes[0]
+    assert rank_table(settings[:4], "accuracy") is None
 
 
 def test_report_refuses_to_pair_other_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
