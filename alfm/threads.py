@@ -26,7 +26,7 @@ def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # workers started below inherit it
     try:
-        if threads == 1 or len(jobs) == 1:
+        if threads == 1 or len(jobs) <= 1:
             return [job() for job in jobs]
         with ThreadPoolExecutor(min(threads, len(jobs))) as workers:
             return list(workers.map(lambda job: job(), jobs))
