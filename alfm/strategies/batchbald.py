@@ -32,7 +32,8 @@ class BatchBald(Strategy):
     def __post_init__(self) -> None:
         if not self.posterior.joint:
             raise UserError(
-                "batchbald needs joint draws: query_strategy.posterior.per_item=false, or query_strategy/posterior=laplace."
+                "batchbald needs joint draws: set query_strategy.posterior.per_item=false, "
+                "or query_strategy/posterior=laplace."
             )
 
     def select(self, query: Query, budget: int) -> Tensor:

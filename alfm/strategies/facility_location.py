@@ -1,0 +1,47 @@
+"""Facility location, plain and about a query set: Kothawade et al. 2021, SIMILAR (2107.00717), table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alfm.geometry.herding import Dot, Herding, prepare
+from alfm.geometry.submodular import location_information
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.query_set import QuerySet
+
+
+@dataclass(eq=False)
+class FacilityLocation(Strategy):
+    """Every item of the pool should have something similar (cosine, negative counts as 0) labelled or picked.
+
+    query_rows, query_classes: examples of what is looked for (rows, or whatever is labelled with these classes). The
+    batch then maximises FLVMI: an item counts only up to `eta` times its similarity to the query set. While the set is
+    empty the plain function is used. Lazy greedy is exact. Cost: one symmetric pass of N^2 D / 2 products per round
+    for all replicates.
+    """
+
+    needs_head = False
+    query_rows: Sequence[int] = ()
+    query_classes: Sequence[int] = ()
+    eta: float = 1.0
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
+        labelled = [query.labelled(r) for r in range(query.R)]
+        sets = [shown.of(query, r) for r in range(query.R)]
+        states: dict[int, Herding] = {}
+        plain = [r for r in range(query.R) if not len(sets[r])]
+        about = [r for r in range(query.R) if len(sets[r])]
+        if plain:
+            states |= zip(plain, prepare(unit, Dot(), [labelled[r] for r in plain]), strict=True)
+        if about:
+            # what is labelled is not there to represent the query set: it is the query set, in part
+            chosen = [labelled[r][:0] for r in about]
+            states |= zip(
+                about, location_information(unit, Dot(), chosen, [sets[r] for r in about], self.eta), strict=True
+            )
+        picks = [states[r].select(query.available[r], budget) for r in range(query.R)]
+        return stack_picks(picks, budget, query.pool.device)

@@ -1,0 +1,43 @@
+"""Graph cut, plain and about a query set: Kothawade et al. 2021, SIMILAR (2107.00717), table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alfm.geometry.herding import Dot
+from alfm.geometry.submodular import GraphCut as Cut
+from alfm.geometry.submodular import cut_information, total_similarity
+from alfm.geometry.top import top
+from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.query_set import QuerySet
+
+
+@dataclass(eq=False)
+class GraphCut(Strategy):
+    """Similar to the whole pool, but not to what is labelled or picked: sum_n s_xn - trade (2 sum_A s_xa + s_xx).
+
+    Cosine similarities, negative counts as 0. With a query set (see `FacilityLocation`) the batch is the B items most
+    similar to it (GCMI, which is modular). Cost: one symmetric pass once per pool, then n N D per round.
+    """
+
+    needs_head = False
+    query_rows: Sequence[int] = ()
+    query_classes: Sequence[int] = ()
+    trade: float = 0.5
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
+        picks = []
+        for r in range(query.R):
+            examples = shown.of(query, r)
+            if len(examples):
+                picks.append(top(cut_information(unit, Dot(), examples), query.available[r], budget))
+                continue
+            total = query.pool.once("total similarity", lambda: total_similarity(unit, Dot()))
+            cut = Cut(unit, Dot(), total, self.trade)
+            cut.add(query.labelled(r))
+            picks.append(cut.select(query.available[r], budget))
+        return stack_picks(picks, budget, query.pool.device)

@@ -1,0 +1,24 @@
+"""TCM: Doucet et al. 2024, "Bridging diversity and uncertainty in active learning" (2403.03728)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alfm.strategies.base import Query, Strategy
+from alfm.strategies.margins import Margins
+from alfm.strategies.typiclust import TypiClust
+
+
+@dataclass(eq=False)
+class Tcm(Strategy):
+    """TypiClust for the first `rounds` queries after the initial set, then margins. Cost: that of either."""
+
+    needs_head = False
+    stochastic = True
+    rounds: int = 3
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        early = query.head is None or query.round - 1 <= self.rounds
+        return (TypiClust() if early else Margins()).select(query, budget)
