@@ -77,7 +77,7 @@ class Bait(Strategy):
 
 
 def binary_information(logits: Tensor) -> Tensor:
-    """q = p1 (1 - p1), logits (b, C) -> (b,); 1 - p1 summed over the other classes, so that certain items keep digits."""
+    """q = p1 (1 - p1), logits (b, C) -> (b,); 1 - p1 is summed over the others, exact for certain items."""
     p = torch.softmax(logits, 1)
     rest = p.scatter(1, p.argmax(1, keepdim=True), 0.0).sum(1)
     return (1 - rest) * rest
