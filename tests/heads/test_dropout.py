@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alfm.errors import UserError
-from alfm.heads.dropout import Dropout, _batches, softmax_loss
+from alfm.heads.dropout import Dropout, Identity, _batches, _fit_group, _weighted_targets, softmax_loss
 from alfm.pool import Pool
 from alfm.streams import keep_mask, stream
 
@@ -107,6 +107,22 @@ def test_replicates_together_equal_alone_bit_for_bit() -> None:
         assert torch.equal(together.spaces[r].scale, alone.spaces[0].scale)
 
 
+def test_padded_batch_of_replicates_equals_each_alone() -> None:
+    """What a GPU computes in one batch, here on the CPU: other lengths, other stopping epochs, one single item."""
+    pool, y = make_pool(dtype="float64")
+    rows = rows_of(33, 1, 12)
+    targets = torch.where(rows >= 0, y[rows], -1)
+    weight = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    recipe = Dropout(max_epochs=150, patience=5, p=0.5)
+    batch = _fit_group(recipe, Identity(), pool, 4, 1, rows, targets, weight, [1, 10, 100])
+    each = recipe.fit(pool, rows, targets, 4, [1, 10, 100], round=1, weight=weight)
+    torch.testing.assert_close(batch.weight, each.weight, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(batch.bias, each.bias, rtol=1e-6, atol=1e-9)
+    for r in range(3):
+        torch.testing.assert_close(batch.shift[r], each.spaces[r].shift)
+        torch.testing.assert_close(batch.scale[r], each.spaces[r].scale)
+
+
 def test_other_seed_or_round_is_another_fit() -> None:
     pool, y = make_pool()
     rows = rows_of(20)
@@ -121,9 +137,6 @@ def test_soft_targets_and_weights_mean_what_repetition_means() -> None:
     pool = Pool(torch.randn(4, 6, generator=g, dtype=torch.float64))
     recipe = Dropout(p=0.0, max_epochs=1)
     soft = torch.tensor([[[2 / 3, 1 / 3], [0.0, 1.0]]], dtype=torch.float64)
-    # With one epoch AdamW moves by the gradient's sign only: compare Adam-free quantities, the loss gradient itself.
-    from alfm.heads.dropout import _weighted_targets
-
     valid = torch.ones(1, 2, dtype=torch.bool)
     weight = torch.tensor([[3.0, 1.0]])
     target, mass = _weighted_targets(soft, valid, weight, 2, torch.float64)
