@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import stats
 from alfm.errors import UserError
 from alfm.metrics import METRICS
 from alfm.statistics import (
+    _wilcoxon,
     average_ranks,
     better_than_random,
     holm,
@@ -173,6 +175,24 @@ def test_wilcoxon_holm() -> None:
         else:
             assert row.p == pytest.approx(stats.wilcoxon(gap).pvalue)
     np.testing.assert_allclose(table["p_holm"], holm(table["p"].to_numpy()))
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "zeros"])
+def test_wilcoxon_is_exact(kind: str) -> None:
+    gap = np.random.default_rng(5).normal(0.4, 1, size=11)
+    if kind != "plain":
+        gap = np.round(2 * gap) / 2  # many equal sizes
+    gap = gap if kind == "zeros" else np.where(gap == 0, 0.5, gap)
+    left = gap[gap != 0]
+    assert (len(left) < 11) == (kind == "zeros")
+    # every assignment of signs, counted
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(left))))
+    ranks = stats.rankdata(np.abs(left))
+    sums = (signs > 0) @ ranks
+    seen = ranks[left > 0].sum()
+    expected = min(1, 2 * min((sums <= seen).mean(), (sums >= seen).mean()))
+    assert _wilcoxon(gap) == pytest.approx(expected)
+    assert _wilcoxon(-gap) == pytest.approx(expected)
 
 
 def test_ranks() -> None:
