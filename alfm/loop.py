@@ -46,6 +46,13 @@ class Task:
             raise UserError(f"The test features have dimension {self.test.D}, the pool's {self.pool.D}.")
         self.measured = TestLabels.prepare(self.test_labels, self.num_classes)
 
+    def test_logits(self, head: LinearHead) -> Iterator[Tensor]:
+        """Logits (T, C) of one replicate after the other."""
+        source = self.test.vectors(head.spaces[0] if head.shared else RAW)
+        for r in range(head.R):
+            parts = [head.logits(x if head.shared else head.spaces[r](x), r) for _, x in source.blocks()]
+            yield parts[0] if len(parts) == 1 else torch.cat(parts)
+
 
 @dataclass
 class Round:
@@ -113,7 +120,7 @@ def run(
         else:
             query = Query(
                 pool, rows, task.labels[rows], available, task.num_classes, seeds, number, head, classifier,
-                carry if number > 1 else {}, task.labels if strategy.oracle else None,
+                carry if number > 1 else {}, task if strategy.oracle else None,
             )  # fmt: skip
             picks, filled = ask(strategy, query, budget)
         query_seconds = clock.lap()
@@ -125,7 +132,7 @@ def run(
         fit_seconds = clock.lap()
         if replay:
             continue
-        metrics = evaluate_all(test_logits(task.test, head), task.test_labels, task.measured)
+        metrics = evaluate_all(task.test_logits(head), task.test_labels, task.measured)
         left = pool.N - rows.shape[1]
         ended = None
         if number == len(budgets):
@@ -138,14 +145,6 @@ def run(
         )  # fmt: skip
         if ended:
             return
-
-
-def test_logits(test: Pool, head: LinearHead) -> Iterator[Tensor]:
-    """Logits (T, C) of one replicate after the other."""
-    source = test.vectors(head.spaces[0] if head.shared else RAW)
-    for r in range(head.R):
-        parts = [head.logits(x if head.shared else head.spaces[r](x), r) for _, x in source.blocks()]
-        yield parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def peak_memory(device: torch.device) -> int:

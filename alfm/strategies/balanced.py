@@ -19,13 +19,13 @@ class Balanced(Strategy):
     oracle = True
 
     def select(self, query: Query, budget: int) -> Tensor:
-        assert query.labels is not None
+        assert query.oracle is not None
         picks = []
         for r in range(query.R):
             rng = query.rng(r, "balanced")
             free = query.available[r].nonzero()[:, 0].cpu()
             shuffled = free[torch.from_numpy(rng.permutation(len(free)))]
-            labels = query.labels.cpu()[shuffled]
+            labels = query.oracle.labels.cpu()[shuffled]
             # an item's turn within its class, then the classes in random order
             turn = torch.zeros(len(labels), dtype=torch.int64)
             for c in labels.unique():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from alfm.pool import Pool
 from alfm.posteriors.base import Draws, Posterior
 from alfm.streams import integer, stream
 
+if TYPE_CHECKING:
+    from alfm.loop import Task
+
 
 @dataclass
 class Query:
@@ -26,7 +29,8 @@ class Query:
     int64: their classes (padding -1). available (R, N) bool: may be picked. head: fitted on rows, or None at a cold
     start; classifier: how heads are fitted. seeds: one per replicate; round: 1 is the cold start's.
     carry: what a strategy keeps from round to round (distances so far, covered flags). It must be a pure function of
-    pool and picks: after a resume it starts empty and is rebuilt. labels (N,): hidden, for `oracle` strategies only.
+    pool and picks: after a resume it starts empty and is rebuilt. oracle: the task with its hidden labels and its test
+    split, for `oracle` strategies only.
     """
 
     pool: Pool
@@ -39,7 +43,7 @@ class Query:
     head: LinearHead | None = None
     classifier: Classifier | None = None
     carry: dict[str, Any] = field(default_factory=dict)
-    labels: Tensor | None = None
+    oracle: Task | None = None
 
     @property
     def R(self) -> int:
