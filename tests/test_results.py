@@ -297,7 +297,12 @@ def test_load_runs(tmp_path: Path) -> None:
     assert of_first["seed"].tolist() == [10, 10]
     assert of_first["budget"].unique().tolist() == ["2 to 4 labels in 2 rounds"]
     assert of_first["accuracy"].tolist() == [0.1, 0.1 + 1 / 3]
-    everything = load_runs(tmp_path, finished_only=False)
+    planned = {"budget": {"init": 1, "step": 2, "per_class": True}, "iterations": {"n": 20, "exp": True}}
+    with open_run(tmp_path / "planned", **planned) as folder:
+        store(folder, 0)
+        folder.finish([1], "stopped early")
+    assert set(load_runs(folder.path)["budget"]) == {"1 + 2 labels per class a round, doubling, 20 rounds"}
+    everything = load_runs(first.path.parent, finished_only=False)
     assert everything.groupby("seed")["finished"].all().to_dict() == {1: False, 10: True}
     assert everything.groupby("seed")["initial"].first().nunique() == 2
     with open_run(tmp_path / "elsewhere", fingerprint="cache-b") as third:
