@@ -12,15 +12,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 
 FORMAT = "alfm-feature-cache"
 FORMAT_VERSION = 1
 REQUIRED_ATTRIBUTES = ("format", "format_version", "dataset_fingerprint", "model_fingerprint")
+METADATA_CHECKSUM = "metadata_checksum"
 FLOAT16_MAX = 65504.0
 MAX_CLASSES = 1_000_000
 """Beyond this a "label" is an id, and a head for it would not fit anywhere."""
@@ -34,6 +38,26 @@ def checksum(features: np.ndarray, labels: np.ndarray, ids: Iterable[str] | None
     for text in ids or ():
         digest.update(text.encode("utf-8") + b"\0")
     return digest.hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """An attribute as a plain Python value."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def metadata_checksum(file: h5py.File) -> str:
+    """BLAKE2b-128 of all attributes but the one it is kept in, and of the lists of skipped items.
+
+    HDF5 checksums its own structures; the characters of strings are the one thing it does not.
+    """
+    attributes = {key: plain(value) for key, value in file.attrs.items() if key != METADATA_CHECKSUM}
+    skipped = {name: file[name]["skipped"][:].tolist() for name in file if "skipped" in file[name]}
+    text = json.dumps([attributes, skipped], sort_keys=True, default=lambda raw: raw.decode("utf-8", "replace"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def rows_not_finite(features: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from alfm.cache.layout import FORMAT, FORMAT_VERSION, MAX_CLASSES, rows_not_finite
+from alfm.cache.layout import FORMAT, FORMAT_VERSION, MAX_CLASSES, plain, rows_not_finite
 from alfm.errors import UserError, nearest_names
 
 _CHECK_ROWS = 1 << 22
@@ -63,8 +63,8 @@ class FeatureCache:
             raise UserError(f"{self.path} is a folder: name the cache file in it.")
         if not self.path.exists():
             raise UserError(f"There is no feature cache {self.path}: make one with python -m alfm.extract.")
-        with self._file() as file:
-            self.attributes: dict[str, Any] = {key: _plain(value) for key, value in file.attrs.items()}
+        with self.file() as file:
+            self.attributes: dict[str, Any] = {key: plain(value) for key, value in file.attrs.items()}
             self._check_version()
             self._layouts = {name: _check_split(file, name, self.path) for name in _split_names(file)}
             if not self._layouts:
@@ -125,7 +125,7 @@ class FeatureCache:
             raise IndexError(f"rows outside [0, {layout.rows}) of {split}")
         unique, inverse = np.unique(rows, return_inverse=True)
         out = np.empty((len(unique), layout.dim), layout.dtype)
-        with self._file() as file:
+        with self.file() as file:
             dataset = file[split]["features"]
             # neighbouring rows are read together: one call per row costs more than reading a small gap
             cuts = np.flatnonzero(np.diff(unique) > 64) + 1
@@ -147,7 +147,7 @@ class FeatureCache:
         """N ids, or None where the cache has none. See `alfm.datasets.ids` for file names that are not UTF-8."""
         if not self._layout(split).has_ids:
             return None
-        with self._file() as file:
+        with self.file() as file:
             raw = file[split]["ids"][:]
         return [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in raw.tolist()]
 
@@ -158,7 +158,7 @@ class FeatureCache:
         shapes = [(name, vars(layout)) for name, layout in self._layouts.items()]
         digest.update(json.dumps([self.class_names, shapes], default=str).encode())
         if self.attributes.get("format") == FORMAT:
-            with self._file() as file:
+            with self.file() as file:
                 if all("checksums" in file[name] for name in self.splits):
                     for name in self.splits:
                         digest.update(b"".join(file[name]["checksums"][:].astype("S").tolist()))
@@ -175,7 +175,8 @@ class FeatureCache:
     # ---- how it is read ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _file(self) -> Iterator[h5py.File]:
+    def file(self) -> Iterator[h5py.File]:
+        """The open file, for the length of a `with`; what HDF5 reports as damage becomes a `UserError`."""
         try:
             with h5py.File(self.path, "r", locking="best-effort") as file:
                 yield file
@@ -195,7 +196,7 @@ class FeatureCache:
         shape = (stop - start, layout.dim) if view is not None else (stop - start, layout.views, layout.dim)
         out = np.empty(shape, layout.dtype)
         step = max(1, _CHECK_ROWS // (out[:1].size or 1))
-        with self._file() as file:
+        with self.file() as file:
             dataset = file[split]["features"]
             for low in range(start, stop, step):
                 high = min(low + step, stop)
@@ -341,15 +342,6 @@ def _class_names(file: h5py.File, path: Path) -> list[str] | None:
         raise UserError(f"{path}: the attribute class_names is not a list of names.")
     names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in list(value)]
     return names or None
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as a plain Python value."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _first_line(error: BaseException) -> str:

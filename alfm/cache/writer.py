@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from alfm.cache.layout import FORMAT, FORMAT_VERSION, checksum, sync_folder
+from alfm.cache.layout import FORMAT, FORMAT_VERSION, METADATA_CHECKSUM, checksum, metadata_checksum, sync_folder
 from alfm.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
@@ -88,6 +88,7 @@ class CacheWriter:
                     raise ValueError(f"{name}: {split.filled} rows given of {split.group['labels'].shape[0]} announced")
                 split.group.create_dataset("part_stops", data=np.array(split.stops, dtype="<i8"))
                 split.group.create_dataset("checksums", data=np.array(split.checksums, dtype="S32"))
+            self._file.attrs[METADATA_CHECKSUM] = metadata_checksum(self._file)
             self._file.close()
             with self._temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
