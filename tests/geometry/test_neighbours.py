@@ -1,0 +1,66 @@
+"""Blocked neighbours against all distances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from alfm.geometry import neighbours
+from alfm.geometry.neighbours import knn
+from alfm.pool import Pool
+
+
+def full(x: Tensor, k: int, queries: Tensor | None) -> tuple[Tensor, Tensor]:
+    q = x if queries is None else queries
+    distance = (q[:, None] - x[None]).square().sum(2).sqrt()
+    if queries is None:
+        distance.fill_diagonal_(torch.inf)
+    order = torch.sort(distance, dim=1, stable=True)
+    k = min(k, len(x) - (queries is None))
+    return order.values[:, :k], order.indices[:, :k]
+
+
+@pytest.fixture(params=[7, 64, 2048])
+def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(neighbours, "_SIDE", request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("queried", [False, True])
+@pytest.mark.parametrize("k", [1, 6, 1000])
+def test_all_distances(side: int, k: int, queried: bool) -> None:
+    rng = np.random.default_rng(k)
+    x = torch.from_numpy(rng.standard_normal((150, 5)) + 3)
+    queries = torch.from_numpy(rng.standard_normal((40, 5)) + 3) if queried else None
+    for source in (x, Pool(x).raw):
+        distance, index = knn(source, k, queries)
+        expected, rows = full(x, k, queries)
+        assert torch.equal(index, rows)
+        torch.testing.assert_close(distance, expected)
+
+
+def test_ties_go_to_the_lower_row(side: int) -> None:
+    # A grid of small integers: exact arithmetic, and ties everywhere.
+    x = torch.from_numpy(np.random.default_rng(0).integers(0, 3, size=(130, 3)).astype(np.float32))
+    distance, index = knn(x, 9)
+    expected, rows = full(x, 9, None)
+    assert torch.equal(index, rows)
+    torch.testing.assert_close(distance, expected)
+
+
+def test_near_duplicates_keep_their_digits() -> None:
+    rng = np.random.default_rng(1)
+    base = rng.standard_normal((50, 20)) * 5 + 30
+    x = np.concatenate([base, base, base + rng.standard_normal(base.shape) * 1e-3]).astype(np.float32)
+    distance, index = knn(torch.from_numpy(x), 2)
+    expected, rows = full(torch.from_numpy(x).double(), 2, None)
+    assert torch.equal(index[:100], rows[:100])
+    torch.testing.assert_close(distance, expected.float(), rtol=1e-4, atol=0)
+
+
+def test_refuses_no_neighbours() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        knn(torch.zeros(3, 2), 0)
+    assert knn(torch.zeros(1, 2), 3)[1].shape == (1, 0)
