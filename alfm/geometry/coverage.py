@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.geometry.kcenter import FarthestFirst
+
 if TYPE_CHECKING:
     from alfm.pool import Vectors
 
@@ -231,6 +233,7 @@ class CoverState:
         self.covered = torch.zeros(cover.N, dtype=torch.bool)
         self.degrees = cover.degrees.clone()
         self._centres: list[int] = []
+        self._far: FarthestFirst | None = None
 
     @property
     def covered_share(self) -> float:
@@ -268,32 +271,15 @@ class CoverState:
             picks.append(best)
             free[best] = False
             self._cover(np.array([best]))
-        missing = min(budget, len(picks) + int(np.count_nonzero(free))) - len(picks)
-        if missing:
-            far = farthest(self.cover_of.unit, self._centres, torch.from_numpy(free), missing)
-            self._cover(far)
+        device = self.cover_of.unit.device
+        if len(picks) < budget and free.any():
+            if self._far is None:
+                self._far = FarthestFirst(self.cover_of.unit)
+            self._far.add(torch.tensor(self._centres, dtype=torch.int64, device=device))
+            far = self._far.select(torch.from_numpy(free).to(device), budget - len(picks))
+            self._cover(far.cpu().numpy())
             picks.extend(far.tolist())
-        return torch.tensor(picks, dtype=torch.int64, device=self.cover_of.unit.device)
-
-
-def farthest(vectors: Vectors, centres: list[int], allowed: Tensor, budget: int) -> np.ndarray:
-    """k-center greedy from given centres, int64 (budget,): plain, one pass per pick."""
-    near: Tensor | None = None
-    norms = vectors.sq_norms
-    free = allowed.to(vectors.device, copy=True)
-    picks: list[Tensor] = []
-    added = torch.tensor(centres, dtype=torch.int64, device=vectors.device)
-    for _ in range(budget):
-        for start in range(0, len(added), 1024):
-            part = added[start : start + 1024]
-            y = vectors.rows(part)
-            d2 = torch.cat([squared_distances(x, y, norms[rows], norms[part]).amin(1) for rows, x in vectors.blocks()])
-            near = d2 if near is None else torch.minimum(near, d2)
-        assert near is not None
-        added = torch.where(free, near, -1.0).argmax()[None]
-        free[added] = False
-        picks.append(added)
-    return torch.cat(picks).cpu().numpy()
+        return torch.tensor(picks, dtype=torch.int64, device=device)
 
 
 # -- balls of different sizes (DCoM) ---------------------------------------------------------------------------------

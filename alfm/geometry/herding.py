@@ -39,6 +39,10 @@ class Kernel(Protocol):
         """dots: <x_i, y_j> (a, b); sq_x: |x_i|^2 (a,); sq_y: |y_j|^2 (b,). Returns (a, b)."""
         ...
 
+    def diagonal(self, sq: Tensor) -> Tensor:
+        """k(x_i, x_i), (a,), from |x_i|^2 (a,)."""
+        ...
+
 
 @dataclass(frozen=True)
 class RBF:
@@ -51,6 +55,9 @@ class RBF:
         dots.mul_(2.0 * scale).sub_((sq_x * scale)[:, None]).sub_(sq_y * scale)
         return dots.clamp_max_(0.0).exp_()
 
+    def diagonal(self, sq: Tensor) -> Tensor:
+        return torch.ones_like(sq)
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -58,6 +65,9 @@ class Dot:
 
     def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
         return dots
+
+    def diagonal(self, sq: Tensor) -> Tensor:
+        return sq.clone()
 
 
 def similarities(vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -81,6 +91,8 @@ def _item_products(
     vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None
 ) -> Iterator[tuple[slice, int, Tensor]]:
     """(places among the targets, first item, k(targets, items) (b, at most WIDTH)) for all blocks and items."""
+    if not len(items):
+        return
     short = -len(items) % WIDTH
     padded = torch.cat([items, items[:1].expand(short)])
     q, sq_q = vectors.rows(padded), vectors.sq_norms[padded]
@@ -195,12 +207,15 @@ def lazy_greedy(objective: Objective, bounds: Tensor, allowed: Tensor, budget: i
     picks: list[Tensor] = []
     for _ in range(min(budget, int(free.sum()))):
         fresh = torch.zeros_like(free)
+        renewed = False
         while True:
             open_bounds = bounds.where(free, -torch.inf)
             best = open_bounds.argmax()[None]  # the first of equals
             if bool(fresh[best]):
                 break
-            if objective.renew(bounds):
+            # Once per pick: a renewal makes nothing fresh, so among many equals a second one could undo the refreshes.
+            if not renewed and objective.renew(bounds):
+                renewed = True
                 fresh.zero_()
                 open_bounds = bounds.where(free, -torch.inf)
             # Short of stale candidates this takes others too, which does no harm and keeps the shape of the call.
@@ -313,3 +328,31 @@ class Herding:
                 self._store[place] = column
         assert self._store is not None
         return self._store[items.new_tensor([self._columns[i] for i in wanted])]
+
+
+def prepare(
+    vectors: Vectors,
+    kernel: Kernel | Sequence[Kernel],
+    added: Sequence[Tensor],
+    weight: Tensor | None = None,
+    targets: Tensor | None = None,
+    cap: Tensor | None = None,
+) -> list[Herding]:
+    """One state per replicate with the pool rows added[r], int64 (n_r,), and first gains from one shared pass.
+
+    kernel: one or one per replicate. weight, cap: (R, T) or None; targets: int64 (T,) or None, as in `first_gains`.
+    """
+    kernels = [kernel] * len(added) if callable(kernel) else list(kernel)
+    kappa = torch.stack(
+        [best_similarity(vectors, k, rows.to(vectors.device), targets) for k, rows in zip(kernels, added, strict=True)]
+    )
+    if cap is not None:
+        kappa = torch.minimum(kappa, cap)
+    gains = first_gains(vectors, kernels, kappa, weight, targets, cap)
+
+    def row(t: Tensor | None, r: int) -> Tensor | None:
+        return None if t is None else t[r]
+
+    return [
+        Herding(vectors, k, kappa[r], gains[r], row(weight, r), targets, row(cap, r)) for r, k in enumerate(kernels)
+    ]
