@@ -1,0 +1,102 @@
+"""Peak memory of every strategy, each in a process of its own (issue 3: under 4 GiB on 50k x 768, 100 classes).
+
+    python benchmarks/memory.py --json memory.json
+    python benchmarks/memory.py --pool 100k-384 --strategies maxherding,probcover --replicates 5
+
+A job loads the pool, fits the heads, asks for a batch, labels it and asks again. Printed: the whole process's peak, what
+it held just before the first query (interpreter, libraries, features, heads), and the difference: the query's own.
+On CPU these are resident sets, on CUDA what torch's allocator gave out.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import machine
+import pools
+from machine import alone, comma, gib, numbers, report_problem, table
+
+
+def one(folder: str, strategy: str, classifier: str, replicates: int, labelled: int, batch: int, device: str) -> dict[str, Any]:
+    """Two queries of one strategy."""
+    import numpy as np
+    import torch
+
+    from alfm.experiment import from_config
+    from alfm.strategies.base import Query, ask
+
+    task = pools.task(folder, device)
+    built, head_of = pools.strategy(strategy), from_config("classifier", classifier)
+    starts = [np.random.default_rng(r).choice(task.pool.N, labelled, replace=False) for r in range(replicates)]
+    rows = torch.from_numpy(np.stack(starts)).to(device)
+    available = torch.ones(replicates, task.pool.N, dtype=torch.bool, device=device).scatter_(1, rows, False)
+    seeds, carry = list(range(replicates)), {}
+    before = own = 0
+    seconds = []
+    for number in (2, 3):
+        targets = task.labels[rows]
+        head = head_of.fit(task.pool, rows, targets, task.num_classes, seeds, number)
+        if not before:
+            reached = machine.peak_bytes(device)
+            machine.reset_peak(device)
+            before = machine.resident_bytes(device)
+        hidden = task.labels if built.oracle else None
+        query = Query(
+            task.pool, rows, targets, available, task.num_classes, seeds, number, head, head_of, carry, hidden
+        )  # fmt: skip
+        began = machine.drain(device)
+        picks, _ = ask(built, query, batch)
+        seconds.append(machine.drain(device) - began)
+        rows = torch.cat([rows, picks], 1)
+        available.scatter_(1, picks, False)
+    own = machine.peak_bytes(device)
+    return {"before_bytes": before, "query_bytes": own - before, "whole_bytes": max(own, reached), "seconds": seconds}
+
+
+def main() -> None:
+    parser = machine.parser(__doc__ or "")
+    parser.add_argument("--pool", default="50k", help=f"one or more of {', '.join(pools.POOLS)}")
+    parser.add_argument("--strategies", default="", help="a,b; with options: bait:variant=full; default: every config")
+    parser.add_argument("--replicates", default="1,5")
+    parser.add_argument("--classifier", default="logistic")
+    parser.add_argument("--limit", type=float, default=4.0, metavar="GIB", help="what is reported as too much")
+    options = parser.parse_args()
+    if options.job:
+        machine.serve({"one": one}, options.job)
+        return
+    result: dict[str, Any] = {
+        "benchmark": "memory", "machine": machine.describe(options.device), "threads": options.threads, "pools": {}
+    }  # fmt: skip
+    for pool in ["tiny"] if options.smoke else comma(options.pool):
+        spec = pools.POOLS[pool]
+        folder = str(pools.make(spec, options.work))
+        found = result["pools"][pool] = {"pool": str(spec), "strategies": {}}
+        rows = []
+        for name in comma(options.strategies) or machine.strategy_names():
+            for R in numbers(options.replicates):
+                print(f"  {name} R={R} ...", file=sys.stderr, flush=True)
+                arguments = {
+                    "folder": folder, "strategy": name, "classifier": options.classifier, "replicates": R,
+                    "labelled": spec.labelled, "batch": spec.batch, "device": options.device,
+                }  # fmt: skip
+                got = alone(
+                    __file__, "one", arguments, threads=options.threads, timeout=options.timeout, memory_gib=options.memory
+                )
+                found["strategies"].setdefault(name, {})[str(R)] = got
+                peak = gib(got.get("whole_bytes"))
+                verdict = None if peak is None else "yes" if peak <= options.limit else "NO"
+                rows.append([
+                    name, R, peak, verdict, gib(got.get("before_bytes")), gib(got.get("query_bytes")),
+                    *(got.get("seconds") or (None, None)), report_problem(got),
+                ])  # fmt: skip
+                machine.save(options.json, result)
+        columns = [
+            "strategy", "R", "peak GiB", f"within {options.limit:g}", "before the query GiB", "query's own GiB",
+            "first query s", "second query s", "status",
+        ]  # fmt: skip
+        table(f"Peak memory, {spec}, {spec.labelled} labels, B={spec.batch}, {options.device}", columns, rows)
+
+
+if __name__ == "__main__":
+    main()

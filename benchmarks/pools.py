@@ -1,0 +1,144 @@
+"""Synthetic pools with the habits of real features, made once and kept in a folder.
+
+Every class is a mixture of three modes; class sizes fall as a power law (the largest about ten to forty times the
+smallest); the spectrum is anisotropic (standard deviations fall as rank^-0.4) in a random orthonormal basis about a
+mean far from zero; 3 % of the rows are near duplicates of another row (relative distance about 1e-3). Gaussian all the
+same: these pools are for time and memory, never for claims about accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from alfm.loop import Task
+    from alfm.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A pool: items, dimension, classes, test items, labelled at the start, items asked for in a round."""
+
+    items: int
+    dim: int
+    classes: int
+    test: int
+    labelled: int
+    batch: int
+    dtype: str = "float32"
+    seed: int = 0
+
+    @property
+    def folder(self) -> str:
+        return f"{self.items}x{self.dim}x{self.classes}-{self.test}-{self.dtype}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.items:,} x {self.dim}, {self.classes} classes"
+
+
+POOLS = {
+    "10k": Spec(10_000, 384, 20, 2_000, 100, 20),
+    "50k": Spec(50_000, 768, 100, 10_000, 500, 100),
+    "1m": Spec(1_280_000, 768, 1000, 50_000, 5_000, 1_000, dtype="float16"),
+    "100k-384": Spec(100_000, 384, 100, 2_000, 500, 100),
+    "1m-384": Spec(1_000_000, 384, 100, 2_000, 500, 100),
+    "tiny": Spec(600, 24, 4, 200, 12, 5),
+}
+
+
+def sized(base: str, items: int) -> Spec:
+    """A pool like another, of another size."""
+    return replace(POOLS[base], items=items)
+
+
+def make(spec: Spec, work: Path | None) -> Path:
+    """The folder with the pool's arrays; made on the first call."""
+    folder = (work or Path(tempfile.gettempdir()) / "alfm-benchmarks") / spec.folder
+    if (folder / "spec.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(spec.seed)
+    model = _Model(spec, rng)
+    _write(folder, "test", spec.test, spec, model, rng)
+    _write(folder, "train", spec.items, spec, model, rng)
+    (folder / "spec.json").write_text(json.dumps(asdict(spec)), encoding="utf-8")
+    return folder
+
+
+class _Model:
+    def __init__(self, spec: Spec, rng: np.random.Generator) -> None:
+        D, C, modes = spec.dim, spec.classes, 3
+        self.spread = (1.0 + np.arange(D)) ** -0.4
+        self.basis = np.linalg.qr(rng.standard_normal((D, D)))[0].astype(np.float32)
+        self.mean = (0.5 * rng.standard_normal(D)).astype(np.float32)
+        centre = 0.4 * rng.standard_normal((C, 1, D)) + 0.2 * rng.standard_normal((C, modes, D))
+        self.centre = (centre * self.spread).astype(np.float32)
+        share = rng.permutation((1.0 + np.arange(C)) ** -0.75)
+        self.share = share / share.sum()
+
+    def rows(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        noise = rng.standard_normal((len(labels), len(self.mean)), dtype=np.float32) * self.spread.astype(np.float32)
+        mode = rng.integers(0, self.centre.shape[1], len(labels))
+        return (self.centre[labels, mode] + noise) @ self.basis + self.mean
+
+
+def _write(folder: Path, split: str, items: int, spec: Spec, model: _Model, rng: np.random.Generator) -> None:
+    labels = rng.choice(spec.classes, items, p=model.share)
+    labels[: spec.classes] = np.arange(spec.classes)[:items]  # no class without items
+    features = np.lib.format.open_memmap(
+        folder / f"{split}.npy", mode="w+", dtype=np.dtype(spec.dtype), shape=(items, spec.dim)
+    )
+    for start in range(0, items, 8192):
+        part = labels[start : start + 8192]
+        x = model.rows(part, rng)
+        copies = np.flatnonzero(rng.random(len(part)) < 0.03)
+        copies = copies[copies + start >= spec.classes]
+        source = rng.integers(0, len(part), len(copies))
+        noise = rng.standard_normal((len(copies), spec.dim), dtype=np.float32)
+        x[copies] = x[source] + 1e-3 * np.linalg.norm(x[source], axis=1, keepdims=True) / np.sqrt(spec.dim) * noise
+        part[copies] = part[source]
+        features[start : start + len(part)] = x
+    features.flush()
+    np.save(folder / f"{split}-labels.npy", labels.astype(np.int64))
+
+
+def arrays(folder: str | Path, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, D) and labels int64 (N,), in memory."""
+    return np.load(Path(folder) / f"{split}.npy"), np.load(Path(folder) / f"{split}-labels.npy")
+
+
+def task(folder: str | Path, device: str) -> Task:
+    """The pool as the loop wants it."""
+    import torch
+
+    from alfm.loop import Task
+    from alfm.pool import Pool
+
+    spec = Spec(**json.loads((Path(folder) / "spec.json").read_text(encoding="utf-8")))
+    features, labels = arrays(folder)
+    test, test_labels = arrays(folder, "test")
+    return Task(
+        Pool(features, device), torch.from_numpy(labels).to(device), Pool(test, device),
+        torch.from_numpy(test_labels).to(device), spec.classes,
+    )  # fmt: skip
+
+
+def start_rows(spec: Spec, seed: int) -> np.ndarray:
+    """Labelled rows at the start, drawn uniformly: int64 (labelled,)."""
+    return np.random.default_rng((spec.seed, seed)).choice(spec.items, spec.labelled, replace=False)
+
+
+def strategy(text: str) -> Strategy:
+    """A query strategy by its config's name, with options after a colon: `bait:variant=full+lam=0.01`."""
+    from omegaconf import OmegaConf
+
+    from alfm.experiment import from_config
+
+    name, _, options = text.partition(":")
+    return from_config("query_strategy", name, **OmegaConf.from_dotlist([part for part in options.split("+") if part]))
