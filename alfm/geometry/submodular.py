@@ -1,0 +1,222 @@
+"""Submodular functions beside herding, and the query-conditioned forms that hunt for more of a few examples.
+
+Similarities s >= 0 throughout: negative ones count as 0 (cut and location functions), or only their square matters
+(determinants). Query set Q: pool rows that show what is looked for. Formulas: Kothawade et al. 2021 (SIMILAR,
+2107.00717, table 1); the incremental determinant: Chen et al. 2018 (1709.05135).
+
+| function of the picks A | gain of x | here |
+|---|---|---|
+| facility location: mean_n max_A s_nj | | `herding.prepare`, no weights |
+| FLVMI: mean_n min(max_A s_nj, eta max_Q s_nq) | | `location_information` |
+| FLQMI: sum_Q max_A s_qj + eta sum_A max_Q s_jq | | `query_location` |
+| graph cut: sum_n sum_A s_nj - lambda sum_A sum_A s_ij | m_x - lambda (2 sum_A s_xj + s_xx) | `GraphCut` |
+| GCMI: 2 lambda sum_A sum_Q s_jq | itself: modular | `cut_information`, then the top B |
+| log det: log det(S_A) | log var(x given A) | `LogDet` |
+| LOGDETMI: log det(S_A) - log det(S_A - eta^2 S_AQ S_Q^-1 S_QA) | difference of two such | `determinant_information` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from alfm.geometry.herding import (
+    Herding,
+    Kernel,
+    best_similarity,
+    first_gains,
+    lazy_greedy,
+    prepare,
+    similarities,
+)
+
+if TYPE_CHECKING:
+    from alfm.pool import Vectors
+
+
+# -- facility location about a query set -----------------------------------------------------------------------------
+
+
+def location_information(
+    vectors: Vectors, kernel: Kernel, added: Sequence[Tensor], query: Sequence[Tensor], eta: float = 1.0
+) -> list[Herding]:
+    """FLVMI, one state per replicate: a target counts only up to eta times its similarity to the query set.
+
+    added, query: pool rows int64 (n_r,), (q_r,) per replicate. One symmetric pass for all replicates.
+    """
+    cap = torch.stack([best_similarity(vectors, kernel, q.to(vectors.device)) for q in query])
+    return prepare(vectors, kernel, added, cap=eta * cap)
+
+
+def query_location(vectors: Vectors, kernel: Kernel, added: Tensor, query: Tensor, eta: float = 1.0) -> Herding:
+    """FLQMI for one replicate, divided by |Q|: the targets are the query set alone, so it costs one thin pass.
+
+    added, query: pool rows int64 (n,), (q,), q >= 1.
+    """
+    added, query = added.to(vectors.device), query.to(vectors.device)
+    kappa = best_similarity(vectors, kernel, added, targets=query)
+    bonus = best_similarity(vectors, kernel, query).mul_(eta / len(query))
+    gains = first_gains(vectors, kernel, kappa[None], targets=query)[0]
+    return Herding(vectors, kernel, kappa, gains, targets=query, bonus=bonus)
+
+
+# -- graph cut -------------------------------------------------------------------------------------------------------
+
+
+def total_similarity(vectors: Vectors, kernel: Kernel) -> Tensor:
+    """m_x = sum_n s_xn, (N,), one symmetric pass: depends on the pool only."""
+    return first_gains(vectors, kernel, vectors.sq_norms.new_zeros(1, vectors.N))[0] * vectors.N
+
+
+def cut_information(vectors: Vectors, kernel: Kernel, query: Tensor) -> Tensor:
+    """GCMI without its constant 2 lambda: sum_q s_xq, (N,). Modular, so the best batch is simply the top B."""
+    zero = vectors.sq_norms.new_zeros(1, len(query))
+    return first_gains(vectors, kernel, zero, targets=query.to(vectors.device))[0] * len(query)
+
+
+class GraphCut:
+    """One replicate's graph cut: representative (similar to the pool) but not to what is there already.
+
+    Gains fall as A grows because s >= 0, so lazy greedy is exact for every lambda; they may become negative.
+    """
+
+    def __init__(self, vectors: Vectors, kernel: Kernel, total: Tensor, trade: float = 0.5) -> None:
+        """total: (N,) from `total_similarity`. trade: lambda >= 0; up to 0.5 the function is monotone."""
+        if not trade >= 0:
+            raise ValueError(f"lambda must be at least 0, got {trade}")
+        self.vectors, self.kernel, self.total, self.trade = vectors, kernel, total, trade
+        self.bounds = total.clone()  # leaves out terms that only lower it
+        self.added = torch.zeros(0, dtype=torch.int64, device=vectors.device)
+
+    def add(self, rows: Tensor) -> None:
+        """Adds pool rows, int64 (m,), to A."""
+        self.added = torch.cat([self.added, rows.to(self.added.device)])
+
+    def gains(self, items: Tensor) -> Tensor:
+        """Exact gains of int64 (m,) items now, (m,)."""
+        x, sq = self.vectors.rows(items), self.vectors.sq_norms
+        own = self.kernel.diagonal(sq[items])
+        cross = torch.zeros_like(own)
+        for part in self.added.split(1024):
+            similar = self.kernel(x @ self.vectors.rows(part).T, sq[items], sq[part])
+            cross += similar.clamp_min_(0.0).sum(1)
+        return self.total[items] - self.trade * (2 * cross + own)
+
+    def renew(self, bounds: Tensor) -> bool:
+        """Never: a refresh needs no pass over the pool."""
+        return False
+
+    def select(self, allowed: Tensor, budget: int) -> Tensor:
+        """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
+        return lazy_greedy(self, self.bounds, allowed, budget)
+
+
+# -- determinants ----------------------------------------------------------------------------------------------------
+
+
+class LogDet:
+    """One replicate's log det(S_A + ridge I): the volume that the picks span.
+
+    Gain of x: log(s_xx + ridge - s_xA (S_A + ridge I)^-1 s_Ax), the log of what A leaves unexplained. One Cholesky
+    factor of A grows with the picks; memory O(|A|^2 + N).
+    """
+
+    def __init__(self, vectors: Vectors, kernel: Kernel, ridge: float = 1e-2) -> None:
+        if not ridge > 0:
+            raise ValueError(f"ridge must be positive, got {ridge}")
+        self.vectors, self.kernel, self.ridge = vectors, kernel, ridge
+        self.added = torch.zeros(0, dtype=torch.int64, device=vectors.device)
+        self._factor = vectors.sq_norms.new_zeros(0, 0)
+        self._coordinates = vectors.rows(self.added)
+        self.bounds = torch.full_like(vectors.sq_norms, torch.inf)
+        self._refreshed = vectors.N  # nothing is known yet: the first select starts with a pass
+
+    def add(self, rows: Tensor) -> None:
+        """Adds distinct pool rows, int64 (m,), to A."""
+        rows = rows.to(self.added.device)
+        x = self.vectors.rows(rows)
+        sq = self.vectors.sq_norms[rows]
+        inner = self.kernel(x @ x.T, sq, sq)
+        inner.diagonal().add_(self.ridge)
+        n, m = len(self.added), len(rows)
+        cross = self._explained(x, sq)
+        corner = torch.linalg.cholesky(inner - cross.T @ cross)
+        factor = inner.new_zeros(n + m, n + m)
+        factor[:n, :n], factor[n:, :n], factor[n:, n:] = self._factor, cross.T, corner
+        self._factor = factor
+        self._coordinates = torch.cat([self._coordinates, x])
+        self.added = torch.cat([self.added, rows])
+
+    def gains(self, items: Tensor) -> Tensor:
+        """Exact gains of int64 (m,) items now, (m,)."""
+        self._refreshed += len(items)
+        return self._gains(self.vectors.rows(items), self.vectors.sq_norms[items])
+
+    def renew(self, bounds: Tensor) -> bool:
+        """All gains by one pass of large blocks, after a quarter of the pool was refreshed in small ones."""
+        if self._refreshed * 4 < self.vectors.N:
+            return False
+        for rows, x in self.vectors.blocks():
+            # Blocks round differently from refreshes: a little above bounds what `gains` will find.
+            slack = 16 * torch.finfo(x.dtype).eps / self.ridge
+            bounds[rows] = self._gains(x, self.vectors.sq_norms[rows]) + slack
+        self._refreshed = 0
+        return True
+
+    def select(self, allowed: Tensor, budget: int) -> Tensor:
+        """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
+        return lazy_greedy(self, self.bounds, allowed, budget)
+
+    def _gains(self, x: Tensor, sq: Tensor) -> Tensor:
+        left = self.kernel.diagonal(sq) + self.ridge - self._explained(x, sq).square().sum(0)
+        return left.clamp_min(self.ridge).log()
+
+    def _explained(self, x: Tensor, sq: Tensor) -> Tensor:
+        """F^-1 S_Ax, (|A|, m), with F the Cholesky factor of S_A + ridge I."""
+        cross = self.kernel(self._coordinates @ x.T, self.vectors.sq_norms[self.added], sq)
+        return torch.linalg.solve_triangular(self._factor, cross, upper=False)
+
+
+def determinant_information(
+    vectors: Vectors,
+    kernel: Kernel,
+    query: Tensor,
+    allowed: Tensor,
+    budget: int,
+    eta: float = 1.0,
+    ridge: float = 1e-2,
+) -> Tensor:
+    """LOGDETMI greedy picks, int64 (min(budget, allowed items),), ties to the lower index; A is this batch alone.
+
+    query: pool rows int64 (q,), q >= 1. allowed: bool (N,). eta in [0, 1]. Its gain is a difference of two falling
+    terms, so stale values bound nothing: plain greedy with one product per pick, memory O(N (q + 2 budget)).
+    """
+    if not 0.0 <= eta <= 1.0:
+        raise ValueError(f"eta must lie in [0, 1] for the determinant to stay positive, got {eta}")
+    query = query.to(vectors.device)
+    free = allowed.to(vectors.device, copy=True)
+    budget = min(budget, int(free.sum()))
+    inside = similarities(vectors, kernel, query, query)
+    inside.diagonal().add_(ridge)
+    shown = similarities(vectors, kernel, query)
+    shown = torch.linalg.solve_triangular(torch.linalg.cholesky(inside), shown, upper=False).mul_(eta)
+    own = kernel.diagonal(vectors.sq_norms) + ridge
+    left = torch.stack([own, own - shown.square().sum(0)])  # what A alone, and A beside Q, leave of each item
+    columns = own.new_zeros(2, budget, vectors.N)  # rows of the two Cholesky factors
+    picks = torch.zeros(budget, dtype=torch.int64, device=vectors.device)
+    for step in range(budget):
+        left.clamp_min_(ridge)
+        gain = left[0].log() - left[1].log()
+        pick = gain.where(free, -torch.inf).argmax()[None]
+        picks[step], free[pick] = pick[0], False
+        column = similarities(vectors, kernel, pick)[0]
+        column.index_add_(0, pick, column.new_full((1,), ridge))
+        for side, start in enumerate((column, column - shown[:, pick[0]] @ shown)):
+            before = columns[side, :step]
+            row = (start - before[:, pick[0]] @ before) / left[side, pick].sqrt()
+            columns[side, step] = row
+            left[side] -= row.square()
+    return picks
