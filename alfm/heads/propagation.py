@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from alfm.errors import UserError
+from alfm.geometry.neighbours import knn
 from alfm.geometry.top import top
 from alfm.heads.base import Classifier, LinearHead
-from alfm.pool import Pool, Vectors
+from alfm.pool import Pool
 from alfm.threads import side_by_side
 
 
@@ -108,15 +109,18 @@ def propagation_graph(pool: Pool, k: int, gamma: float) -> Tensor:
     from scipy import sparse
 
     unit = pool.unit
-    k = min(k, pool.N - 1)
-    cosine, index = nearest_cosines(unit, k)  # a zero vector's cosines are 0: no edges
+    distance, index = knn(unit, k)
+    k = index.shape[1]
+    cosine = 1 - 0.5 * distance.square_()
+    there = unit.sq_norms > 0.5  # a zero vector has no direction, hence no edges
+    cosine *= there[:, None] & there[index]
     values = cosine.clamp_min_(0).pow_(gamma).cpu().numpy()
     small = np.int32 if pool.N * k * 2 < 2**31 else np.int64
     start = np.arange(pool.N + 1, dtype=small) * small(k)
     a = sparse.csr_array((values.ravel(), index.cpu().numpy().astype(small).ravel(), start), (pool.N, pool.N))
     a.eliminate_zeros()
     w = (a + a.T).tocsr()
-    del a, values, cosine, index
+    del a, values, cosine, distance, index
     degree = w.sum(1)
     root = np.zeros_like(degree)
     np.divide(1, np.sqrt(degree), out=root, where=degree > 0)
@@ -127,25 +131,6 @@ def propagation_graph(pool: Pool, k: int, gamma: float) -> Tensor:
             torch.from_numpy(w.indptr), torch.from_numpy(w.indices), torch.from_numpy(w.data), w.shape
         )
         return graph.to(pool.device, pool.dtype)
-
-
-def nearest_cosines(unit: Vectors, k: int, size: int = 1024) -> tuple[Tensor, Tensor]:
-    """The k < N largest cosines of every item with the others (N, k), and whose int64 (N, k); in blocks."""
-    cosines = torch.empty(unit.N, k, dtype=unit.pool.dtype, device=unit.device)
-    index = torch.empty(unit.N, k, dtype=torch.int64, device=unit.device)
-    for rows, x in unit.blocks(size):
-        best, where = cosines[rows][:, :0], index[rows][:, :0]
-        for columns, y in unit.blocks():
-            s = x @ y.T
-            first = max(rows.start, columns.start)
-            own = torch.arange(first, max(first, min(rows.stop, columns.stop)), device=s.device)
-            s[own - rows.start, own - columns.start] = -torch.inf
-            names = torch.arange(columns.start, columns.stop, device=s.device).expand(len(s), -1)
-            both, names = torch.cat([best, s], 1), torch.cat([where, names], 1)
-            best, place = both.topk(min(k + 1, both.shape[1]), 1)
-            where = names.gather(1, place)
-        cosines[rows], index[rows] = best[:, :k], where[:, :k]
-    return cosines, index
 
 
 def spread(graph: Tensor, labels: Tensor, alpha: float, iterations: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from alfm.errors import UserError
 from alfm.heads.base import LinearHead
 from alfm.heads.logistic import Logistic
-from alfm.heads.propagation import Propagated, nearest_cosines, propagation_graph, spread
+from alfm.heads.propagation import Propagated, propagation_graph, spread
 from alfm.pool import Pool
 
 
@@ -47,17 +47,6 @@ def test_graph_is_symmetric_with_weighted_degrees(gamma: float, blocks: int | No
     np.testing.assert_allclose(got, dense_graph(pool.features.numpy(), 7, gamma), atol=1e-12)
     np.testing.assert_allclose(got, got.T)
     assert np.linalg.eigvalsh(got).max() == pytest.approx(1)
-
-
-@pytest.mark.parametrize("k", [1, 7, 59])
-def test_neighbours_in_blocks_of_any_size(k: int) -> None:
-    pool, _ = two_arcs()
-    pool = Pool(pool.features, block_rows=17)
-    u = pool.features / pool.features.norm(dim=1, keepdim=True)
-    every = (u @ u.T).fill_diagonal_(-torch.inf)
-    cosine, index = nearest_cosines(pool.unit, k, size=13)
-    torch.testing.assert_close(cosine, every.topk(k).values)
-    torch.testing.assert_close(every.gather(1, index), cosine)
 
 
 def test_small_pools_and_zero_vectors() -> None:
