@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.geometry.threads import one_thread
+
 Factors = Callable[[Tensor], Sequence[Tensor]]
 
 _BATCH = 64  # proposals drawn together; doubled while nothing is accepted
@@ -126,7 +128,8 @@ class D2Sampler:
         """At least one more centre from as few batches as that takes; False when no distance is left."""
         rejected = 0
         while (rows := self._propose(self.batch)) is not None:
-            added = self._judge(rows)
+            with one_thread():
+                added = self._judge(rows)
             if added:
                 # About as many proposals as the remaining draws will use up.
                 want = (len(self.picks) - self.count) * len(rows) / added

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.geometry.threads import one_thread
 from alfm.pool import Vectors
 from alfm.spaces import unit_rows
 
@@ -122,7 +123,8 @@ class FarthestFirst:
         if since == self.count:
             return
         self.evaluated += len(rows) * (self.count - since)
-        distance = self._distances(x, sq, since).cpu().numpy()
+        with one_thread():
+            distance = self._distances(x, sq, since).cpu().numpy()
         live = open_[rows] > -np.inf  # a pick stays out
         value = np.minimum(stored[rows], distance)
         stored[rows] = value

@@ -124,8 +124,15 @@ def _seeds(
         seeds = torch.from_numpy(rng.permutation(usable)[:k]).to(x.device)
     else:
         everyone = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        seeds = d2_sample(sq, lambda rows: (x[rows],), everyone, k, rng, None, weight, "exact")
+        seeds = d2_sample(sq, lambda rows: (_take(x, rows),), everyone, k, rng, None, weight, "exact")
     return seeds.repeat(-(-k // len(seeds)))[:k]
+
+
+def _take(x: Tensor, rows: Tensor) -> Tensor:
+    """x[rows]; a view where rows are a range, as in the pass behind the first bounds (the copy costs more)."""
+    if x.device.type == "cpu" and bool((rows.diff() == 1).all()):
+        return x[int(rows[0]) : int(rows[-1]) + 1]
+    return x[rows]
 
 
 def _assign(x: Tensor, sq: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
