@@ -69,8 +69,8 @@ def tar_shards(
 
     An item is the member with one of the `endings` (default: those of the modality). Its label is the content of
     the member `<stem>.<label>` ("cls", "txt"), or a field of a JSON member ("json:species"); None for no labels.
-    Ids: "<shard>/<stem>". The headers are read once, here; the shards must not be compressed. `decode`: options of
-    `read_image` or `read_audio`. `UserError`: no shard, a damaged or compressed one, no item in them.
+    Ids: "<shard's path below root>/<stem>". The headers are read once, here; the shards must not be compressed.
+    `decode`: options of `read_image` or `read_audio`. `UserError`: no shard, a damaged or compressed one, no item.
     """
     wanted = {ending.lower().lstrip(".") for ending in (endings or ENDINGS[modality])}
     label_ending, _, label_field = (label or "").partition(":")
@@ -82,7 +82,7 @@ def tar_shards(
         tables[split], values[split] = [], []
         for number, shard in enumerate(shards[split]):
             found, labelled = _index(shard, wanted, label_ending)
-            prefix = escape(os.path.splitext(os.path.basename(shard))[0])
+            prefix = escape(os.path.splitext(os.path.relpath(shard, root or None))[0])
             for stem, (offset, size) in found.items():
                 tables[split].append((number, offset, size, f"{prefix}/{escape(stem)}"))
                 values[split].append(_label(shard, labelled.get(stem), label_field, stem))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from alfm.backbones.hub import first_line
 from alfm.datasets.assemble import fingerprint
 from alfm.datasets.base import Dataset, ItemError
+from alfm.datasets.ids import escape
 from alfm.datasets.images import to_rgb
 from alfm.errors import UserError, nearest_names
 
 GREY = {"MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "USPS"}
 """Grey throughout: their images stay one channel."""
-
-_LABELS = ("targets", "labels", "_labels", "y")
-_PAIRS = ("samples", "_samples", "imgs", "index")
 
 
 @dataclass
@@ -36,11 +38,30 @@ class TorchvisionSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Some classes keep an imported module, which cannot be pickled: its name travels instead."""
+        parts = [copy.copy(part) for part in self.parts]
+        modules = []
+        for part in parts:
+            names = {key: value.__name__ for key, value in vars(part).items() if inspect.ismodule(value)}
+            modules.append(names)
+            for key in names:
+                delattr(part, key)
+        return {**vars(self), "parts": parts, "modules": modules}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        modules = state.pop("modules")
+        self.__dict__.update(state)
+        for part, names in zip(self.parts, modules, strict=True):
+            for key, name in names.items():
+                setattr(part, key, importlib.import_module(name))
+
     def load(self, index: int) -> Any:
         """A PIL image, as torchvision decodes it, in RGB (L where all images are grey)."""
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         try:
             image = self.parts[part][index - int(self.starts[part])][0]
+            image.load()
             return image.convert("L") if self.grey else to_rgb(image)
         except Exception as error:  # decoders raise nearly anything
             raise ItemError(f"{self.ids[index]}: {str(error) or type(error).__name__}") from error
@@ -76,8 +97,7 @@ def torchvision_dataset(
         pieces = [wanted] if isinstance(wanted, Mapping) else list(wanted)
         parts = [_build(cls, root, {**(kwargs or {}), **piece}, download) for piece in pieces]
         labels = np.concatenate([_labels(part) for part in parts])
-        ids = [f"{split}/{number:06d}" for number in range(len(labels))]
-        built[split] = TorchvisionSplit(parts, labels, ids, class_name in GREY)
+        built[split] = TorchvisionSplit(parts, labels, _ids(parts, split, root), class_name in GREY)
         classes = classes or _classes(parts[0])
         content.append(sorted(map(str, pieces)))
         content.extend(part.data.tobytes() for part in parts if isinstance(getattr(part, "data", None), np.ndarray))
@@ -99,46 +119,78 @@ def _usual_splits(cls: type) -> dict[str, dict[str, Any]]:
 
 def _build(cls: type, root: str, arguments: dict[str, Any], download: bool) -> Any:
     """What is on disk is used as it is; only what is missing is downloaded."""
-    takes_download = "download" in inspect.signature(cls).parameters
-    attempts = [{"download": False}, {"download": True}] if takes_download and download else [{}]
+    if "download" not in inspect.signature(cls).parameters:
+        attempts: list[dict[str, bool]] = [{}]
+    else:
+        attempts = [{"download": False}, {"download": True}] if download else [{"download": False}]
+    failure: Exception
     for attempt in attempts:
         try:
-            return cls(root, **arguments, **attempt)
+            part = cls(root, **arguments, **attempt)
+            files = _files(part)
+            if files and not os.path.exists(files[0]):
+                raise FileNotFoundError(f"{files[0]} is missing")
+            return part
         except (TypeError, ValueError) as error:
-            raise UserError(f"torchvision {cls.__name__}{arguments}: {error}") from error
+            failure = error
+            if not attempt.get("download"):  # wrong arguments; while downloading, a site that is gone
+                raise UserError(f"torchvision {cls.__name__}{arguments}: {error}") from error
         except Exception as error:  # each class says "not there" and "no network" in its own way
             failure = error
-    line = (str(failure).splitlines() or [type(failure).__name__])[0]
     raise UserError(
-        f"torchvision {cls.__name__} is not below {root} and could not be downloaded there ({line}); "
-        "put its files there as torchvision lays them out, or set dataset.root"
+        f"torchvision {cls.__name__} is not below {root} and could not be downloaded there "
+        f"({first_line(failure)}); put its files there as torchvision lays them out, or set dataset.root"
     ) from failure
 
 
 def _labels(part: Any) -> np.ndarray:
-    for attribute in _LABELS:
+    """int64 (N,), from where the class keeps them; the last resort decodes every image once."""
+    if type(part).__name__ == "PCAM":  # kept in a file of its own
+        import h5py
+
+        with h5py.File(part._base_folder / part._FILES[part._split]["targets"][0]) as file:
+            return file["y"][:].reshape(-1).astype(np.int64)
+    values: Any = None
+    for attribute in ("targets", "labels", "_labels", "y"):
         values = getattr(part, attribute, None)
         if values is not None and len(values) == len(part):
             break
-    else:
-        pairs = _pairs(part)
-        # the last resort decodes every image once
+        values = None
+    if values is None and type(part).__name__ == "INaturalist" and part.target_type == ["full"]:
+        values = [category for category, _ in part.index]
+    if values is None:
+        pairs = getattr(part, "_samples", None) or getattr(part, "samples", None)
         values = [pair[1] for pair in pairs] if pairs else [part[index][1] for index in range(len(part))]
-    array = np.asarray([value if value is not None else -1 for value in values])
+    array = np.asarray([-1 if value is None else value for value in values])
     if array.ndim != 1 or array.dtype.kind not in "iub":
         raise UserError(f"torchvision {type(part).__name__} does not have one class per image")
     return array.astype(np.int64)
 
 
-def _pairs(part: Any) -> list | None:
-    """(file, label) pairs, for the classes that keep them."""
-    for attribute in _PAIRS:
+def _files(part: Any) -> list[str] | None:
+    """The image files in the order of the items, for the classes that keep such a list."""
+    if type(part).__name__ == "INaturalist":
+        part.index.sort()  # torchvision takes the order in which the file system lists them
+        return [os.path.join(part.root, part.all_categories[category], file) for category, file in part.index]
+    for attribute in ("_image_files", "_images", "imgs", "_samples", "samples"):
         values = getattr(part, attribute, None)
-        if isinstance(values, list) and len(values) == len(part) and values and isinstance(values[0], tuple):
-            if isinstance(values[0][1], (int, np.integer)):
-                return values
-            return [(path, label) for label, path in values]  # iNaturalist has them the other way round
+        if isinstance(values, list) and len(values) == len(part) and values:
+            files = [value[0] if isinstance(value, tuple) else value for value in values]
+            if all(isinstance(file, (str, os.PathLike)) for file in files):
+                return [os.fspath(file) for file in files]
     return None
+
+
+def _ids(parts: Sequence[Any], split: str, root: str) -> list[str]:
+    """Paths below `root` where there are files, else split and number."""
+    ids: list[str] = []
+    for part in parts:
+        files = _files(part)
+        if files:
+            ids.extend(escape(os.path.relpath(file, root)) for file in files)
+        else:
+            ids.extend(f"{split}/{number:06d}" for number in range(len(ids), len(ids) + len(part)))
+    return ids
 
 
 def _classes(part: Any) -> list[str] | None:
