@@ -15,7 +15,8 @@ from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.embedding import embedding, per_replicate
 from alfm.strategies.fisher import Diagonal, Full, prune, refuse_if_too_large
 
-CHUNK = 8  # picks made among the front-runners between two passes over everything
+FRONT = 1024  # items among which picks are made ahead
+CHUNK = 10  # picks made ahead between two passes over everything
 
 
 @dataclass(eq=False)
@@ -39,10 +40,10 @@ class Bait(Strategy):
 
     `binary` never updates a D x D matrix per pick: gain = w a / (1 + w b), w = q B / (n + B), a = phi^T M^-1 F M^-1
     phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi, g = M^-1 F M^-1 phi changes b by -k (phi.u)^2 and a by
-    -2 k (phi.u)(phi.g) + k^2 a_pick (phi.u)^2, k = w / (1 + w b_pick). Picks are made ahead among the best few hundred
-    items and verified in one pass for several picks; the sequence is that of the plain greedy. Cost: 2 passes of N D^2
-    products, B / 2 passes of N D; N D + D^2 numbers. `full`: N (C D)^2 and N C^2 (D + C) per pick. `diagonal`: one pass
-    of N C D, then the few items whose gain may still be the largest.
+    -2 k (phi.u)(phi.g) + k^2 a_pick (phi.u)^2, k = w / (1 + w b_pick). Picks are made ahead among the best
+    thousand items and verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3 passes
+    of N D^2 / 2 products, about B / 4 passes of 20 N D; N D + D^2 numbers. `full`: N (C D)^2 products, N C^2 (D + C)
+    per pick. `diagonal`: N C D operations, then only the items whose gain may still be the largest.
     """
 
     variant: Literal["binary", "full", "top_k", "diagonal"] = "binary"
@@ -90,40 +91,54 @@ class Binary:
         self.phi = phi
         self.w = q.double() * share
         F = second_moment(phi, q) / phi.N
-        L = phi.rows(labelled).double()
-        M = L.T @ (q[labelled, None] * L) * ((1 - share) / len(labelled))
-        M.diagonal().add_(ridge)
-        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(M))  # M0^-1
+        L = phi.rows(labelled).double() * (q[labelled].double() * ((1 - share) / len(labelled))).sqrt()[:, None]
+        n, D = L.shape
+        if 2 * n < D:  # M0^-1 = (I - E^T E) / ridge, by Woodbury
+            G = L @ L.T
+            G.diagonal().add_(ridge)
+            E = torch.linalg.solve_triangular(torch.linalg.cholesky(G), L, upper=False)
+            self.inverse = torch.eye(D, dtype=L.dtype, device=L.device).addmm_(E.T, E, alpha=-1).div_(ridge)
+            narrow = E.T.to(phi.pool.dtype)
+            inside = torch.cat([(x @ narrow).square_().sum(1) for _, x in phi.blocks()])
+            self.b = (phi.sq_norms.double() - inside) / ridge
+        else:
+            M = L.T @ L
+            M.diagonal().add_(ridge)
+            self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(M))  # M0^-1
+            self.b = quadratic_form(phi, self.inverse)
         self.middle = self.inverse @ F @ self.inverse  # M0^-1 F M0^-1
-        self.b, self.a = quadratic_forms(phi, self.inverse, self.middle)
+        self.a = quadratic_form(phi, self.middle)
 
     def forward(self, free: Tensor, count: int) -> Tensor:
         """`count` items in the order of greedy gain, ties to the lower row; int64 (count,)."""
         device, dtype, D = self.phi.device, self.phi.pool.dtype, len(self.inverse)
         a, b, free = self.a, self.b, free.clone()
-        U, G = self.inverse.new_zeros(2, count, D)  # u and g of the picks so far
-        k, e = self.inverse.new_zeros(2, count)  # k and a of the picks so far
+        matrices = torch.cat([self.inverse, self.middle]).to(dtype)
+        U, G = matrices.new_zeros(2, count, D)  # u and g of the picks so far
+        k, e = a.new_zeros(2, count)  # k and a of the picks so far
         picks = torch.empty(count, dtype=torch.int64, device=device)
-        done, front = 0, 512 + 4 * count
+        done = 0
         while done < count:
-            hot = top(gain_of(self.w, a, b, free), free, front).sort().values
+            hot = top(gain_of(self.w, a, b, free), free, FRONT).sort().values
             x, w = self.phi.rows(hot), self.w[hot]
             ha, hb, hfree = a[hot], b[hot], free[hot]
-            ahead = min(CHUNK, count - done, int(hfree.sum()))
+            ahead = min(CHUNK, count - done, len(hot))
             for t in range(done, done + ahead):
                 i = gain_of(w, ha, hb, hfree).argmax(0, keepdim=True)
-                v = x.index_select(0, i)[0].double()
-                au, bu = U[:t] @ v, G[:t] @ v
-                U[t] = self.inverse @ v - (k[:t] * au) @ U[:t]
-                G[t] = self.middle @ v - (k[:t] * au) @ G[:t] + (k[:t] * (k[:t] * e[:t] * au - bu)) @ U[:t]
+                picks[t : t + 1] = hot[i]
                 k[t : t + 1] = w[i] / (1 + w[i] * hb[i])
                 e[t : t + 1] = ha[i]
-                picks[t : t + 1] = hot[i]
-                product = x @ torch.stack([U[t], G[t]], 1).to(dtype)
-                ha, hb = shrunk(ha, hb, product[:, 0], product[:, 1], k[t], e[t])
+                # M^-1 v and M^-1 F M^-1 v, from those of M0 and what the picks so far changed
+                v = x.index_select(0, i)[0]
+                u, g = torch.mv(matrices, v).view(2, D)
+                kt = k[:t].to(dtype)
+                ku = kt * (U[:t] @ v)
+                U[t] = u - ku @ U[:t]
+                G[t] = g - ku @ G[:t] + (ku * (kt * e[:t].to(dtype)) - kt * (G[:t] @ v)) @ U[:t]
+                ha, hb = shrunk(ha, hb, x @ U[t], x @ G[t], k[t], e[t])
                 hfree.index_fill_(0, i, False)
             # Replay on all items: a pick stands if no item outside the front had a larger gain then.
-            ug = torch.cat([U[done : done + ahead], G[done : done + ahead]]).T.to(dtype)
+            ug = torch.cat([U[done : done + ahead], G[done : done + ahead]]).T
             products = torch.cat([z @ ug for _, z in self.phi.blocks()]).T.contiguous()
             outside = free.index_fill(0, hot, False)
             stands = torch.zeros(ahead, dtype=torch.bool, device=device)
@@ -178,16 +193,13 @@ def second_moment(phi: Vectors, weight: Tensor) -> Tensor:
     return out.triu() + out.triu(1).T
 
 
-def quadratic_forms(phi: Vectors, *matrices: Tensor) -> list[Tensor]:
-    """phi_i^T A phi_i for symmetric matrices A (D, D) float64: one (N,) float64 each."""
-    D = phi.dim
-    doubled = []
-    for A in matrices:
-        A = A.to(phi.pool.dtype)
-        doubled.append([torch.cat([2 * A[: J.start, J], A[J, J]]) for J in _columns(D)])
-    out = [torch.zeros(phi.N, dtype=torch.float64, device=phi.device) for _ in matrices]
+def quadratic_form(phi: Vectors, A: Tensor) -> Tensor:
+    """phi_i^T A phi_i for a symmetric matrix A (D, D) float64: (N,) float64."""
+    A = A.to(phi.pool.dtype)
+    # the part above the diagonal blocks counts twice
+    parts = [(J, torch.cat([2 * A[: J.start, J], A[J, J]])) for J in _columns(phi.dim)]
+    total = torch.zeros(phi.N, dtype=torch.float64, device=phi.device)
     for rows, x in phi.blocks():
-        for total, parts in zip(out, doubled, strict=True):
-            for J, part in zip(_columns(D), parts, strict=True):
-                total[rows] += torch.linalg.vecdot(x[:, : J.stop] @ part, x[:, J])
-    return out
+        for J, part in parts:
+            total[rows] += torch.linalg.vecdot(x[:, : J.stop] @ part, x[:, J])
+    return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,10 @@ def nearest(distance: Tensor, k: int) -> Tensor:
     """Weights (b, n), 1 / k at the k smallest distances of each row (all when k >= n), ties to the lower column."""
     n = distance.shape[1]
     k = min(k, n)
-    level = torch.kthvalue(distance, k, dim=1, keepdim=True).values
+    if distance.device.type == "cpu":  # NumPy's partition is several times faster than torch's selection
+        level = torch.from_numpy(np.partition(distance.numpy(), k - 1, axis=1)[:, k - 1 : k])
+    else:
+        level = torch.topk(distance, k, dim=1, largest=False).values.amax(1, keepdim=True)
     chosen = distance <= level
     tied = (chosen.sum(1) > k).nonzero()[:, 0]
     if len(tied):

@@ -81,9 +81,8 @@ def average_linkage(x: np.ndarray, clusters: int) -> np.ndarray:
 
     if len(x) <= 2 or clusters <= 1:
         return np.zeros(len(x), dtype=np.int64)
-    x = x.astype(np.float64)
     sq = np.einsum("ij,ij->i", x, x)
-    distance = np.sqrt(np.maximum(sq[:, None] + sq - 2 * x @ x.T, 0))
+    distance = np.sqrt(np.maximum(sq[:, None] + sq - 2 * (x @ x.T), 0))
     tree = linkage(squareform(distance, checks=False), "average")
     return fcluster(tree, clusters, "maxclust").astype(np.int64) - 1
 
