@@ -209,7 +209,7 @@ class Cover:
         assert self.indices is not None and self.offsets is not None
         first, lengths = self.offsets[items], self.offsets[items + 1] - self.offsets[items]
         chunk = (np.cumsum(lengths) - lengths) // LISTED
-        for part in np.split(np.arange(len(items)), np.flatnonzero(np.diff(chunk)) + 1):
+        for part in np.split(np.arange(len(items)), np.flatnonzero(np.diff(chunk)) + 1) if len(items) else ():
             mine = lengths[part]
             before = np.cumsum(mine) - mine
             yield self.indices[np.repeat(first[part] - before, mine) + np.arange(int(mine.sum()))]
@@ -250,9 +250,15 @@ class CoverState:
         self._centres.extend(items.tolist())
         covered = self.covered.numpy()
         new = np.flatnonzero(self.cover_of.union(items) & ~covered)
-        if len(new):
-            covered[new] = True
+        if not len(new):
+            return
+        covered[new] = True
+        left = np.flatnonzero(~covered)
+        # The same numbers either way: take off what is new, or count what is left, whichever is less.
+        if len(new) <= len(left):
             self.degrees.numpy()[:] -= self.cover_of.counts(new)
+        else:
+            self.degrees.numpy()[:] = self.cover_of.counts(left)
 
     def greedy(self, allowed: Tensor, budget: int) -> Tensor:
         """Picks, int64 (min(budget, allowed items),): repeatedly the allowed item that covers most, ties lower index.

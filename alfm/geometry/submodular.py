@@ -4,15 +4,15 @@ Similarities s >= 0 throughout: negative ones count as 0 (cut and location funct
 (determinants). Query set Q: pool rows that show what is looked for. Formulas: Kothawade et al. 2021 (SIMILAR,
 2107.00717, table 1); the incremental determinant: Chen et al. 2018 (1709.05135).
 
-| function of the picks A | gain of x | here |
-|---|---|---|
-| facility location: mean_n max_A s_nj | | `herding.prepare`, no weights |
-| FLVMI: mean_n min(max_A s_nj, eta max_Q s_nq) | | `location_information` |
-| FLQMI: sum_Q max_A s_qj + eta sum_A max_Q s_jq | | `query_location` |
-| graph cut: sum_n sum_A s_nj - lambda sum_A sum_A s_ij | m_x - lambda (2 sum_A s_xj + s_xx) | `GraphCut` |
-| GCMI: 2 lambda sum_A sum_Q s_jq | itself: modular | `cut_information`, then the top B |
-| log det: log det(S_A) | log var(x given A) | `LogDet` |
-| LOGDETMI: log det(S_A) - log det(S_A - eta^2 S_AQ S_Q^-1 S_QA) | difference of two such | `determinant_information` |
+| function of the picks A | here |
+|---|---|
+| facility location: mean_n max_A s_nj | `herding.prepare` without weights |
+| FLVMI (FL1MI): mean_n min(max_A s_nj, eta max_Q s_nq) | `location_information` |
+| FLQMI (FL2MI): sum_Q max_A s_qj + eta sum_A max_Q s_jq | `query_location` |
+| graph cut: sum_n sum_A s_nj - lambda sum_A sum_A s_ij | `GraphCut` |
+| GCMI: 2 lambda sum_A sum_Q s_jq | `cut_information`, then the top B |
+| log det: log det(S_A) | `LogDet` |
+| LOGDETMI: log det(S_A) - log det(S_A - eta^2 S_AQ S_Q^-1 S_QA) | `determinant_information` |
 """
 
 from __future__ import annotations
