@@ -25,10 +25,10 @@ ANY = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_config_builds_its_backbone(name: str, tmp_path: Path) -> None:
+def test_every_config_builds_its_backbone(name: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         arch = [f"model.arch={ANY[name]}"] if name in ANY else []
-        cfg = compose(overrides=[f"+model={name}", f"+paths.model_cache_dir={tmp_path}", *arch])
+        cfg = compose(overrides=[f"+model={name}", *arch])
     backbone = instantiate(cfg.model)
     assert backbone.modality in ("image", "text", "audio") and backbone.name
     assert name in ANY or backbone.name == name

@@ -308,9 +308,9 @@ def test_every_config_reads_its_format(name: str, tmp_path: Path, monkeypatch: p
     for module in ("cifar", "flowers102", "svhn", "places365"):  # a stand-in cannot have the published checksums
         check = f"torchvision.datasets.{module}.check_integrity"
         monkeypatch.setattr(check, lambda path, md5=None: Path(path).is_file())
+    monkeypatch.setenv("DATASET_DIR", str(data))
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        places = [f"+paths.dataset_dir={data}", f"+paths.model_cache_dir={tmp_path}"]
-        cfg = compose(overrides=[f"+dataset={name}", *places, *(text.format(data=data) for text in overrides)])
+        cfg = compose(overrides=[f"+dataset={name}", *(text.format(data=data) for text in overrides)])
     dataset = instantiate(cfg.dataset)
     assert isinstance(dataset, Dataset) and set(dataset.splits) == splits
     assert cfg.dataset.name in (None, dataset.name)
