@@ -1,6 +1,14 @@
 """Weighted k-means (Lloyd 1982) seeded by D^2 sampling (Arthur & Vassilvitskii 2007).
 
-A draw's clusters decide picks, so the seed is always the caller's generator.
+Clusters decide picks, so the seed is always the caller's generator, never a library's default.
+
+Why not faiss. One core of an AMD EPYC, faiss 1.15.1 with all points and 5, 10 or 25 passes, CPU seconds -> inertia:
+sentence embeddings 10k x 384, k = 500: 0.55 -> 2358 here, 1.02 -> 2383 there (25 passes, random seeds); 2500 x 384,
+k = 100: 0.05 -> 649 and 0.05 -> 659. Image features 12k x 768: k = 10 0.27 -> 6094 and 0.15 -> 6094, k = 50
+0.44 -> 5466 and 0.52 -> 5471, k = 500 1.24 -> 4650 and 0.61 -> 4652; a Gaussian mixture 50k x 768, k = 100:
+1.49 -> 44618 and 1.33 -> 44593. Both spend their time in the same products, 85 GFLOP/s; neither is ahead throughout.
+This one stays, on CPU and CUDA: it takes float64 and weights of zero, has defined ties, needs no copy to another
+library, and its seeds save passes where clusters are many. On a GPU nothing was measured: none was at hand.
 """
 
 from __future__ import annotations

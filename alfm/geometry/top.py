@@ -29,6 +29,6 @@ def top(score: Tensor, allowed: Tensor, k: int) -> Tensor:
         level = torch.topk(candidates, m, sorted=False).values.min()
         above = (candidates > level).nonzero()[:, 0]
         equal = (candidates == level).nonzero()[: m - len(above), 0]
-        chosen = torch.cat([above, equal]).sort().values
+        chosen = torch.cat([above, equal])  # ascending within each level, which the stable sort keeps
     order = torch.sort(candidates[chosen], descending=True, stable=True).indices
     return rows[chosen[order]]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alfm.geometry.kcenter import FarthestFirst
 from alfm.pool import Pool
@@ -130,6 +131,34 @@ def test_the_eager_form_picks_the_same() -> None:
         allowed[:10] = False
         assert lazy._lazy(allowed, 40).tolist() == eager._eager(allowed, 40).tolist()
         assert eager.count == 50
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations that make the host wait for a CUDA device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.count += name in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "_to_copy")
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_eager_form_never_waits_per_pick() -> None:
+    x = cloud(9, 600, 5, torch.float32)
+    counts = []
+    for budget in (3, 30):
+        state = FarthestFirst(Pool(x).raw)
+        state.add(torch.arange(4))
+        state._full_pass()
+        allowed = torch.ones(600, dtype=torch.bool)
+        allowed[:4] = False
+        with Waits() as waits:
+            assert len(state._eager(allowed, budget)) == budget
+        counts.append(waits.count)
+    assert counts[0] == counts[1] > 0
 
 
 def test_unknown_metric() -> None:
