@@ -45,7 +45,7 @@ class TransformersText(TransformersEncoder):
     def _tokens(self, tokenizer: Any, positions: int | None) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else each forked worker warns of a deadlock
         self.tokenizer = tokenizer
-        limits = [self.max_length or LONGEST, tokenizer.model_max_length, positions or LONGEST]
+        limits = (self.max_length or LONGEST, tokenizer.model_max_length, positions)
         self.max_length = min(int(limit) for limit in limits if limit and limit > 0)
         choices = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id, 0)
         self.pad_id = next(choice for choice in choices if choice is not None)
@@ -122,7 +122,7 @@ class SentenceEncoder(TransformersText):
             self.prompt = (model.prompts or {}).get(model.default_prompt_name or "", "")
         own_length = model.max_seq_length
         self.max_length = min(self.max_length or own_length or LONGEST, own_length or LONGEST)
-        self._tokens(model.tokenizer, own_length)
+        self._tokens(model.tokenizer, None)
         names = [type(module).__name__ for module in model]
         preprocessing = {"max_length": self.max_length, "prompt": self.prompt, "modules": names}
         identity = {**self._identity(inner, preprocessing), "backbone": "sentence-transformers"}

@@ -48,7 +48,10 @@ class TransformersEncoder(Encoder):
         self.arch, self.pooling, self.pretrained, self.checkpoint = arch, pooling, pretrained, checkpoint
         self.seed, self.config, self.processor_source = seed, dict(config or {}), processor
         self.revision, self.cache_dir, self.licence, self.licence_page = revision, cache_dir, licence, licence_page
-        self.name = name or file_stem("-".join(part for part in (arch, self._origin(), pooling) if part))
+        # a folder on this machine is called by its name: its path is nobody else's business
+        self.label = os.path.basename(os.path.abspath(arch)) if os.path.isdir(arch) else arch
+        chosen = pooling if len(self.poolings) > 1 else ""
+        self.name = name or file_stem("-".join(part for part in (self.label, self._origin(), chosen) if part))
 
     def _origin(self) -> str:
         if self.checkpoint:
@@ -115,7 +118,7 @@ class TransformersEncoder(Encoder):
     def _identity(self, model: Any, preprocessing: Any) -> dict[str, Any]:
         return {
             "backbone": "transformers",
-            "architecture": self.arch,
+            "architecture": self.label,
             "model_type": model.config.model_type,
             "preprocessing": preprocessing,
             "layer": "last",
@@ -124,7 +127,7 @@ class TransformersEncoder(Encoder):
 
     def _finish(self, model: nn.Module, device: torch.device, identity: dict[str, Any]) -> None:
         self._ready(model, device, identity, self.licence)
-        origin = self.arch if self.pretrained else f"random, seed {self.seed}"
+        origin = self.label if self.pretrained else f"random, seed {self.seed}"
         self.provenance["weights"] = os.path.basename(self.checkpoint.rstrip("/")) if self.checkpoint else origin
 
 

@@ -11,7 +11,7 @@ from alfm.datasets.base import Audio, ItemError
 from alfm.errors import UserError
 
 
-def read_audio(source: str | bytes | BinaryIO, item_id: str, max_seconds: float = 3600.0) -> Audio:
+def read_audio(source: str | bytes | BinaryIO, item_id: str, max_seconds: float = 600.0) -> Audio:
     """Decode WAV, FLAC, OGG, MP3, ... to mono (the mean of the channels) at the file's own rate.
 
     `source`: a path, an open binary file, or the encoded bytes. At most the first `max_seconds` are read, so that

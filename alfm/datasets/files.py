@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from alfm.datasets.base import ItemError, Modality
 from alfm.datasets.ids import unescape
+from alfm.errors import UserError, nearest_names
 
 
 @dataclass
@@ -36,6 +38,23 @@ class Files:
     def load(self, index: int) -> Any:
         """A PIL image in RGB, an `Audio`, or the text of the file. `ItemError` when it cannot be read."""
         return read_file(self.path(index), self.ids[index], self.modality, self.decode)
+
+
+def decode_options(modality: Modality, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were set (not None). `UserError` for one that this modality does not have."""
+    known = {"image": {"max_pixels", "decode_size"}, "audio": {"max_seconds"}, "text": set()}[modality]
+    options = {key: value for key, value in given.items() if value is not None}
+    for key in options.keys() - known:
+        raise UserError(f"dataset.{key} is no option of {modality} data; {nearest_names(key, sorted(known))}")
+    return options
+
+
+def file_size(path: str) -> int:
+    """Bytes, or -1 for a file that is not there: its item says so when its turn comes."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1
 
 
 def read_file(path: str, item_id: str, modality: Modality, decode: dict[str, Any]) -> Any:

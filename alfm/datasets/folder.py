@@ -11,7 +11,7 @@ import numpy as np
 
 from alfm.datasets.assemble import fingerprint, stratified_share
 from alfm.datasets.base import Dataset, Modality
-from alfm.datasets.files import Files
+from alfm.datasets.files import Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
 from alfm.errors import UserError
 from alfm.streams import stream
@@ -50,7 +50,7 @@ def folder(
     `decode`: options of `read_image` or `read_audio`.
     Raises `UserError` for a root that is missing or holds nothing to read, and for contradictory options.
     """
-    endings = ENDINGS[modality]
+    endings, decode = ENDINGS[modality], decode_options(modality, decode)
     root = os.path.expanduser(root)
     if not os.path.isdir(root):
         raise UserError(f"dataset.root={root!r} is not a folder: give the folder that holds the {modality} files")
@@ -100,7 +100,7 @@ def folder(
         split: Files(root, [escape(paths[split][i]) for i in kept], labels[split][kept], modality, decode)
         for split, kept in rows.items()
     }
-    sizes = (os.path.getsize(part.path(i)) for part in built.values() for i in range(len(part)))
+    sizes = (file_size(part.path(i)) for part in built.values() for i in range(len(part)))
     mark = fingerprint(built, classes, sizes, sorted(decode.items()))
     derived = file_stem(os.path.basename(os.path.realpath(root)))
     return Dataset(name or derived, modality, built, classes, mark, licence)
@@ -128,7 +128,8 @@ def _walk(top: str, endings: frozenset[str], exclude: frozenset[str]) -> Iterato
             if entry.name.startswith(".") or entry.name in exclude:
                 continue
             try:
-                is_folder, is_file = entry.is_dir(), entry.is_file()
+                is_folder = entry.is_dir()
+                is_file = entry.is_file() or (entry.is_symlink() and not is_folder)  # a dangling link is a bad item
             except OSError:  # a symlink to itself
                 continue
             if is_folder:

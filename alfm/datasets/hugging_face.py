@@ -12,7 +12,7 @@ import numpy as np
 from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
 from alfm.datasets.audio import mono
 from alfm.datasets.base import Dataset, ItemError, Modality
-from alfm.datasets.files import decode_item
+from alfm.datasets.files import decode_item, decode_options
 from alfm.datasets.ids import file_stem
 from alfm.datasets.images import to_rgb
 from alfm.errors import UserError, nearest_names
@@ -98,6 +98,7 @@ def hugging_face(
         import datasets
     except ImportError:
         raise UserError("this data set needs the Hugging Face datasets library: pip install 'alfm[hf]'") from None
+    decode = decode_options(modality, decode)
     there = _load(datasets, path, config, streaming, revision, data_files, cache_dir)
     splits = dict(splits) if splits else {split: split for split in there}
     for wanted in splits.values():

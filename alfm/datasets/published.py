@@ -7,7 +7,7 @@ from typing import Any
 
 from alfm.datasets.base import Dataset
 from alfm.datasets.folder import folder
-from alfm.datasets.table import Row, from_rows
+from alfm.datasets.table import Rows, from_rows
 from alfm.errors import UserError
 
 
@@ -18,29 +18,32 @@ def cub200(root: str, name: str = "cub200", licence: str | None = None, **decode
     labels = _pairs(os.path.join(root, "image_class_labels.txt"))
     training = _pairs(os.path.join(root, "train_test_split.txt"))
     classes = list(_pairs(os.path.join(root, "classes.txt")).values())
-    rows = []
-    for number, (key, path) in enumerate(images.items()):
+    for key in images:
         if key not in labels or key not in training:
             raise UserError(f"{root}: image {key} of images.txt has no class or no split")
-        split = "train" if training[key] == "1" else "test"
-        record = {"path": path, "label": int(labels[key]) - 1}  # published labels count from 1
-        rows.append(Row("images.txt", number, split, record))
-    return from_rows(rows, os.path.join(root, "images"), name, classes=classes, licence=licence, **decode)
+    found = Rows(
+        tables=["images.txt"] * len(images),
+        rows=list(range(len(images))),
+        splits=["train" if training[key] == "1" else "test" for key in images],
+        cells=list(images.values()),
+        labels=[int(labels[key]) - 1 for key in images],  # published labels count from 1
+    )
+    return from_rows(found, os.path.join(root, "images"), name, classes=classes, licence=licence, **decode)
 
 
 def tiny_imagenet(root: str, name: str = "tinyimagenet", licence: str | None = None, **decode: Any) -> Dataset:
     """Tiny ImageNet (Le & Yang 2015) as published: train/<class>/images/ and val/images/ with
     val/val_annotations.txt; `val` is the test split, since the published test labels are secret."""
     train = folder(root, splits={"train": "train"}, **decode).splits["train"]
-    rows = [
-        Row("train/", number, "train", {"path": item_id, "label": item_id.split("/")[1]})
-        for number, item_id in enumerate(train.ids)
-    ]
-    annotations = _pairs(os.path.join(root, "val", "val_annotations.txt"), "\t")
-    for number, (file, rest) in enumerate(annotations.items()):
-        record = {"path": f"val/images/{file}", "label": rest.split("\t")[0]}
-        rows.append(Row("val/val_annotations.txt", number, "test", record))
-    return from_rows(rows, root, name, licence=licence, **decode)
+    validation = _pairs(os.path.join(root, "val", "val_annotations.txt"), "\t")
+    found = Rows(
+        tables=["train/"] * len(train) + ["val/val_annotations.txt"] * len(validation),
+        rows=[*range(len(train)), *range(len(validation))],
+        splits=["train"] * len(train) + ["test"] * len(validation),
+        cells=[*train.ids, *(f"val/images/{file}" for file in validation)],
+        labels=[item_id.split("/")[1] for item_id in train.ids] + [r.split("\t")[0] for r in validation.values()],
+    )
+    return from_rows(found, root, name, licence=licence, **decode)
 
 
 def _pairs(path: str, separator: str = " ") -> dict[str, str]:

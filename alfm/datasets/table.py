@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality, Split
-from alfm.datasets.files import Files
+from alfm.datasets.files import Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
 from alfm.errors import UserError, nearest_names
 
@@ -36,15 +36,32 @@ class Texts:
 class RowFiles(Files):
     """Files that rows of a table name; an error says which row."""
 
-    table: str = ""
-    rows: list[int] | None = None
+    tables: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
 
     def load(self, index: int) -> Any:
         """The item, or `ItemError` naming the row (counted from 0, the header left out) and the table."""
         try:
             return super().load(index)
         except ItemError as error:
-            raise ItemError(f"{error} (row {self.rows[index] if self.rows else index} of {self.table})") from error
+            raise ItemError(f"{error} (row {self.rows[index]} of {self.tables[index]})") from error
+
+
+@dataclass
+class Rows:
+    """Rows of one or more tables, column by column: where each stands, its split, its path or text, its label."""
+
+    tables: list[str]
+    rows: list[int]
+    splits: list[str]
+    cells: list[str]
+    labels: list[Any]
+    keys: list[str] | None = None
+    """Ids, where the tables have them."""
+
+    def where(self, index: int) -> str:
+        """For messages."""
+        return f"row {self.rows[index]} of {self.tables[index]}"
 
 
 def table(
@@ -81,26 +98,24 @@ def table(
         raise UserError("a table needs dataset.path=FILE, or dataset.files={train: FILE, test: FILE}")
     sources = {"": path} if path is not None else dict(files or {})
     wanted = [c for c in (column, label_column, split_column, id_column) if c is not None]
-    frames = {split: read_table(source, wanted, separator, columns) for split, source in sources.items()}
-    base = root if root is not None else os.path.dirname(os.path.abspath(next(iter(sources.values()))))
-    rows = [
-        Row(source, number, split, record)
-        for split, source in sources.items()
-        for number, record in enumerate(frames[split].to_dict("records"))
-    ]
-    for row in rows if split_column is not None else ():
-        row.split = "" if _is_missing(row.record[split_column]) else str(row.record[split_column])
-        if not row.split:
-            raise UserError(f"{row.where}: nothing in the split column {split_column!r}")
-    derived = file_stem(os.path.splitext(os.path.basename(next(iter(sources.values()))))[0])
+    found = Rows([], [], [], [], [], None if id_column is None else [])
+    for split, source in sources.items():
+        frame = read_table(source, wanted, separator, columns)
+        found.tables.extend([str(source)] * len(frame))
+        found.rows.extend(range(len(frame)))
+        found.cells.extend(map(_text, frame[column]))
+        found.labels.extend(frame[label_column] if label_column is not None else [None] * len(frame))
+        found.splits.extend(map(_text, frame[split_column]) if split_column is not None else [split] * len(frame))
+        if found.keys is not None:
+            found.keys.extend(map(_text, frame[id_column]))
+    if split_column is not None and "" in found.splits:
+        raise UserError(f"{found.where(found.splits.index(''))}: nothing in the split column {split_column!r}")
+    first = str(next(iter(sources.values())))
     return from_rows(
-        rows,
-        base,
-        name or derived,
+        found,
+        root if root is not None else os.path.dirname(os.path.abspath(first)),
+        name or file_stem(_stem(first)),
         modality=modality,
-        column=column,
-        label_column=label_column,
-        id_column=id_column,
         test_fraction=test_fraction,
         seed=seed,
         classes=classes,
@@ -111,30 +126,12 @@ def table(
     )
 
 
-@dataclass
-class Row:
-    """One row of a table: where it stands, which split it belongs to ("" = not said), and its cells."""
-
-    source: str
-    number: int
-    split: str
-    record: dict[str, Any]
-
-    @property
-    def where(self) -> str:
-        """For messages."""
-        return f"row {self.number} of {self.source}"
-
-
 def from_rows(
-    rows: list[Row],
+    found: Rows,
     root: str,
     name: str,
     *,
     modality: Modality = "image",
-    column: str = "path",
-    label_column: str | None = "label",
-    id_column: str | None = None,
     test_fraction: float | None = None,
     seed: int = 0,
     classes: Sequence[str] | None = None,
@@ -143,14 +140,14 @@ def from_rows(
     licence: str | None = None,
     **decode: Any,
 ) -> Dataset:
-    """Rows -> a data set; the arguments are those of `table`."""
-    if not rows:
+    """Rows -> a data set; the arguments are those of `table`, an empty split name means train."""
+    decode = decode_options(modality, decode)
+    if not found.cells:
         raise UserError(f"{name}: the table has no rows")
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.split or "train", []).append(row)
-    values = {s: [r.record[label_column] if label_column else None for r in group] for s, group in groups.items()}
-    labels, names = labels_from_values(values, classes)
+    groups: dict[str, list[int]] = {}
+    for index, split in enumerate(found.splits):
+        groups.setdefault(split or "train", []).append(index)
+    labels, names = labels_from_values({s: [found.labels[i] for i in rows] for s, rows in groups.items()}, classes)
     if test_fraction is not None:
         if "test" in groups or "train" not in groups:
             raise UserError(f"dataset.test_fraction cuts train; the table has the splits {', '.join(groups)}")
@@ -161,24 +158,20 @@ def from_rows(
 
     splits: dict[str, Split] = {}
     content: list[Any] = []
-    for split, group in groups.items():
-        cells = [_text(row.record[column]) for row in group]
-        keys = [_text(row.record[id_column]) for row in group] if id_column is not None else None
+    for split, chosen in groups.items():
+        keys = [found.keys[i] for i in chosen] if found.keys is not None else None
         if modality == "text":
-            stems = {r.source: file_stem(os.path.splitext(os.path.basename(r.source))[0]) for r in group}
-            ids = keys or [f"{stems[row.source]}:{row.number}" for row in group]
-            splits[split] = Texts(cells, ids, labels[split])
-            content.extend(cells)
+            stems = {path: file_stem(_stem(path)) for path in dict.fromkeys(found.tables)}
+            ids = keys or [f"{stems[found.tables[i]]}:{found.rows[i]}" for i in chosen]
+            splits[split] = Texts([found.cells[i] for i in chosen], ids, labels[split])
+            content.extend(splits[split].texts)
             continue
-        places = [
-            _place(cell, root, path_format, allow_absolute, row) for cell, row in zip(cells, group, strict=True)
-        ]
-        sources = ", ".join(dict.fromkeys(row.source for row in group))
+        places = [_place(found, i, root, path_format, allow_absolute) for i in chosen]
         ids = keys or [escape(place) for place in places]
-        numbers = [row.number for row in group]
-        splits[split] = RowFiles(root, ids, labels[split], modality, decode, places, sources, numbers)
+        where = [found.tables[i] for i in chosen], [found.rows[i] for i in chosen]
+        splits[split] = RowFiles(root, ids, labels[split], modality, decode, places, *where)
         content.extend(places)
-        content.extend(_size(os.path.join(root, place)) for place in places)
+        content.extend(file_size(os.path.join(root, place)) for place in places)
     mark = fingerprint(splits, names, content, sorted(decode.items()))
     return Dataset(name, modality, splits, names, mark, licence)
 
@@ -233,10 +226,15 @@ def _text(cell: Any) -> str:
     return "" if _is_missing(cell) else str(cell)
 
 
-def _place(cell: str, root: str, formats: str | Sequence[str] | None, allow_absolute: bool, row: Row) -> str:
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _place(found: Rows, index: int, root: str, formats: str | Sequence[str] | None, allow_absolute: bool) -> str:
     """The path a row names, relative to `root` (or absolute, where allowed)."""
+    cell = found.cells[index]
     if not cell:
-        raise UserError(f"{row.where}: the path is empty")
+        raise UserError(f"{found.where(index)}: the path is empty")
     candidates = [cell]
     if formats is not None:
         candidates = [f.format(cell) for f in ([formats] if isinstance(formats, str) else formats)]
@@ -245,15 +243,8 @@ def _place(cell: str, root: str, formats: str | Sequence[str] | None, allow_abso
         outside = os.path.isabs(candidate) or candidate.split(os.sep)[0] == ".."
         if outside and not allow_absolute:
             raise UserError(
-                f"{row.where}: {candidate} lies outside {root}; set dataset.allow_absolute=true if that is meant"
+                f"{found.where(index)}: {candidate} lies outside {root}; "
+                "set dataset.allow_absolute=true if that is meant"
             )
     there = (c for c in candidates if len(candidates) > 1 and os.path.exists(os.path.join(root, c)))
     return next(there, candidates[0])
-
-
-def _size(path: str) -> int:
-    """Bytes, or -1 for a file that is not there: its row says so when its turn comes."""
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return -1

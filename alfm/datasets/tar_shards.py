@@ -16,7 +16,7 @@ import numpy as np
 
 from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality
-from alfm.datasets.files import decode_item
+from alfm.datasets.files import decode_item, decode_options
 from alfm.datasets.folder import ENDINGS
 from alfm.datasets.ids import escape, file_stem
 from alfm.errors import UserError
@@ -72,6 +72,7 @@ def tar_shards(
     Ids: "<shard's path below root>/<stem>". The headers are read once, here; the shards must not be compressed.
     `decode`: options of `read_image` or `read_audio`. `UserError`: no shard, a damaged or compressed one, no item.
     """
+    decode = decode_options(modality, decode)
     wanted = {ending.lower().lstrip(".") for ending in (endings or ENDINGS[modality])}
     label_ending, _, label_field = (label or "").partition(":")
     tables: dict[str, list[tuple[int, int, int, str]]] = {}

@@ -158,8 +158,9 @@ def test_open_clip_checkpoint(tmp_path: Path, tiny_open_clip: str) -> None:
     with seeded(5):
         model = open_clip.create_model(tiny_open_clip, pretrained=None)
     torch.save(model.state_dict(), tmp_path / "epoch_3.pt")
-    loaded, seeded_same = OpenClip(tiny_open_clip, checkpoint=str(tmp_path / "epoch_3.pt")), OpenClip(
-        tiny_open_clip, pretrained=False, seed=5
+    loaded, seeded_same = (
+        OpenClip(tiny_open_clip, checkpoint=str(tmp_path / "epoch_3.pt")),
+        OpenClip(tiny_open_clip, pretrained=False, seed=5),
     )
     loaded.load(CPU), seeded_same.load(CPU)
     assert loaded.name == "alfm-tiny-epoch_3"

@@ -237,9 +237,7 @@ def test_resampling_cutting_and_filling() -> None:
     config, processor = {"model_type": "wav2vec2", **SOUND}, {"type": "Wav2Vec2FeatureExtractor", "do_normalize": False}
 
     def one(**options) -> TransformersAudio:
-        backbone = TransformersAudio(
-            "w", seconds=0.25, pretrained=False, config=config, processor=processor, **options
-        )
+        backbone = TransformersAudio("w", seconds=0.25, pretrained=False, config=config, processor=processor, **options)
         backbone.load(CPU)
         return backbone
 

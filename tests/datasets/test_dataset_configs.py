@@ -262,13 +262,16 @@ STAND_INS: dict[str, tuple[Callable[[Path], None] | None, list[str], set[str]]] 
     "cifar10": (cifar("cifar-10-batches-py", CIFAR10, ("batches.meta", "label_names")), [], {"train", "test"}),
     "cifar100": (
         cifar("cifar-100-python", {"train": "fine_labels", "test": "fine_labels"}, ("meta", "fine_label_names")),
-        [], {"train", "test"},
+        [],
+        {"train", "test"},
     ),  # fmt: skip
     "tinyimagenet": (tinyimagenet, [], {"train", "test"}),
     "imagenet": (with_splits("imagenet", "train", "val"), [], {"train", "test"}),
     "imagenet100": (with_splits("imagenet100", "train", "val"), [], {"train", "test"}),
     "colorectal_histology": (
-        class_folders("colorectal_histology/Kather_texture_2016_image_tiles_5000", "tif"), [], {"train", "test"},
+        class_folders("colorectal_histology/Kather_texture_2016_image_tiles_5000", "tif"),
+        [],
+        {"train", "test"},
     ),  # fmt: skip
     "malaria": (class_folders("malaria/cell_images", "png"), [], {"train", "test"}),
     "heart_failure": (with_splits("heart_failure", "train", "test"), [], {"train", "test"}),
@@ -277,7 +280,9 @@ STAND_INS: dict[str, tuple[Callable[[Path], None] | None, list[str], set[str]]] 
     "iicbu_hela": (class_folders("iicbu_hela", "tif"), [], {"train", "test"}),
     "iicbu_lymphoma": (class_folders("iicbu_lymphoma", "tif"), [], {"train", "test"}),
     "ag_news": (
-        hub("ag_news", text=["a", "b"], label=[0, 1]), ["dataset.path={data}/ag_news"], {"train", "test"},
+        hub("ag_news", text=["a", "b"], label=[0, 1]),
+        ["dataset.path={data}/ag_news"],
+        {"train", "test"},
     ),  # fmt: skip
     "speech_commands": (speech_commands, [], {"train", "val", "test"}),
     "image_folder": (class_folders("mine"), ["dataset.root={data}/mine"], {"train"}),
@@ -287,7 +292,8 @@ STAND_INS: dict[str, tuple[Callable[[Path], None] | None, list[str], set[str]]] 
     "torchvision": (dtd, ["dataset.class_name=DTD"], {"train", "test"}),
     "hugging_face": (
         hub("mine", text=["a", "b"], label=[0, 1]),
-        ["dataset.path={data}/mine", "dataset.modality=text", "dataset.column=text"], {"train", "test"},
+        ["dataset.path={data}/mine", "dataset.modality=text", "dataset.column=text"],
+        {"train", "test"},
     ),  # fmt: skip
     "tar_shards": (tar_shards, ["dataset.root={data}", "dataset.splits={{train: train-0.tar}}"], {"train"}),
 }

@@ -122,6 +122,22 @@ def test_bad_files_are_item_errors(tmp_path: Path) -> None:
         train.load(0)
 
 
+def test_a_dangling_link_is_a_bad_item_and_not_overlooked(tmp_path: Path) -> None:
+    picture(tmp_path / "a/1.png")
+    (tmp_path / "a/2.png").symlink_to(tmp_path / "gone.png")
+    train = folder(str(tmp_path)).splits["train"]
+    assert len(train) == 2
+    with pytest.raises(ItemError, match="a/2.png: No such file"):
+        train.load(1)
+
+
+def test_options_of_another_modality(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    assert len(folder(str(tmp_path), max_seconds=None, decode_size=3).splits["train"]) == 1
+    with pytest.raises(UserError, match="max_seconds is no option of image data"):
+        folder(str(tmp_path), max_seconds=3)
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no image file"):
         folder(str(tmp_path))
