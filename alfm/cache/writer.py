@@ -62,9 +62,10 @@ class CacheWriter:
         split = self._splits[name]
         low, high = split.filled, split.filled + len(features)
         try:
-            split.group["features"][low:high] = features
-            split.group["labels"][low:high] = labels
-            if split.has_ids:
+            if high > low:  # all items of a part may have been left out
+                split.group["features"][low:high] = features
+                split.group["labels"][low:high] = labels
+            if high > low and split.has_ids:
                 split.group["ids"][low:high] = np.array(list(ids or ()), dtype=object)
         except OSError as error:
             raise cannot_write(self.path, error) from error

@@ -12,6 +12,7 @@ import torch
 from alfm.cache.layout import rows_not_finite
 from alfm.cache.merge import Merged, merge
 from alfm.cache.parts import PartsFolder
+from alfm.datasets.ids import escape
 from alfm.errors import UserError
 from alfm.extraction.encoding import Encoder, Pending
 from alfm.extraction.loading import Items, Loaded, Task, load, tasks_of
@@ -38,7 +39,7 @@ class Runner:
         self.plan, self.folder, self.items, self.encoder = plan, folder, items, encoder
         self.num_workers, self.on_error, self.advance, self.settled = num_workers, on_error, advance, settled
         self.labels = {name: np.asarray(split.labels) for name, split in items.splits.items()}
-        self.ids: dict[str, Sequence[str]] = {name: split.ids for name, split in items.splits.items()}
+        self.ids: dict[str, Sequence[str]] = {name: storable(split.ids) for name, split in items.splits.items()}
 
     def run(self, shard: tuple[int, int] | None = None) -> Merged | None:
         """Compute parts until none of this worker's share is left, then finalise if all shares are done.
@@ -134,19 +135,20 @@ class Runner:
         return np.dtype(self.plan.settings["dtype"])
 
 
-def first_batch(items: Items) -> Callable[[int], Any]:
-    """For measuring speed: a function that gives a batch of n times the first readable item."""
-    backbone = items.backbone
-    for split in items.splits.values():
-        for row in range(min(len(split), 100)):
-            try:
-                item = backbone.preprocess(split.load(row))
-            except UserError:
-                raise
-            except Exception:
-                continue
-            return lambda size, item=item: backbone.collate([item] * size)
-    raise UserError("None of the first 100 items of any split can be read.")
+def storable(ids: Sequence[str]) -> Sequence[str]:
+    """`ids` as they are, or all of them escaped when a name among them is no UTF-8 (see `alfm.datasets.ids`).
+
+    All or none, so that the way back is known. `UserError` for a NUL character, which HDF5 strings end at.
+    """
+    wrong = next((text for text in ids if "\0" in text), None)
+    if wrong is not None:
+        raise UserError(f"The id {wrong!r} has a NUL character, which cannot be stored.")
+    try:
+        for text in ids:
+            text.encode("utf-8")
+    except UnicodeEncodeError:
+        return [escape(text) for text in ids]
+    return ids
 
 
 def use_threads(device: torch.device, threads: int | None) -> None:

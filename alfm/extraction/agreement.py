@@ -1,0 +1,162 @@
+"""What workers agree on before the first part is made, and whether a cache is already the one that is wanted."""
+
+from __future__ import annotations
+
+import json
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from alfm.backbones.base import Backbone
+from alfm.cache import open_cache
+from alfm.cache.parts import PartsFolder
+from alfm.datasets.base import Dataset, Split
+from alfm.errors import UserError
+from alfm.extraction.encoding import Encoder, choose_batch_size
+from alfm.extraction.plan import Plan, check_positive, choose_part_size, choose_threads, differences
+
+_IDENTITY = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype", "views", "augment")
+"""What makes two finished caches the same; the rest of the settings decides only the last bits."""
+_NOT_DESCRIBED = ("view_splits", "seed")
+
+
+@dataclass
+class Job:
+    """What is embedded with what, on which device (the encoder's)."""
+
+    dataset: Dataset
+    splits: Mapping[str, Split]
+    backbone: Backbone
+    encoder: Encoder
+
+
+def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
+    """The settings that all workers must share, `auto` where an existing run may decide. `UserError` for bad ones."""
+    dataset, backbone, splits = job.dataset, job.backbone, job.splits
+    views = check_positive("views", cfg.views, auto=False)
+    augment = cfg.get("augment")
+    if views > 1 and augment is None:
+        raise UserError(f"views={views} needs an augmentation: add augment=randaugment.")
+    if views > 1 and dataset.modality != "image":
+        raise UserError(f"views={views}: only images can be augmented, {dataset.name} is {dataset.modality}.")
+    return {
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "model": backbone.name,
+        "model_fingerprint": backbone.fingerprint,
+        "splits": [[name, len(split)] for name, split in splits.items()],
+        "dtype": cfg.cache.dtype,
+        "views": views,
+        "view_splits": [name for name in cfg.view_splits if name in splits] if views > 1 else [],
+        "augment": OmegaConf.to_container(augment, resolve=True) if views > 1 else None,
+        "seed": cfg.seed if views > 1 else None,
+        "device": job.encoder.device.type,
+        "precision": job.encoder.precision,
+        "threads": check_positive("threads", cfg.threads) if job.encoder.device.type == "cpu" else None,
+        "batch_size": check_positive("batch_size", cfg.batch_size),
+        "part_size": check_positive("part_size", cfg.part_size),
+    }
+
+
+def agree(job: Job, folder: PartsFolder, wanted: dict[str, Any], force: bool, run: str | None) -> Plan:
+    """The plan that everyone here works to: the one on disk if it agrees with `wanted`, else a new one.
+
+    Raises `UserError` when the one on disk differs, unless `force` and nobody is at work there: then it is removed.
+    """
+    while True:
+        there = folder.read_manifest()
+        if there is None:
+            settings = _resolve(job, wanted)
+            plan = Plan(settings, _attributes(job, settings), run or uuid.uuid4().hex)
+            if folder.create_manifest(plan.manifest()):
+                return plan
+            continue  # somebody else was first: theirs decides what auto means
+        settings = {key: there["settings"].get(key) if value == "auto" else value for key, value in wanted.items()}
+        found = differences(settings, there["settings"], list(settings))
+        if not found:
+            return Plan(there["settings"], there["attributes"], there["run"])
+        if not force:
+            hint = "give the same to go on, or force=true to start over"
+            raise UserError(f"{folder.path} was begun with other settings ({found}): {hint}.")
+        if others := folder.claims.live_workers():
+            raise UserError(f"Another run is at work in {folder.path} ({others[0]}), with other settings ({found}).")
+        folder.remove()
+
+
+def _resolve(job: Job, wanted: dict[str, Any]) -> dict[str, Any]:
+    """`wanted` with a number in place of every `auto`."""
+    settings = dict(wanted)
+    if settings["threads"] is not None:
+        settings["threads"] = choose_threads(settings["threads"])
+    if settings["batch_size"] == "auto":
+        size = choose_batch_size(job.encoder, lambda count: first_batch(job.splits, job.backbone, count))
+        settings["batch_size"] = max(1, size // settings["views"])
+    rows = sum(rows for _, rows in settings["splits"])
+    settings["part_size"] = choose_part_size(settings["part_size"], settings["batch_size"], rows)
+    return settings
+
+
+def _attributes(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the finished file says about itself."""
+    dataset, backbone = job.dataset, job.backbone
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    for package in ("alfm", "numpy", "h5py", "torchvision", "timm", "open_clip_torch", "transformers"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    provenance = {key: value for key, value in backbone.provenance.items() if value is not None}
+    described = {key: value for key, value in settings.items() if value is not None and key not in _NOT_DESCRIBED}
+    names = {"class_names": list(dataset.classes)} if dataset.classes else {}
+    return {
+        **{f"dataset_{key}": value for key, value in dataset.notes.items()},
+        "dataset_licence": dataset.licence or "unknown",
+        "modality": dataset.modality,
+        **provenance,
+        **described,
+        **names,
+        "versions": versions,
+    }
+
+
+def already_there(target: Path, wanted: dict[str, Any], force: bool, run: str | None) -> bool:
+    """Whether the cache is there and the same. `UserError` when it is there and differs."""
+    if not target.exists():
+        return False
+    try:
+        there = dict(open_cache(target).attributes)
+    except UserError:
+        if force:
+            return False
+        raise
+    if force:
+        return run is not None and there.get("run") == run
+    for key in ("splits", "augment"):
+        there[key] = json.loads(there[key]) if isinstance(there.get(key), str) else there.get(key)
+    if found := differences(wanted, there, _IDENTITY):
+        raise UserError(
+            f"{target} is another cache ({found}). Give it another name with cache.dataset=NAME or cache.model=NAME, "
+            "or replace it with force=true."
+        )
+    return True
+
+
+def first_batch(splits: Mapping[str, Split], backbone: Backbone, count: int) -> Any:
+    """For measuring speed: `count` times the first readable item, collated."""
+    for split in splits.values():
+        for row in range(min(len(split), 100)):
+            try:
+                item = backbone.preprocess(split.load(row))
+            except UserError:
+                raise
+            except Exception:  # a damaged item is dealt with when its turn comes
+                continue
+            return backbone.collate([item] * count)
+    raise UserError("None of the first 100 items of any split can be read.")

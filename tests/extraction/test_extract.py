@@ -1,0 +1,346 @@
+"""`python -m alfm.extract` from the outside: what it makes, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from standins import dots, plain_features
+
+from alfm.cache import open_cache
+from alfm.cache.parts import PartsFolder, PartWriter
+from alfm.cache.verify import verify
+from alfm.datasets.ids import unescape
+
+Run = Callable[..., int]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def data(**changes: object):
+    defaults = {"n": 60, "n_test": 20, "name": "dots", "bad": [], "ids": None, "modality": "image", "size": 8}
+    return dots(**(defaults | changes))
+
+
+def cache(path: str = "features/dots/tiny.h5"):
+    assert verify(Path(path)).problems == []
+    return open_cache(path)
+
+
+def files(folder: str = "features") -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_rows_equal_a_plain_forward_pass(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("cache.dtype=float32") == 0
+    made = cache()
+    for name, split in data().splits.items():
+        np.testing.assert_allclose(made.features(name), plain_features(split), atol=1e-4)
+        np.testing.assert_array_equal(made.labels(name), split.labels)
+        assert made.ids(name) == split.ids
+    assert made.class_names == ["ant", "bee", "cat"]
+    wanted = {"dataset": "dots", "model": "tiny", "batch_size": 8, "precision": "float32", "layer": "last", "views": 1}
+    assert wanted.items() <= made.attributes.items()
+    assert files() == ["dots/tiny.h5"]
+    out = capsys.readouterr().out
+    assert "on cpu" in out and "items/s" in out and "python -m alfm.al_train" in out
+
+
+def test_float16_by_default_and_names_can_be_given(run: Run) -> None:
+    assert run("cache.dataset=my set", "cache.model=../x", "splits=[test]") == 0
+    assert files() == ["my_set/x.h5"]
+    made = cache("features/my_set/x.h5")
+    assert made.splits == ["test"] and made.dtype("test") == np.float16
+    np.testing.assert_allclose(made.features("test"), plain_features(data().splits["test"]), atol=0.02)
+
+
+def test_worker_processes_give_the_same(run: Run) -> None:
+    assert run("num_workers=0", "cache.dataset=a") == 0
+    assert run("num_workers=2", "cache.dataset=b") == 0
+    one, two = cache("features/a/tiny.h5"), cache("features/b/tiny.h5")
+    for name in one.splits:
+        np.testing.assert_array_equal(one.features(name), two.features(name))
+    assert one.fingerprint == two.fingerprint
+
+
+def test_already_cached(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    before = Path("features/dots/tiny.h5").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run("batch_size=4") == 0  # decides only how it was made
+    assert "Already cached" in capsys.readouterr().out
+    assert Path("features/dots/tiny.h5").stat().st_mtime_ns == before
+    assert run("force=true") == 0
+    assert Path("features/dots/tiny.h5").stat().st_mtime_ns != before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("dataset.n=61", "dataset_fingerprint: dots-60-20-8 there, dots-61-20-8 now"),
+        ("model.seed=1", "model_fingerprint: tiny-0-5 there, tiny-1-5 now"),
+        ("cache.dtype=float32", "dtype: float16 there, float32 now"),
+        ("splits=[train]", "splits"),
+    ],
+)
+def test_another_cache_under_the_name_is_not_touched(
+    run: Run, capsys: pytest.CaptureFixture[str], change: str, says: str
+) -> None:
+    assert run() == 0
+    before = Path("features/dots/tiny.h5").read_bytes()
+    assert run(change) == 1
+    assert says in capsys.readouterr().err
+    assert Path("features/dots/tiny.h5").read_bytes() == before
+    assert run(change, "force=true") == 0
+
+
+def test_a_damaged_cache_is_refused_and_can_be_replaced(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    Path("features/dots/tiny.h5").write_bytes(b"nothing")
+    assert run() == 1
+    assert "damaged" in capsys.readouterr().err
+    assert run("force=true") == 0
+    cache()
+
+
+# ---- items that cannot be read ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_unreadable_item_stops_the_run_and_names_it(
+    run: Run, capsys: pytest.CaptureFixture[str], num_workers: int
+) -> None:
+    assert run("dataset.bad=[37]", f"num_workers={num_workers}") == 1
+    err = capsys.readouterr().err
+    assert err == "Error: train/00037.png: truncated. Leave such items out with on_error=skip.\n"
+    assert not Path("features/dots/tiny.h5").exists()
+    # parts done before it are kept, and skipping goes on from there
+    kept = PartsFolder(Path("features/dots/tiny.h5")).done()
+    assert kept and run("dataset.bad=[37]", "on_error=skip") == 0
+
+
+def test_unreadable_items_are_left_out_counted_and_listed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = [0, 5, *range(16, 32), 59]  # a whole part among them
+    assert run(f"dataset.bad={bad}", "on_error=skip", "cache.dtype=float32") == 0
+    split = data(bad=bad).splits["train"]
+    made = cache()
+    keep = [row for row in range(60) if row not in bad]
+    np.testing.assert_allclose(made.features("train"), plain_features(split), atol=1e-4)
+    np.testing.assert_array_equal(made.labels("train"), split.labels[keep])
+    assert made.ids("train") == [split.ids[row] for row in keep]
+    assert made.attributes["num_skipped"] == 19
+    out = capsys.readouterr().out
+    assert "left out: train/00005.png (train/00005.png: truncated)" in out and "19" in out
+
+
+def test_nothing_readable(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"dataset.bad={list(range(60))}", "on_error=skip", "splits=[train]") == 1
+    assert "No item could be read, the first being train/00000.png" in capsys.readouterr().err
+    assert not Path("features/dots/tiny.h5").exists()
+
+
+def test_duplicate_ids(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = "dataset.ids=[a,b,a]"
+    assert run(ids) == 1
+    assert "1 ids occur more than once in train, such as 'a'" in capsys.readouterr().err
+    assert run(ids, "on_error=skip") == 0
+    made = cache()
+    assert (made.ids("train") or [])[:3] == ["a", "b", "train/00003.png"] and made.num_rows("train") == 59
+    assert "left out: a (its id was there before)" in capsys.readouterr().out
+
+
+def test_ids_that_are_not_utf8_come_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import standins
+
+    names = ["caf\udce9.png", "100%FF.png", "plain.png"]
+    original = standins.dots
+    monkeypatch.setattr(standins, "dots", lambda **given: original(**(given | {"ids": names})))
+    assert run() == 0
+    stored = cache().ids("train") or []
+    assert [unescape(text) for text in stored[:3]] == names
+
+
+# ---- models that misbehave --------------------------------------------------------------------------------------
+
+
+def test_beyond_float16_stops_and_float32_holds_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model.trouble=large") == 1
+    assert "The features of train/00007.png reach" in (err := capsys.readouterr().err) and "cache.dtype=float32" in err
+    assert not Path("features/dots/tiny.h5").exists()
+    assert run("model.trouble=large", "cache.dtype=float32", "force=true") == 0
+    assert np.abs(cache().features("train")).max() > 65504
+
+
+def test_nan_in_half_precision_is_computed_again_in_float32(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model.trouble=half", "precision=bfloat16", "cache.dtype=float32") == 0
+    made = cache()
+    np.testing.assert_allclose(made.features("train"), plain_features(data().splits["train"]), atol=1e-4)
+    assert made.attributes["events"][0] == "part 0: NaN or Inf in bfloat16: computed in float32"
+    assert "computed in float32" in capsys.readouterr().out
+
+
+def test_nan_in_float32_names_the_item(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    split = data().splits["train"]
+    wrong = [row for row in range(60) if np.array(split.load(row))[0, 0, 0] < 8]
+    assert 0 < len(wrong) < 10  # the stand-in model fails on these
+    assert run("model.trouble=broken", "splits=[train]") == 1
+    assert f"gives NaN or Inf for {split.ids[wrong[0]]}" in capsys.readouterr().err
+    assert run("model.trouble=broken", "splits=[train]", "on_error=skip") == 0
+    assert cache().ids("train") == [text for row, text in enumerate(split.ids) if row not in wrong]
+
+
+def test_out_of_memory_is_tried_in_smaller_pieces(run: Run) -> None:
+    assert run("model.trouble=memory", "cache.dtype=float32") == 0
+    made = cache()
+    np.testing.assert_allclose(made.features("train"), plain_features(data().splits["train"]), atol=1e-4)
+    assert "part 0: out of memory with 8 rows: tried again with 4" in made.attributes["events"]
+
+
+def test_one_item_too_large_for_memory(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model.trouble=no memory") == 1
+    assert "One item alone does not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["model.trouble=load"], "weights of tiny cannot be had"),
+        (["model.trouble=shape"], "gave features (8, 1, 5) for 8 items"),
+        (["model.modality=text"], "tiny takes text and dots is image"),
+        (["splits=[tran]"], "dots has no split 'tran': did you mean train"),
+        (["dataset.n=0", "dataset.n_test=0"], "dots has no items"),
+        (["on_error=ignore"], "use stop or skip"),
+        (["cache.dtype=int8"], "use float16 or float32"),
+        (["batch_size=0"], "batch_size=0: give a whole number above 0, or auto"),
+        (["device=tpu"], "device=tpu"),
+        (["device=cuda:99"], "not there on this machine"),
+        (["precision=float8"], "precision=float8"),
+        (["shard=4/4"], "give i/n with i from 0 to n-1"),
+        (["views=3"], "add augment=randaugment"),
+        (["lease_seconds=1"], "lease_seconds"),
+        (["shard=0/2", "force=true"], "force=true cannot be given to several workers"),
+    ],
+)
+def test_mistakes(run: Run, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+    assert run(*words) == 1
+    captured = capsys.readouterr()
+    assert says in captured.err and captured.err.startswith("Error: ") and captured.err.count("\n") == 1
+    assert not Path("features/dots/tiny.h5").exists()
+
+
+# ---- disks that misbehave ---------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_finished_parts_intact(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("cache.dataset=reference") == 0
+    original, finished = PartWriter.finish, []
+
+    def full(self: PartWriter) -> None:
+        if len(finished) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(self)
+        finished.append(1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PartWriter, "finish", full)
+        assert run() == 1
+    assert "disk" in (err := capsys.readouterr().err) and "is full" in err
+    folder = PartsFolder(Path("features/dots/tiny.h5"))
+    assert folder.done() == {0, 1} and not list(folder.path.glob("*.tmp"))
+    assert run() == 0
+    assert "32 of 80 items are already done" in capsys.readouterr().out
+    assert cache().fingerprint == cache("features/reference/tiny.h5").fingerprint
+
+
+def test_a_disk_that_fills_while_finalising(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alfm.cache.writer import CacheWriter
+
+    def full(self: CacheWriter, *_: object) -> None:
+        from alfm.cache.writer import cannot_write
+
+        raise cannot_write(self.path, OSError(errno.ENOSPC, "No space left on device"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CacheWriter, "append", full)
+        assert run() == 1
+    assert "is full" in capsys.readouterr().err
+    assert not Path("features/dots/tiny.h5").exists()
+    log = Path("encoded.log")
+    assert run(f"model.log={log}") == 0
+    assert not log.exists()  # nothing was computed again
+    cache()
+
+
+def test_a_target_that_cannot_be_written(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("features").write_text("a file where the folder should be")
+    assert run() == 1
+    assert "cannot be written to" in (err := capsys.readouterr().err) and "FEATURE_CACHE_DIR" in err
+
+
+def test_a_read_only_target(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # root may write anywhere, so a chmod would show nothing
+    assert run() == 1
+    assert "Read-only file system" in (err := capsys.readouterr().err) and "FEATURE_CACHE_DIR" in err
+
+
+# ---- the rest ---------------------------------------------------------------------------------------------------
+
+
+def test_settings_that_differ_are_not_mixed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("dataset.bad=[59]") == 1
+    capsys.readouterr()
+    assert run("batch_size=4") == 1
+    assert "was begun with other settings (batch_size: 8 there, 4 now)" in capsys.readouterr().err
+    assert run("batch_size=auto", "part_size=auto", "threads=auto") == 0  # auto goes on with what is there
+    assert cache().attributes["batch_size"] == 8
+
+
+def test_views_are_deterministic_and_view_0_is_plain(run: Run) -> None:
+    words = ["views=3", "augment=randaugment", "cache.dtype=float32"]
+    assert run(*words) == 0
+    made = cache()
+    views = made.views("train")
+    assert views.shape == (60, 3, 5) and made.num_views("test") == 1
+    np.testing.assert_allclose(made.features("train"), plain_features(data().splits["train"]), atol=1e-4)
+    assert np.abs(views[:, 1] - views[:, 0]).max() > 0.1 and np.abs(views[:, 1] - views[:, 2]).max() > 0.1
+    # other batches, worker processes and neighbours: the same draws belong to the same (item, view)
+    assert run(*words, "batch_size=5", "part_size=5", "num_workers=2", "cache.dataset=again") == 0
+    np.testing.assert_allclose(cache("features/again/tiny.h5").views("train"), views, atol=1e-5)
+
+
+def test_a_sweep_loads_each_backbone_once(run: Run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import standins
+
+    loads = []
+    original = standins.Tiny.load
+    monkeypatch.setattr(standins.Tiny, "load", lambda self, device: (loads.append(self.name), original(self, device)))
+    assert run("-m", "dataset.name=a,b,c", "model.name=x,y") == 0
+    assert loads == ["x", "y"]
+    assert files() == [f"{dataset}/{model}.h5" for dataset in "abc" for model in "xy"]
+
+
+def test_a_failed_job_of_a_sweep_does_not_stop_the_others(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", "dataset.name=a,b", "dataset.bad=[3],[]") == 1
+    assert "2 of 4 jobs failed" in capsys.readouterr().err
+
+
+def test_from_another_folder_without_writing_anything_else(run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / ".env").write_text(f"FEATURE_CACHE_DIR={other / 'cached'}\n")
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "alfm.extract", "dataset=digits", "model=pixels"]
+    done = subprocess.run(command, cwd=other, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert files(str(other)) == [".env", "cached/digits/pixels.h5"]
