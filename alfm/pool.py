@@ -8,6 +8,8 @@ numbers do not depend, to the last bit, on which other replicates run beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.spaces import RAW, UNIT, Space
+from alfm.threads import side_by_side
 
 if TYPE_CHECKING:
     from alfm.heads.base import LinearHead
@@ -198,20 +201,25 @@ class Pool:
         """One pass over the pool with every replicate's logits.
 
         fn(phi (b, D'), logits (b, C), rows, r) -> (b, ...) or a tuple of such; returned stacked as (R, N, ...).
-        A block is loaded once for all replicates.
+        A block is loaded once for all replicates. `fn` runs in several threads at once, so it must be pure.
         """
+        source = self.vectors(head.spaces[0] if head.shared else RAW)
+
+        def job(rows: slice, x: Tensor, r: int) -> Any:
+            phi = x if head.shared else head.spaces[r](x)
+            return fn(phi, head.logits(phi, r), rows, r)
+
         out: list[Tensor] = []
         single = True
-        source = self.vectors(head.spaces[0] if head.shared else RAW)
-        for rows, x in source.blocks():
-            for r in range(head.R):
-                phi = x if head.shared else head.spaces[r](x)
-                value = fn(phi, head.logits(phi, r), rows, r)
+        for blocks in batched(source.blocks(), 8):  # enough jobs for every core, few enough to hold
+            places = [(rows, r) for rows, _ in blocks for r in range(head.R)]
+            values = side_by_side([partial(job, rows, x, r) for rows, x in blocks for r in range(head.R)], self.device)
+            for (rows, r), value in zip(places, values, strict=True):
                 single = isinstance(value, Tensor)
-                values = (value,) if isinstance(value, Tensor) else value
+                parts = (value,) if isinstance(value, Tensor) else value
                 if not out:
-                    out = [v.new_empty((head.R, self.N, *v.shape[1:])) for v in values]
-                for whole, v in zip(out, values, strict=True):
+                    out = [v.new_empty((head.R, self.N, *v.shape[1:])) for v in parts]
+                for whole, v in zip(out, parts, strict=True):
                     whole[r, rows] = v
         return out[0] if single else tuple(out)
 
@@ -241,6 +249,12 @@ class Pool:
                 f"{len(bad)} of {self.N} rows hold NaN or infinite features, first row {int(bad[0])}: "
                 "extract them again, or leave those rows out."
             )
+
+
+def batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` consecutive items, the last one shorter (itertools.batched is Python 3.12's)."""
+    while group := list(islice(items, size)):
+        yield group
 
 
 def _free_bytes(device: torch.device) -> int:

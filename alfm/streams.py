@@ -49,5 +49,15 @@ def keep_mask(key: int, rows: torch.Tensor, dim: int, drop: float) -> torch.Tens
     row_key = _mix(rows.to(torch.int64) * _GOLDEN + key)
     column = torch.arange(1, words + 1, dtype=torch.int64, device=rows.device) * _MIX1
     z = _mix(row_key[:, None] + column[None, :])
-    bytes_ = z.view(torch.uint8)[:, :dim]
-    return bytes_ >= round(drop * 256)
+    # byte >= threshold for eight bytes at once: torch compares single bytes far more slowly than 64-bit words
+    threshold, ones = round(drop * 256), 0x0101010101010101
+    if threshold == 0:
+        keep = torch.full_like(z, ones)
+    else:
+        keep = z & (ones * 0x7F)
+        if threshold <= 128:
+            keep.add_((128 - threshold) * ones).bitwise_or_(z)
+        else:
+            keep.add_((256 - threshold) * ones).bitwise_and_(z)
+        keep = (keep >> 7).bitwise_and_(ones)
+    return keep.view(torch.bool)[:, :dim]

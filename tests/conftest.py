@@ -12,6 +12,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 
+# Small products on busy cores: torch's own threads would wait for each other far longer than they compute. Two, so that
+# jobs side by side are exercised.
+torch.set_num_threads(2)
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes outside its own folder, whatever the user's environment or .env says."""

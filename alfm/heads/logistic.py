@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from alfm.heads.base import LinearHead
 from alfm.pool import Pool
 from alfm.spaces import RAW, Scaled, Space
+from alfm.threads import side_by_side
 
 UNSEEN = 20.0
 """A class without labels gets weight 0 and a bias this far below the lowest seen one: probability about e^-20."""
@@ -70,18 +72,19 @@ class Logistic:
         """Fit R heads; shapes as in `Classifier.fit`. Needs at least one labelled row in each replicate."""
         space = self.space(pool)
         R = rows.shape[0]
-        # CPU: one replicate at a time, so that the shapes of all products are its own. GPU: all in one batch,
-        # since there the launches of many small kernels are what costs.
-        groups = [range(R)] if pool.device.type == "cuda" else [range(r, r + 1) for r in range(R)]
-        weights, biases = [], []
-        for group in groups:
-            part = slice(group.start, group.stop)
-            W, b = self._fit_group(
+        if 2 * rows.shape[1] > pool.vectors(space).dim:  # before the jobs, which would each make them
+            self._principal(pool, space)
+
+        # CPU: replicates side by side, one thread each, so that the shapes of all products are a replicate's own.
+        # GPU: all in one batch, since there the launches of many small kernels are what costs.
+        def fit(part: slice) -> tuple[Tensor, Tensor]:
+            return self._fit_group(
                 pool, space, rows[part], targets[part], num_classes, None if weight is None else weight[part],
                 None if previous is None else (previous.weight[part], previous.bias[part]),
             )  # fmt: skip
-            weights.append(W)
-            biases.append(b)
+
+        parts = [slice(0, R)] if pool.device.type == "cuda" else [slice(r, r + 1) for r in range(R)]
+        weights, biases = zip(*side_by_side([partial(fit, part) for part in parts], pool.device), strict=True)
         return LinearHead((space,) * R, torch.cat(weights), torch.cat(biases))
 
     def _fit_group(
@@ -140,8 +143,8 @@ class Logistic:
     def _basis(self, pool: Pool, space: Space, phi: Tensor) -> Tensor:
         """Orthonormal columns (R or 1, D', k) that span the solution and nearly diagonalise the Hessian."""
         _, n, dim = phi.shape
-        if 2 * n > dim and dim <= 4096:
-            return pool.once(("principal axes", space), lambda: _principal_axes(pool, space))[None]
+        if 2 * n > dim:
+            return self._principal(pool, space)[None]
         # The optimum lies in the span of the labelled rows: n coordinates instead of D'.
         gram = phi @ phi.mT
         values, U = torch.linalg.eigh(gram)
@@ -150,6 +153,9 @@ class Logistic:
         if phi.shape[0] == 1:
             U, values, kept = U[..., kept[0]], values[:, kept[0]], kept[:, kept[0]]
         return phi.mT @ (U * (kept / values.clamp_min(floor).sqrt())[:, None])
+
+    def _principal(self, pool: Pool, space: Space) -> Tensor:
+        return pool.once(("principal axes", space), lambda: _principal_axes(pool, space))
 
 
 def solve(
