@@ -12,7 +12,7 @@ Sources: Bae et al. 2024 (MaxHerding, 2407.12212), 2025 (UHerding, 2412.20644); 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -197,11 +197,25 @@ class Objective(Protocol):
         ...
 
 
-def lazy_greedy(objective: Objective, bounds: Tensor, allowed: Tensor, budget: int, batch: int = WIDTH) -> Tensor:
+def largest(bounds: Tensor, batch: int) -> Tensor:
+    """int64 (min(batch, N),) items of the largest bounds (N,); the first again in place of those at -Inf."""
+    values, items = bounds.topk(min(batch, len(bounds)))
+    return torch.where(values > -torch.inf, items, items[0])
+
+
+def lazy_greedy(
+    objective: Objective,
+    bounds: Tensor,
+    allowed: Tensor,
+    budget: int,
+    batch: int = WIDTH,
+    choose: Callable[[Tensor, int], Tensor] = largest,
+) -> Tensor:
     """Picks int64 (min(budget, allowed items),): repeatedly the allowed item of largest gain, ties lower index.
 
     bounds: (N,), at least each item's gain; overwritten with gains as they are found, so it stays valid for the next
-    call. allowed: bool (N,). The `batch` largest stale bounds are refreshed until the largest of all is fresh.
+    call. allowed: bool (N,). `batch` stale items are refreshed until the largest bound of all is fresh; `choose` finds
+    them from the stale bounds (-Inf elsewhere) and always answers with the same number of items.
     """
     free = allowed.to(bounds.device, copy=True)
     picks: list[Tensor] = []
@@ -218,8 +232,7 @@ def lazy_greedy(objective: Objective, bounds: Tensor, allowed: Tensor, budget: i
                 renewed = True
                 fresh.zero_()
                 open_bounds = bounds.where(free, -torch.inf)
-            # Short of stale candidates this takes others too, which does no harm and keeps the shape of the call.
-            items = open_bounds.where(~fresh, -torch.inf).topk(min(batch, len(bounds))).indices
+            items = choose(open_bounds.where(~fresh, -torch.inf), batch)
             bounds[items] = objective.gains(items)
             fresh[items] = True
         objective.add(best)
@@ -259,6 +272,7 @@ class Herding:
         self.bounds = self._above(bounds)
         self._column_bytes = column_bytes
         self._columns: OrderedDict[int, int] = OrderedDict()  # item -> its row of _store, least recent first
+        self._cached = torch.zeros(vectors.N, dtype=torch.bool, device=bounds.device)
         self._store: Tensor | None = None
         self._made = 0  # similarities' rows made since all bounds were last right
 
@@ -301,16 +315,22 @@ class Herding:
 
     def select(self, allowed: Tensor, budget: int, batch: int = WIDTH) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
-        picks = lazy_greedy(self, self.bounds, allowed, budget, batch)
+        picks = lazy_greedy(self, self.bounds, allowed, budget, batch, self._choose)
         self._columns.clear()
+        self._cached.zero_()
         self._store = None  # room for the next replicate
         return picks
+
+    def _choose(self, stale: Tensor, batch: int) -> Tensor:
+        """Candidates whose similarities are at hand if the best is one of them, else a full product of others."""
+        known = self._cached if bool(self._cached[stale.argmax()]) else ~self._cached
+        return largest(stale.where(known, -torch.inf), batch)
 
     def _similar(self, items: Tensor) -> Tensor:
         """k(items, targets), (m, T): a candidate that is refreshed again and again has its product made once."""
         wanted = items.tolist()
         known = [i for i in wanted if i in self._columns]
-        missing = [i for i in wanted if i not in self._columns]
+        missing = [i for i in dict.fromkeys(wanted) if i not in self._columns]
         for i in known:
             self._columns.move_to_end(i)
         if missing:
@@ -322,9 +342,11 @@ class Herding:
             if len(wanted) > len(self._store):
                 return similarities(self.vectors, self.kernel, items, self.targets)
             for i, column in zip(missing, new, strict=True):
-                full = len(self._columns) == len(self._store)
-                place = self._columns.popitem(last=False)[1] if full else len(self._columns)
-                self._columns[i] = place
+                place = len(self._columns)
+                if place == len(self._store):
+                    oldest, place = self._columns.popitem(last=False)
+                    self._cached[oldest] = False
+                self._columns[i], self._cached[i] = place, True
                 self._store[place] = column
         assert self._store is not None
         return self._store[items.new_tensor([self._columns[i] for i in wanted])]
