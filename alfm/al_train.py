@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,30 +20,30 @@ ABOUT = """Run active-learning rounds on cached features: which items would each
 good is the classifier after each round? Every setting is one of Hydra's: key=value, group=option, -m for sweeps."""
 
 
-def main() -> None:
-    """Entry point; the exit status is 0, 1 (a mistake or a failed job) or 2 (a wrong command line)."""
-    sys.exit(run_hydra("al_train", al_train, sort_key=lambda cfg: str(cfg.cache or cache_path(cfg)), about=ABOUT))
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0, 1 (a mistake or a failed job) or 2 (a wrong command line)."""
+    return run_hydra(
+        "al_train", al_train, sort_key=lambda cfg: str(cfg.cache or cache_path(cfg)), about=ABOUT, argv=argv
+    )
 
 
 def al_train(cfg: DictConfig) -> None:
     """Run one configuration: all its seeds, all its rounds; prints where the results are."""
     from omegaconf import OmegaConf
-    from rich.console import Console
 
     from alfm.environment import environment_of
     from alfm.experiment import budgets_of, run_replicates
     from alfm.report import print_summary
     from alfm.results import RunFolder, load_runs
 
-    console = Console()
     names = {group: _choice(group) for group in ("query_strategy", "init_strategy", "classifier")}
     path = find_cache(cfg).absolute()
-    task = _open(str(path), cfg.device, cfg.memory, cfg.splits.pool, cfg.splits.test)
+    task = _open(path, cfg.device, cfg.memory, cfg.splits.pool, cfg.splits.test)
     budgets = budgets_of(
         task.num_classes, cfg.iterations.n, cfg.budget.init, cfg.budget.step, cfg.budget.per_class, cfg.iterations.exp
     )
     built = {group: build(cfg[group]) for group in names}
-    seeds = [int(seed) for seed in cfg.seeds]
+    seeds = _seeds(cfg.seeds)
     device = str(task.pool.device)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = RunFolder.open(
@@ -61,21 +60,21 @@ def al_train(cfg: DictConfig) -> None:
         finished = folder.completed_seeds()
         waiting = [seed for seed in seeds if seed not in finished]
         if not waiting:
-            console.print(f"Already done: {folder.path} (force=true runs it again)")
+            print(f"Already done: {folder.path} (force=true runs it again)")
         else:
-            _announce(console, task, names, budgets, waiting, device)
-            rounds = run_replicates(
-                task, **built, budgets=budgets, seeds=seeds, folder=folder, warm_start=cfg.warm_start,
-                on_round=_Progress(console, names["query_strategy"], len(budgets)),
-            )  # fmt: skip
-            for _ in rounds:
-                pass
+            _announce(task, names, budgets, waiting, device)
+            with _Progress(names["query_strategy"], len(budgets)) as progress:
+                for _ in run_replicates(
+                    task, **built, budgets=budgets, seeds=seeds, folder=folder, warm_start=cfg.warm_start,
+                    on_round=progress,
+                ):  # fmt: skip
+                    pass
             early = {why for why in folder.completed_seeds().values() if "exhausted" in why}
             for why in early:
-                console.print(f"Ended early: {why}.")
+                print(f"Ended early: {why}.")
     print_summary(load_runs(folder.path))
-    console.print(f"Results: {folder.path}", soft_wrap=True)
-    console.print(f"Next: python -m alfm.report {paths().logs}", soft_wrap=True)
+    print(f"Results: {folder.path}")
+    print(f"Next: python -m alfm.report {paths().logs}")
 
 
 def find_cache(cfg: DictConfig) -> Path:
@@ -91,37 +90,52 @@ def find_cache(cfg: DictConfig) -> Path:
     return path
 
 
+def _seeds(given: Any) -> list[int]:
+    """The numbers of `seeds=[1,10]`, or of `seeds=1`."""
+    seeds = [given] if isinstance(given, int) else given
+    if not seeds or isinstance(seeds, str) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise UserError(f"seeds={given}: give whole numbers, none negative, such as seeds=[1,10,100].")
+    return list(seeds)
+
+
 def _choice(group: str) -> str:
     from hydra.core.hydra_config import HydraConfig
 
     return str(HydraConfig.get().runtime.choices[group])
 
 
-@lru_cache(maxsize=1)
-def _open(path: str, device: str, memory: Any, pool_split: str, test_split: str) -> Simulation:
-    """The last cache stays loaded, so that a sweep over strategies reads it once."""
+_loaded: dict[tuple[Any, ...], Simulation] = {}
+"""The last cache, so that a sweep over strategies reads each once."""
+
+
+def _open(path: Path, *how: Any) -> Simulation:
+    """`Simulation(path, *how)`; the last one again when neither the file nor the rest changed."""
     from alfm.experiment import Simulation
 
-    return Simulation(path, device, memory, pool_split, test_split)
+    stamp = path.stat() if path.exists() else None  # a missing file is the cache reader's to explain
+    key = (path, stamp and (stamp.st_mtime_ns, stamp.st_size), *how)
+    if key not in _loaded:
+        _loaded.clear()  # before the next one is read: two may not fit
+        _loaded[key] = Simulation(path, *how)
+    return _loaded[key]
 
 
-def _announce(
-    console: Any, task: Simulation, names: dict[str, str], budgets: list[int], seeds: list[int], device: str
-) -> None:
-    console.print(
+def _announce(task: Simulation, names: dict[str, str], budgets: list[int], seeds: list[int], device: str) -> None:
+    print(
         f"{names['query_strategy']} from a {names['init_strategy']} start, {names['classifier']} head, on {device}: "
         f"pool {task.pool.N} x {task.pool.D}, {task.num_classes} classes, test {task.test.N}; "
-        f"{len(budgets)} rounds to {min(sum(budgets), task.pool.N)} labels, seeds {', '.join(map(str, seeds))}"
+        f"{len(budgets)} rounds to {min(sum(budgets), task.pool.N)} labels, seeds {', '.join(map(str, seeds))}",
+        flush=True,
     )
     for split, count in zip(("pool", "test split"), task.left_out, strict=True):
         if count:
-            console.print(f"Left out of the {split}: {count} items without a label")
+            print(f"Left out of the {split}: {count} items without a label")
 
 
 class _Progress:
     """A live bar over rounds."""
 
-    def __init__(self, console: Any, name: str, rounds: int) -> None:
+    def __init__(self, name: str, rounds: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.bar = Progress(
@@ -130,10 +144,15 @@ class _Progress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
-            console=console,
         )
         self.name, self.rounds = name, rounds
         self.task: Any = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()  # a failed run would leave it drawing into the next job's output
 
     def __call__(self, made: Round, seeds: Any) -> None:
         if self.task is None:
@@ -148,4 +167,4 @@ class _Progress:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

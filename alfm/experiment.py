@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 
 from alfm.cache.reader import FeatureCache, open_cache
-from alfm.errors import UserError
+from alfm.errors import UserError, nearest_names
 from alfm.heads.base import Classifier
 from alfm.loop import Round, Task, run, schedule
 from alfm.pool import Memory, Pool
-from alfm.results import RunFolder
+from alfm.results import RunFolder, _budget_text, start_fingerprint
 from alfm.settings import build, conf_dir
 from alfm.strategies.base import Strategy
 
@@ -25,12 +26,16 @@ SEEDS = (1, 10, 100, 1000, 10000)
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto`: CUDA, else MPS, else CPU."""
+    """`auto`: CUDA, else MPS, else CPU. UserError for a device that this machine does not have."""
     if device != "auto":
         try:
-            return torch.device(device)
+            chosen = torch.device(device)
         except RuntimeError:
             raise UserError(f"There is no device {device!r}: use auto, cpu, cuda, cuda:1 or mps.") from None
+        there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+        if (chosen.index or 0) >= there.get(chosen.type, 0):
+            raise UserError(f"This machine has no device {device}: use device=auto, or another.")
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -77,6 +82,8 @@ class Simulation(Task):
                     "pool and a labelled test split: extract again with dataset.test_fraction=0.2, or name another "
                     "with splits.pool= and splits.test=."
                 )
+        if memory not in get_args(Memory):
+            raise UserError(f"memory={memory}: {nearest_names(str(memory), list(get_args(Memory)))}")
         where = pick_device(device)
         pool_rows, labels = _labelled(cache, pool_split)
         test_rows, test_labels = _labelled(cache, test_split)
@@ -113,8 +120,9 @@ def budgets_of(
 ) -> list[int]:
     """Labels per round; `init` and `step` count per class unless `per_class` is False. UserError unless positive."""
     factor = num_classes if per_class else 1
-    first, each = round(init * factor), round(step * factor)
-    if rounds < 1 or first < 1 or each < 1:
+    numbers = isinstance(rounds, int) and all(isinstance(b, int | float) and math.isfinite(b) for b in (init, step))
+    first, each = (round(init * factor), round(step * factor)) if numbers else (0, 0)
+    if not numbers or rounds < 1 or first < 1 or each < 1:
         raise UserError(
             f"iterations.n={rounds}, budget.init={init} and budget.step={step} must give at least one label a round."
         )
@@ -137,8 +145,8 @@ def run_replicates(
     Replicates that stand at the same round run side by side. With a `folder`, finished seeds are not run again,
     interrupted ones go on where they were, and every round is stored before it is yielded.
     """
-    if len(set(seeds)) != len(seeds) or not seeds:
-        raise UserError(f"seeds must be a list of different numbers; got {list(seeds)}.")
+    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):
+        raise UserError(f"seeds must be a list of different whole numbers, none negative; got {list(seeds)}.")
     groups: dict[int, list[int]] = {}
     picked: dict[int, np.ndarray] = {seed: np.empty(0, np.int64) for seed in seeds}
     for seed in seeds:
@@ -190,8 +198,6 @@ def from_config(group: str, name: str, **options: Any) -> Any:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from alfm.errors import nearest_names
-
     known = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
     if name not in known:
         raise UserError(f"There is no {group}={name}: {nearest_names(name, known)}")
@@ -226,7 +232,9 @@ def simulate(
 
     cache: a path, an open cache, or a `Simulation` (kept between calls, so that features are loaded once).
     Strategies and classifier: names of configs, or objects. Returns one row per seed and round with the columns of
-    `rounds.csv`. Raises UserError for what a user can put right.
+    `rounds.csv` and those by which `load_runs` tells runs apart (dataset, model, query_strategy, init_strategy,
+    classifier, budget, initial), so that frames can be concatenated and given to `alfm.statistics` and the report.
+    Raises UserError for what a user can put right.
     """
     import pandas as pd
 
@@ -236,4 +244,21 @@ def simulate(
     }  # fmt: skip
     built = {group: from_config(group, one) if isinstance(one, str) else one for group, one in named.items()}
     budgets = budgets_of(task.num_classes, rounds, init, step, per_class, doubling)
-    return pd.DataFrame(list(run_replicates(task, budgets=budgets, seeds=list(seeds), **built)))
+    initial: dict[int, str] = {}
+
+    def remember(made: Round, group: Sequence[int]) -> None:
+        if made.round == 1:
+            for seed, picks in zip(group, made.picks, strict=True):
+                initial[seed] = start_fingerprint(task.cache_rows[picks], task.cache.fingerprint)
+
+    rows = list(run_replicates(task, budgets=budgets, seeds=[int(seed) for seed in seeds], on_round=remember, **built))
+    planned = {
+        "budget": {"init": init, "step": step, "per_class": per_class},
+        "iterations": {"n": rounds, "exp": doubling},
+    }
+    names = {group: one if isinstance(one, str) else type(one).__name__.lower() for group, one in named.items()}
+    path = task.cache.path.absolute()
+    frame = pd.DataFrame(rows).assign(
+        dataset=path.parent.name, model=path.stem, **names, budget=_budget_text(planned, [])
+    )
+    return frame.assign(initial=frame["seed"].map(initial))

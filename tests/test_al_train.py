@@ -1,0 +1,327 @@
+"""`python -m alfm.al_train` from its command line to its files, on a small cache of real digits."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import alfm.al_train
+import alfm.experiment
+from alfm.al_train import main
+from alfm.cache.reader import FeatureCache
+from alfm.results import COLUMNS, load_runs
+
+TIMES = {"fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes", "num_replicates"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded(monkeypatch):
+    monkeypatch.setattr(alfm.al_train, "_loaded", {})
+
+
+@pytest.fixture
+def make_cache(tmp_path, digits_arrays):
+    x, y, test_x, test_y = digits_arrays
+
+    def make(name: str = "digits/pixels.h5", **changed) -> Path:
+        """150 training and 80 test digits; `changed` replaces train_labels=..., test_features=... or sets classes=."""
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        content = {
+            "train_features": x[:150].astype(np.float16), "train_labels": y[:150],
+            "test_features": test_x[:80].astype(np.float16), "test_labels": test_y[:80],
+        }  # fmt: skip
+        with h5py.File(path, "w") as file:
+            if "classes" in changed:
+                file.attrs["class_names"] = changed.pop("classes")
+            for key, value in {**content, **changed}.items():
+                if value is not None:
+                    file[key.replace("_", "/")] = value
+        return path
+
+    return make
+
+
+@pytest.fixture
+def cache(make_cache):
+    return make_cache()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The seeds of every call of the loop."""
+    calls: list[list[int]] = []
+    original = alfm.experiment.run
+
+    def run(task, classifier, init, query, budgets, seeds, *rest):
+        calls.append(list(seeds))
+        yield from original(task, classifier, init, query, budgets, seeds, *rest)
+
+    monkeypatch.setattr(alfm.experiment, "run", run)
+    return calls
+
+
+def train(cache: Path, *words: str, seeds: str = "[1,2]", n: int = 3) -> int:
+    return main([f"cache={cache}", f"seeds={seeds}", f"iterations.n={n}", *words])
+
+
+def logs() -> Path:
+    return Path(os.environ["LOG_DIR"])
+
+
+def run_folder() -> Path:
+    (found,) = logs().rglob("rounds.csv")
+    return found.parent
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "rounds.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def outcome(folder: Path) -> tuple[list[dict[str, str]], dict[str, list[int]]]:
+    """What a run decided and measured, without what it took."""
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in table(folder)]
+    with np.load(folder / "picks.npz") as picks:
+        return sorted(rows, key=lambda row: (row["seed"], int(row["round"]))), {k: picks[k].tolist() for k in picks}
+
+
+def test_a_run_leaves_its_folder_and_says_where(cache, capsys):
+    assert train(cache) == 0
+    folder = run_folder()
+    assert folder.parent == logs() / "digits" / "pixels" and folder.name.startswith("margins-")
+    written = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert written == {"config.yaml", "rounds.csv", "picks.npz", "progress.json", "environment.json"}
+    rows = table(folder)
+    assert tuple(rows[0]) == COLUMNS
+    assert [(r["seed"], r["round"], r["num_labeled"]) for r in rows] == [
+        (seed, str(n), str(10 * n)) for seed in ("1", "2") for n in (1, 2, 3)
+    ]
+    assert all(0 <= float(row["accuracy"]) <= 1 and row["num_replicates"] == "2" for row in rows)
+    for picks in outcome(folder)[1].values():
+        assert len(set(picks)) == 30 and set(picks) <= set(range(150))
+    out = capsys.readouterr().out
+    assert "pool 150 x 64, 10 classes, test 80" in out and "AUBC" in out
+    assert f"Results: {folder}" in out and "Next: python -m alfm.report" in out
+
+
+def test_what_is_done_is_not_done_again_unless_forced(cache, asked, capsys):
+    assert train(cache) == 0
+    before = outcome(run_folder())
+    assert train(cache) == 0
+    assert asked == [[1, 2]] and "Already done" in capsys.readouterr().out
+    assert train(cache, "force=true") == 0
+    assert asked == [[1, 2], [1, 2]] and outcome(run_folder()) == before
+
+
+def test_another_seed_runs_alone(cache, asked):
+    assert train(cache) == 0
+    assert train(cache, seeds="[1,2,7]") == 0
+    assert asked == [[1, 2], [7]]
+    assert [row["seed"] for row in table(run_folder())] == ["1"] * 3 + ["2"] * 3 + ["7"] * 3
+
+
+@pytest.mark.parametrize("strategy", ["margins", "typiclust"])
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(strategy, cache, asked, monkeypatch, capsys):
+    assert train(cache, f"query_strategy={strategy}", n=4) == 0
+    whole = outcome(run_folder())
+    monkeypatch.setenv("LOG_DIR", str(logs() / "again"))
+    import alfm.loop
+
+    measure, calls = alfm.loop.evaluate_all, iter(range(99))
+
+    def interrupted(*args):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alfm.loop, "evaluate_all", interrupted)
+        assert train(cache, f"query_strategy={strategy}", n=4) == 130
+    assert "goes on from here" in capsys.readouterr().err
+    assert len(table(run_folder())) == 4  # two rounds of two seeds
+    with pytest.raises(alfm.UserError, match="no finished run"):
+        load_runs(run_folder())
+    assert train(cache, f"query_strategy={strategy}", n=4) == 0
+    assert outcome(run_folder()) == whole
+    assert load_runs(run_folder())["finished"].all()
+
+
+def test_a_run_killed_between_rounds_of_different_seeds_goes_on(cache, asked):
+    assert train(cache, n=4) == 0
+    folder = run_folder()
+    whole = outcome(folder)
+    (folder / "progress.json").unlink()
+    lines = (folder / "rounds.csv").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(("1,3,", "1,4,", "2,4,"))]
+    (folder / "rounds.csv").write_text("\n".join(kept) + "\n")  # picks were written first: they reach further
+    assert train(cache, n=4) == 0
+    assert asked[1:] == [[1], [2]] and outcome(folder) == whole
+
+
+def test_a_failed_job_of_a_sweep_fails_the_sweep_and_is_not_taken_for_done(cache, monkeypatch, capsys):
+    from alfm.strategies.entropy import Entropy
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Entropy, "select", lambda *_: 1 / 0)
+        words = ["-m", f"cache={cache}", "seeds=[1]", "iterations.n=3"]
+        assert main([*words, "query_strategy=entropy,random"]) == 1
+        assert "1 of 2 jobs failed" in capsys.readouterr().err
+        with pytest.raises(ZeroDivisionError):  # alone: a defect shows its traceback, and python exits with 1
+            main([*words[1:], "query_strategy=entropy"])
+    assert set(load_runs(logs())["query_strategy"]) == {"random"}
+    assert main([*words, "query_strategy=entropy,random"]) == 0
+    assert set(load_runs(logs())["query_strategy"]) == {"random", "entropy"}
+    assert "Already done" in capsys.readouterr().out
+
+
+def test_budgets(cache, capsys):
+    assert train(cache, "budget.init=16") == 1
+    assert "initial budget asks for 160 items but the pool has 150" in capsys.readouterr().err
+    assert not list(logs().rglob("rounds.csv"))
+    assert train(cache, "budget.init=7", "budget.step=100", "budget.per_class=false", seeds="[1]", n=5) == 0
+    assert [row["num_labeled"] for row in table(run_folder())] == ["7", "107", "150"]
+    assert "the pool is exhausted after round 3 of 5" in capsys.readouterr().out
+    for word in ("iterations.n=0", "budget.step=0", "budget.step=many", "iterations.n=2.5", "budget.init=.inf"):
+        assert train(cache, word) == 1
+        assert "at least one label a round" in capsys.readouterr().err
+
+
+def test_doubling_budgets(cache):
+    assert train(cache, "iterations.exp=true", "query_strategy=random", seeds="[1]", n=4) == 0
+    assert [row["num_labeled"] for row in table(run_folder())] == ["10", "20", "40", "80"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["query_strategy=margin"], 2, "There is no query_strategy=margin: did you mean margins"),
+        (["iteration.n=3"], 2, "iterations.n"),
+        (["query_strategy=margins,random"], 2, "add -m"),
+        (["seeds=[1,1]"], 1, "different"),
+        (["seeds=[]"], 1, "seeds"),
+        (["seeds=[one]"], 1, "whole numbers"),
+        (["seeds=[-3]"], 1, "whole numbers"),
+        (["device=gpu"], 1, "no device"),
+        (["device=cuda:63"], 1, "no device cuda:63"),
+        (["memory=disk"], 1, "memory=disk"),
+        (["splits.test=val"], 1, "no split 'val'"),
+        (["init_strategy=typiclus"], 2, "typiclust"),
+        (["+init_strategy.budget=3"], 1, "was not given what it takes"),
+    ],
+)
+def test_wrong_words_are_answered_in_one_sentence(words, status, said, cache, capsys):
+    assert train(cache, *words) == status
+    err = capsys.readouterr().err
+    assert said in err and "Traceback" not in err
+    assert not list(logs().rglob("rounds.csv"))
+
+
+def test_one_seed_needs_no_brackets(cache):
+    assert train(cache, seeds="5", n=2) == 0
+    assert {row["seed"] for row in table(run_folder())} == {"5"}
+
+
+def test_a_missing_cache_names_the_command_that_makes_it(tmp_path, capsys):
+    assert main(["dataset=digits", "model=pixels"]) == 1
+    err = capsys.readouterr().err
+    assert "python -m alfm.extract dataset=digits model=pixels" in err and "digits/pixels.h5" in err
+    assert main([f"cache={tmp_path}/none.h5"]) == 1
+    assert "There is no feature cache" in capsys.readouterr().err
+
+
+def nan_features(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x[17, 3] = np.nan
+    return x
+
+
+BAD = {
+    "NaN": (lambda x, y: {"train_features": nan_features(x)}, "17"),
+    "Inf in test": (lambda x, y: {"test_features": np.full((80, 64), np.inf, np.float16)}, "test"),
+    "one class": (lambda x, y: {"train_labels": np.zeros(150, np.int64)}, "one class only"),
+    "labels outside": (lambda x, y: {"classes": ["a", "b", "c"]}, "3"),
+    "labels below -1": (lambda x, y: {"train_labels": y - 2}, "label"),
+    "no test items": (
+        lambda x, y: {"test_features": np.zeros((0, 64), np.float16), "test_labels": np.zeros(0, np.int64)},
+        "test",
+    ),
+    "no test split": (lambda x, y: {"test_features": None, "test_labels": None}, "no split 'test'"),
+    "nothing labelled": (lambda x, y: {"train_labels": np.full(150, -1)}, "no labelled item"),
+    "other length": (lambda x, y: {"train_labels": y[:-1]}, "train"),
+    "several labels": (lambda x, y: {"train_labels": np.eye(10, dtype=np.int64)[y]}, "train"),
+    "text": (lambda x, y: {"train_features": np.full((150, 64), b"cat")}, "train"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_caches_are_refused_before_any_work(case, make_cache, digits_arrays, capsys):
+    change, said = BAD[case]
+    x, y = digits_arrays[0][:150].astype(np.float16), digits_arrays[1][:150]
+    assert train(make_cache(**change(x, y))) == 1
+    err = capsys.readouterr().err
+    assert said in err and err.startswith("Error: ") and "Traceback" not in err
+    assert not list(logs().rglob("*.csv"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no HDF5", "empty"])
+def test_a_damaged_file_is_refused(damage, cache, capsys):
+    whole = cache.read_bytes()
+    cache.write_bytes({"truncated": whole[: len(whole) // 2], "no HDF5": b"PK\3\4" + whole[4:], "empty": b""}[damage])
+    assert train(cache) == 1
+    err = capsys.readouterr().err
+    assert str(cache) in err and "Traceback" not in err
+
+
+def test_items_without_a_label_are_left_out_and_counted(make_cache, digits_arrays, capsys):
+    y, test_y = digits_arrays[1][:150].copy(), digits_arrays[3][:80].copy()
+    y[::3], test_y[:5] = -1, -1
+    cache = make_cache(train_labels=y, test_labels=test_y, classes=[str(i) for i in range(10)])
+    assert train(cache, n=9) == 0
+    out = capsys.readouterr().out
+    assert "Left out of the pool: 50 items" in out and "Left out of the test split: 5 items" in out
+    for picks in outcome(run_folder())[1].values():
+        assert len(picks) == 90 and (y[picks] >= 0).all()  # rows of the cache, not of what is left of it
+
+
+def test_caches_of_al_foundation_models(make_cache, digits_arrays):
+    y, test_y = digits_arrays[1][:150, None], digits_arrays[3][:80, None]
+    theirs = make_cache("digits/theirs.hdf", train_labels=y.astype(np.uint8), test_labels=test_y.astype(np.uint8))
+    assert train(theirs) == 0
+    assert outcome(run_folder()) == outcome_of(make_cache("digits/ours.h5"))
+
+
+def outcome_of(cache: Path):
+    assert train(cache) == 0
+    (folder,) = (logs() / "digits" / cache.stem).iterdir()
+    return outcome(folder)
+
+
+def test_a_sweep_reads_each_cache_once_whatever_varies_fastest(make_cache, digits_arrays, monkeypatch):
+    caches = [make_cache("digits/a.h5"), make_cache("digits/b.h5")]
+    read: list[tuple[str, str]] = []
+    original = FeatureCache.features
+
+    def features(self, split):
+        read.append((self.path.stem, split))
+        return original(self, split)
+
+    monkeypatch.setattr(FeatureCache, "features", features)
+    swept = ["query_strategy=random,entropy", f"cache={','.join(map(str, caches))}"]  # Hydra: the caches take turns
+    assert main(["-m", *swept, "seeds=[1]", "iterations.n=2"]) == 0
+    assert sorted(read) == [("a", "test"), ("a", "train"), ("b", "test"), ("b", "train")]
+    assert len(load_runs(logs())["path"].unique()) == 4
+
+
+def test_a_cache_that_was_replaced_is_read_again(make_cache, digits_arrays):
+    cache = make_cache()
+    assert train(cache, seeds="[1]") == 0
+    before = load_runs(logs())["path"].unique()
+    make_cache(train_features=digits_arrays[0][150:300].astype(np.float16), train_labels=digits_arrays[1][150:300])
+    assert train(cache, seeds="[1]") == 0
+    assert len(load_runs(logs())["path"].unique()) == len(before) + 1
