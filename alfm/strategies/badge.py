@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alfm.geometry.d2 import d2_sample
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 
 
 @dataclass(eq=False)
@@ -31,16 +31,17 @@ class Badge(Strategy):
             return torch.linalg.vecdot(error, error) * torch.linalg.vecdot(phi, phi)
 
         sq_norms = query.pool.map(sq_norm, head)
-        picks = []
-        for r in range(query.R):
+
+        def sample(r: int) -> Tensor:
             phi = query.pool.vectors(head.spaces[r])
 
-            def factors(rows: Tensor, r: int = r, phi=phi) -> tuple[Tensor, Tensor]:
+            def factors(rows: Tensor) -> tuple[Tensor, Tensor]:
                 x = phi.rows(rows)
                 return prediction_error(head.logits(x, r)), x
 
-            picks.append(d2_sample(sq_norms[r], factors, query.available[r], budget, query.rng(r, "badge")))
-        return stack_picks(picks, budget, query.pool.device)
+            return d2_sample(sq_norms[r], factors, query.available[r], budget, query.rng(r, "badge"))
+
+        return query.each(sample, budget)
 
 
 def prediction_error(logits: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from alfm.heads.base import Classifier, LinearHead
 from alfm.pool import Pool
 from alfm.posteriors.base import Draws, Posterior
 from alfm.streams import integer, stream
+from alfm.threads import side_by_side
 
 if TYPE_CHECKING:
     from alfm.loop import Task
@@ -69,6 +71,14 @@ class Query:
         """The posterior's draws around this round's heads."""
         assert self.head is not None and self.classifier is not None
         return posterior.bind(self.pool, self.head, self.classifier, self.rows, self.targets, self.seeds, self.round)
+
+    def each(self, select: Callable[[int], Tensor], budget: int) -> Tensor:
+        """select(r) -> at most `budget` rows, for every replicate: int64 (R, budget), padded with -1.
+
+        On CPU replicates run side by side, one thread each, so `select` must share nothing but what it reads.
+        """
+        picks = side_by_side([partial(select, r) for r in range(self.R)], self.pool.device)
+        return stack_picks(picks, budget, self.pool.device)
 
     def score(self, acquisition: Callable[[Tensor], Tensor]) -> Tensor:
         """One pool pass: acquisition(logits (b, C)) -> (b,) for every replicate; returns (R, N)."""

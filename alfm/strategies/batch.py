@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from alfm.geometry.kmeans import kmeans, nearest_items
 from alfm.geometry.top import top
 from alfm.strategies.base import Query
+from alfm.threads import side_by_side
 
 
 def highest(query: Query, score: Tensor, k: int) -> list[Tensor]:
@@ -39,15 +41,19 @@ def clustered(
     pool's unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns
     R vectors of min(budget, K_r) distinct rows.
     """
-    picks = []
-    for r, rows in enumerate(candidates):
+    take = embedding or (lambda r, rows, unit=query.pool.unit: unit.rows(rows))
+
+    def cluster(r: int) -> Tensor:
+        rows = candidates[r]
         if len(rows) <= budget:
-            picks.append(rows)
-            continue
-        x = query.pool.unit.rows(rows) if embedding is None else embedding(r, rows)
-        clusters = kmeans(x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r])
-        picks.append(rows[nearest_items(x, clusters.centroids)])
-    return picks
+            return rows
+        x = take(r, rows)
+        clusters = kmeans(
+            x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r], iterations=10
+        )
+        return rows[nearest_items(x, clusters.centroids)]
+
+    return side_by_side([partial(cluster, r) for r in range(query.R)], query.pool.device)
 
 
 def all_available(query: Query) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from alfm.acquisition import bald, batchbald
 from alfm.errors import UserError
 from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 from alfm.strategies.batch import highest
 
 
@@ -39,8 +39,11 @@ class BatchBald(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         draws = query.draws(self.posterior)
         score = pool_pass(query.pool, draws, lambda logits, rows, r: bald(logits))
-        picks = []
-        for r, rows in enumerate(highest(query, score, self.oversample * budget)):
+        candidates = highest(query, score, self.oversample * budget)
+
+        def greedy(r: int) -> Tensor:
+            rows = candidates[r]
             log_p = torch.log_softmax(draws.logits(rows, query.pool.gather(rows), r), 2)
-            picks.append(rows[batchbald(log_p, budget, query.rng(r, "batchbald"), self.max_samples)])
-        return stack_picks(picks, budget, query.pool.device)
+            return rows[batchbald(log_p, budget, query.rng(r, "batchbald"), self.max_samples)]
+
+        return query.each(greedy, budget)

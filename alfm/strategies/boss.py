@@ -1,4 +1,4 @@
-"""BoSS: Huseljic et al. 2026, "Best of strategies" (2603.13109): an oracle that shows what a batch could have gained."""
+"""BoSS: Huseljic et al. 2026 (2603.13109), an oracle that shows what a batch could have gained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from alfm.heads.base import LinearHead
 from alfm.pool import Pool
 from alfm.strategies.badge import Badge
-from alfm.strategies.base import Query, Strategy, ask, stack_picks
+from alfm.strategies.base import Query, Strategy, ask
 from alfm.strategies.coreset import Coreset
 from alfm.strategies.margins import Margins
 from alfm.strategies.maxherding import MaxHerding
@@ -41,7 +41,7 @@ class Boss(Strategy):
     strategies: Sequence[Strategy] = field(default_factory=_members)
 
     def select(self, query: Query, budget: int) -> Tensor:
-        return stack_picks([self._best(query, r, budget) for r in range(query.R)], budget, query.pool.device)
+        return query.each(lambda r: self._best(query, r, budget), budget)
 
     def _best(self, query: Query, r: int, budget: int) -> Tensor:
         assert query.oracle is not None and query.head is not None and query.classifier is not None

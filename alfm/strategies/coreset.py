@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from alfm.geometry.kcenter import FarthestFirst
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 
 
 @dataclass(eq=False)
@@ -28,12 +28,13 @@ class Coreset(Strategy):
         return self.space == "head"
 
     def select(self, query: Query, budget: int) -> Tensor:
-        picks = []
-        for r in range(query.R):
-            state = self._state(query, r)
-            state.add(query.labelled(r)[len(state.centres) :])
-            picks.append(state.select(query.available[r], budget))
-        return stack_picks(picks, budget, query.pool.device)
+        states = [self._state(query, r) for r in range(query.R)]
+
+        def farthest(r: int) -> Tensor:
+            states[r].add(query.labelled(r)[len(states[r].centres) :])
+            return states[r].select(query.available[r], budget)
+
+        return query.each(farthest, budget)
 
     def _state(self, query: Query, r: int) -> FarthestFirst:
         space = query.pool.raw

@@ -12,7 +12,7 @@ from alfm.acquisition import margin_uncertainty
 from alfm.geometry.coverage import ball_purity, covered_by, limit, out_degrees, squared_distances
 from alfm.geometry.herding import lazy_greedy
 from alfm.pool import Vectors
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 
 
 @dataclass(eq=False)
@@ -50,11 +50,12 @@ class Dcom(Strategy):
             uncovered.append(~inside)
             competence.append((1 + math.exp(-self.k * (1 - self.a))) / (1 + math.exp(-self.k * (share - self.a))))
         degrees = out_degrees(unit, torch.stack(radius), torch.stack(uncovered))
-        picks = []
-        for r in range(query.R):
+
+        def greedy(r: int) -> Tensor:
             ball = _Balls(unit, radius[r], uncovered[r], degrees[r], uncertainty[r], competence[r], query.available[r])
-            picks.append(lazy_greedy(ball, ball.score(degrees[r]), query.available[r], budget))
-        return stack_picks(picks, budget, query.pool.device)
+            return lazy_greedy(ball, ball.score(degrees[r]), query.available[r], budget)
+
+        return query.each(greedy, budget)
 
     def radii(self, query: Query, r: int, predicted: Tensor) -> Tensor:
         """Radius of each labelled item's ball, (n,), by bisection; predicted (N,): the head's classes."""

@@ -12,7 +12,7 @@ from alfm.acquisition import bald, epig
 from alfm.errors import UserError
 from alfm.geometry.top import top
 from alfm.posteriors import Draws, DropoutPosterior, Posterior, pool_pass
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 
 
 @dataclass(eq=False)
@@ -40,8 +40,7 @@ class Epig(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         draws = query.draws(self.posterior)
         bound = pool_pass(query.pool, draws, lambda logits, rows, r: bald(logits))
-        picks = [self._select_one(query, draws, bound[r], r, budget) for r in range(query.R)]
-        return stack_picks(picks, budget, query.pool.device)
+        return query.each(lambda r: self._select_one(query, draws, bound[r], r, budget), budget)
 
     def _select_one(self, query: Query, draws: Draws, bound: Tensor, r: int, budget: int) -> Tensor:
         target = draws.logits(self._targets(query, r), query.pool.gather(self._targets(query, r)), r)

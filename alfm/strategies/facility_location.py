@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alfm.geometry.herding import Dot, Herding, prepare
 from alfm.geometry.submodular import location_information
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
@@ -43,5 +43,4 @@ class FacilityLocation(Strategy):
             states |= zip(
                 about, location_information(unit, Dot(), chosen, [sets[r] for r in about], self.eta), strict=True
             )
-        picks = [states[r].select(query.available[r], budget) for r in range(query.R)]
-        return stack_picks(picks, budget, query.pool.device)
+        return query.each(lambda r: states[r].select(query.available[r], budget), budget)

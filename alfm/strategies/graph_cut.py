@@ -11,7 +11,7 @@ from alfm.geometry.herding import Dot
 from alfm.geometry.submodular import GraphCut as Cut
 from alfm.geometry.submodular import cut_information, total_similarity
 from alfm.geometry.top import top
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
@@ -30,14 +30,15 @@ class GraphCut(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
-        picks = []
-        for r in range(query.R):
-            examples = shown.of(query, r)
-            if len(examples):
-                picks.append(top(cut_information(unit, Dot(), examples), query.available[r], budget))
-                continue
+        sets = [shown.of(query, r) for r in range(query.R)]
+        if not all(map(len, sets)):
             total = query.pool.once("total similarity", lambda: total_similarity(unit, Dot()))
+
+        def select(r: int) -> Tensor:
+            if len(sets[r]):
+                return top(cut_information(unit, Dot(), sets[r]), query.available[r], budget)
             cut = Cut(unit, Dot(), total, self.trade)
             cut.add(query.labelled(r))
-            picks.append(cut.select(query.available[r], budget))
-        return stack_picks(picks, budget, query.pool.device)
+            return cut.select(query.available[r], budget)
+
+        return query.each(select, budget)

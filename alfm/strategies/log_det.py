@@ -10,7 +10,7 @@ from torch import Tensor
 from alfm.geometry.herding import Dot
 from alfm.geometry.submodular import LogDet as Volume
 from alfm.geometry.submodular import determinant_information
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
@@ -30,13 +30,13 @@ class LogDet(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
-        picks = []
-        for r in range(query.R):
+
+        def select(r: int) -> Tensor:
             examples, free = shown.of(query, r), query.available[r]
             if len(examples):
-                picks.append(determinant_information(unit, Dot(), examples, free, budget, self.eta, self.ridge))
-                continue
+                return determinant_information(unit, Dot(), examples, free, budget, self.eta, self.ridge)
             volume = Volume(unit, Dot(), self.ridge)
             volume.add(query.labelled(r))
-            picks.append(volume.select(free, budget))
-        return stack_picks(picks, budget, query.pool.device)
+            return volume.select(free, budget)
+
+        return query.each(select, budget)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from alfm.geometry.herding import RBF, Herding, prepare
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 
 
 @dataclass(eq=False)
@@ -24,11 +24,9 @@ class MaxHerding(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         states = self._states(query)
-        picks = []
-        for r, state in enumerate(states):
-            picks.append(state.select(query.available[r], budget))
-        query.carry["maxherding picks"] = [picks[r].tolist() for r in range(query.R)]
-        return stack_picks(picks, budget, query.pool.device)
+        picks = query.each(lambda r: states[r].select(query.available[r], budget), budget)
+        query.carry["maxherding picks"] = picks.tolist()
+        return picks
 
     def _states(self, query: Query) -> list[Herding]:
         """One state per replicate: last round's where its picks became labels, else new ones, in one pass."""

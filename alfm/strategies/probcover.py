@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.geometry.kmeans import kmeans
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 from alfm.streams import stream
 
 
@@ -32,17 +32,15 @@ class ProbCover(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         cover = self._cover(query)
-        picks = []
-        for r in range(query.R):
-            key = f"probcover {r}"
-            if key not in query.carry:
-                query.carry[key] = (CoverState(cover), 0)
-            state, known = query.carry[key]
+
+        def greedy(r: int) -> Tensor:
+            state, known = query.carry.get(f"probcover {r}") or (CoverState(cover), 0)
             labelled = query.labelled(r)
             state.cover(labelled[known:])
-            query.carry[key] = (state, len(labelled))
-            picks.append(state.greedy(query.available[r], budget))
-        return stack_picks(picks, budget, query.pool.device)
+            query.carry[f"probcover {r}"] = (state, len(labelled))
+            return state.greedy(query.available[r], budget)
+
+        return query.each(greedy, budget)
 
     def _cover(self, query: Query) -> Cover:
         delta = self.delta

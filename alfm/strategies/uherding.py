@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
 from alfm.geometry.herding import RBF, prepare
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Query, Strategy
 
 
 @dataclass(eq=False)
@@ -42,8 +42,7 @@ class UHerding(Strategy):
             weight[r, rows] = 0
         kernels = [RBF(smallest_distance(unit.rows(rows))) for rows in labelled]
         states = prepare(unit, kernels, labelled, weight=weight)
-        picks = [state.select(query.available[r], budget) for r, state in enumerate(states)]
-        return stack_picks(picks, budget, query.pool.device)
+        return query.each(lambda r: states[r].select(query.available[r], budget), budget)
 
     def _temperature(self, query: Query, r: int) -> float:
         """The temperature of smallest calibration error on held-out labels, by replicate r's own split."""
