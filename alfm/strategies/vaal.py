@@ -157,7 +157,7 @@ class Perceptron:
             if i or into_input:
                 d = d @ w
             if i:
-                d *= x > 0
+                d.masked_fill_(x <= 0, 0.0)
         return d
 
     def descend(self, lr: float, step: int) -> None:
