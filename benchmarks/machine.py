@@ -1,7 +1,7 @@
-"""What the benchmarks share about the machine: its description, jobs in a process of their own, and the JSON they leave.
+"""What the benchmarks share about the machine: its description, jobs in their own process, and the JSON they write.
 
-A job runs alone, with its own thread count, under a memory limit and a timeout: what happens to it (an error, no memory,
-no answer in time) is a result, not the end of the benchmark. The parent imports nothing heavy.
+A job runs alone, with its own thread count, under a memory limit and a timeout: what happens to it (an error, no
+memory, no answer in time) is a result, not the end of the benchmark. The parent imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def describe(device: str) -> dict[str, Any]:
         import torch
 
         accelerator = torch.cuda.get_device_name(device)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
+    here = Path(__file__).parent
+    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(describe, cwd=here, capture_output=True, text=True)
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu,
@@ -202,7 +202,8 @@ def drain(device: str) -> float:
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """The options all scripts share."""
-    made = argparse.ArgumentParser(description=doc.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    made = argparse.ArgumentParser(description=doc.splitlines()[0], formatter_class=formatter)
     made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     made.add_argument("--threads", type=int, default=cores(), help="CPU threads of this project's own jobs")
     made.add_argument("--json", type=Path, metavar="PATH", help="write all figures and the machine's description here")

@@ -3,8 +3,8 @@
     python benchmarks/memory.py --json memory.json
     python benchmarks/memory.py --pool 100k-384 --strategies maxherding,probcover --replicates 5
 
-A job loads the pool, fits the heads, asks for a batch, labels it and asks again. Printed: the whole process's peak, what
-it held just before the first query (interpreter, libraries, features, heads), and the difference: the query's own.
+A job loads the pool, fits the heads, asks for a batch, labels it and asks again. Printed: the whole process's peak,
+what it held just before the first query (interpreter, libraries, features, heads), and the difference: the query's own.
 On CPU these are resident sets, on CUDA what torch's allocator gave out.
 """
 
@@ -18,7 +18,9 @@ import pools
 from machine import alone, comma, gib, numbers, report_problem, table
 
 
-def one(folder: str, strategy: str, classifier: str, replicates: int, labelled: int, batch: int, device: str) -> dict[str, Any]:
+def one(
+    folder: str, strategy: str, classifier: str, replicates: int, labelled: int, batch: int, device: str
+) -> dict[str, Any]:
     """Two queries of one strategy."""
     import numpy as np
     import torch
@@ -80,9 +82,8 @@ def main() -> None:
                     "folder": folder, "strategy": name, "classifier": options.classifier, "replicates": R,
                     "labelled": spec.labelled, "batch": spec.batch, "device": options.device,
                 }  # fmt: skip
-                got = alone(
-                    __file__, "one", arguments, threads=options.threads, timeout=options.timeout, memory_gib=options.memory
-                )
+                limits = {"timeout": options.timeout, "memory_gib": options.memory}
+                got = alone(__file__, "one", arguments, threads=options.threads, **limits)
                 found["strategies"].setdefault(name, {})[str(R)] = got
                 peak = gib(got.get("whole_bytes"))
                 verdict = None if peak is None else "yes" if peak <= options.limit else "NO"

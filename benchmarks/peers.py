@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 import pools
 
 # our strategy -> the peer's class and the options that make it do the same
@@ -89,8 +88,8 @@ def scikit_activeml(
         options = options | {"n_classes": C}
     inputs: dict[str, Any] = {}
     if strategy == "qbc":
-        committee = SklearnClassifier(BaggingClassifier(LogisticRegression(max_iter=200), n_estimators=5), classes=range(C))
-        inputs = {"ensemble": committee, "fit_ensemble": True}
+        committee = BaggingClassifier(LogisticRegression(max_iter=200), n_estimators=5)
+        inputs = {"ensemble": SklearnClassifier(committee, classes=range(C)), "fit_ensemble": True}
     elif strategy not in ("random", "coreset", "typiclust", "probcover", "maxherding"):
         clf = WithDropout(LogisticRegression(max_iter=200), classes=range(C)).fit(X[rows], y[rows])
         ensemble = strategy in ("bald", "batchbald")
@@ -165,7 +164,9 @@ def _inputs(folder: str, labelled: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 # -- the trainer-per-round approach ------------------------------------------------------------------------------------
 
 
-def stand_in(folder: str, labelled: int, batch: int, rounds: int, workers: int, seconds: float, device: str) -> dict[str, Any]:
+def stand_in(
+    folder: str, labelled: int, batch: int, rounds: int, workers: int, seconds: float, device: str
+) -> dict[str, Any]:
     """STAND-IN, this project's own code: active learning of ONE seed with a trainer, loader and checkpoint per round.
 
     The head is Gupte et al. 2024 (arXiv 2401.14555): dropout 0.75, batch normalisation, linear; AdamW 1e-2 / 1e-2;
@@ -178,7 +179,10 @@ def stand_in(folder: str, labelled: int, batch: int, rounds: int, workers: int, 
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
     from torch.utils.data import DataLoader, TensorDataset
     from torchmetrics.classification import (
-        MulticlassAccuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score,
+        MulticlassAccuracy,
+        MulticlassAUROC,
+        MulticlassCalibrationError,
+        MulticlassF1Score,
     )  # fmt: skip
 
     warnings.simplefilter("ignore")
@@ -234,9 +238,8 @@ def stand_in(folder: str, labelled: int, batch: int, rounds: int, workers: int, 
             model = Head(features.shape[1], C)
             checkpoint = ModelCheckpoint(dirpath=keep, monitor="train_loss", save_top_k=1)
             stop = EarlyStopping("train_loss", min_delta=1e-3, patience=20, check_on_train_epoch_end=True)
-            trainer = pl.Trainer(
-                max_epochs=400, callbacks=[checkpoint, stop], log_every_n_steps=1, num_sanity_val_steps=0, **kind, **quiet
-            )
+            extra = {"log_every_n_steps": 1, "num_sanity_val_steps": 0}
+            trainer = pl.Trainer(max_epochs=400, callbacks=[checkpoint, stop], **extra, **kind, **quiet)
             trainer.fit(model, loader(TensorDataset(features[rows], labels[rows]), shuffle=True))
             epochs = trainer.current_epoch
             state = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
@@ -258,4 +261,6 @@ def stand_in(folder: str, labelled: int, batch: int, rounds: int, workers: int, 
         if number >= 1 and asked - began + measured[-1]["round"] > seconds:
             break
     median = {key: statistics.median(m[key] for m in measured) for key in ("fit", "eval", "query", "round")}
-    return {"peer": f"stand-in, num_workers={workers}", "workers": workers, "rounds": measured, "seconds": median["round"]} | median
+    return {
+        "peer": f"stand-in, num_workers={workers}", "workers": workers, "rounds": measured, "seconds": median["round"]
+    } | median  # fmt: skip

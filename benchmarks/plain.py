@@ -12,9 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 import pools
-from machine import drain
+from machine import drain, peak_bytes
 
 
 def _setting(folder: str, labelled: int, replicates: int, device: str) -> tuple[Any, Any]:
@@ -46,8 +45,9 @@ def _setting(folder: str, labelled: int, replicates: int, device: str) -> tuple[
 
 def _next(task: Any, query: Any, picks: Any) -> Any:
     """The query of the round after, with the same head and what was carried."""
-    import torch
     from dataclasses import replace
+
+    import torch
 
     rows = torch.cat([query.rows, picks], 1)
     available = query.available.clone().scatter_(1, picks, False)
@@ -77,7 +77,7 @@ def coreset(folder: str, labelled: int, batch: int, replicates: int, repeats: in
         if near is None:  # labels in blocks of one product each: quicker than a pass per label
             sq = torch.linalg.vecdot(X, X)
             near = torch.full_like(sq, torch.inf)
-            for part in centres.split(256):
+            for part in centres.split(64):
                 torch.minimum(near, (sq[:, None] - 2 * (X @ X[part].T) + sq[part]).amin(1), out=near)
             near[centres] = 0
         picks = []
@@ -88,7 +88,7 @@ def coreset(folder: str, labelled: int, batch: int, replicates: int, repeats: in
             near[pick] = 0
         return torch.stack(picks), near, sq
 
-    same = []
+    same, peak = [], 0  # the peak before any plain loop has run
     for _ in range(repeats):
         query = make(False)
         seconds, (picks, _) = _timed(device, lambda q=query: ask(strategy, q, batch))
@@ -96,12 +96,13 @@ def coreset(folder: str, labelled: int, batch: int, replicates: int, repeats: in
         following = _next(task, query, picks)
         seconds, (more, _) = _timed(device, lambda q=following: ask(strategy, q, batch))
         times["carried"].append(seconds)
+        peak = peak or peak_bytes(device)
         seconds, (expected, near, sq) = _timed(device, lambda q=query: plain(q.rows[0], None, None))
         times["plain"].append(seconds)
         seconds, (after, _, _) = _timed(device, lambda n=near, s=sq: plain(None, n, s))
         times["plain_next"].append(seconds)
         same.append(bool((expected == picks[0]).all() and (after == more[0]).all()))
-    return _summary(times) | {"same_picks": all(same)}
+    return _summary(times) | {"same_picks": all(same), "our_peak_bytes": peak}
 
 
 def badge(folder: str, labelled: int, batch: int, replicates: int, repeats: int, device: str) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def badge(folder: str, labelled: int, batch: int, replicates: int, repeats: int,
     task, make = _setting(folder, labelled, replicates, device)
     strategy = from_config("query_strategy", "badge")
     times: dict[str, list[float]] = {"fresh": [], "plain": []}
-    query = make(True)
+    query, peak = make(True), 0
 
     def plain() -> Any:
         head, phi = query.head, query.pool.vectors(query.head.spaces[0]).matrix
@@ -140,8 +141,9 @@ def badge(folder: str, labelled: int, batch: int, replicates: int, repeats: int,
     for _ in range(repeats):
         query.carry.clear()
         times["fresh"].append(_timed(device, lambda: ask(strategy, query, batch))[0])
+        peak = peak or peak_bytes(device)
         times["plain"].append(_timed(device, plain)[0])
-    return _summary(times)
+    return _summary(times) | {"our_peak_bytes": peak}
 
 
 def probcover(folder: str, labelled: int, batch: int, replicates: int, repeats: int, device: str) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def probcover(folder: str, labelled: int, batch: int, replicates: int, repeats: 
             covered[indices[offsets[pick] : offsets[pick + 1]]] = True
         return picks
 
-    pseudo, same, edges = clusters.assignment.to(device), None, None
+    pseudo, same, edges, peak = clusters.assignment.to(device), None, None, 0
     for _ in range(repeats):
         seconds, radii = _timed(device, lambda: purity_distances(unit, pseudo))
         times["radius"].append(seconds)
@@ -193,12 +195,15 @@ def probcover(folder: str, labelled: int, batch: int, replicates: int, repeats: 
         times["pass"].append(seconds)
         seconds, picks = _timed(device, lambda c=cover: greedy(c))
         times["greedy"].append(seconds)
+        peak = peak or peak_bytes(device)
         edges = int(cover.degrees.sum(dtype=torch.int64))
         if cover.indices is not None:
             seconds, expected = _timed(device, lambda c=cover: plain(c))
             times["plain_greedy"].append(seconds)
             same = expected == picks[0].tolist()[: len(expected)]
-    return _summary({key: values for key, values in times.items() if values}) | {"same_picks": same, "edges": edges}
+    return _summary({key: values for key, values in times.items() if values}) | {
+        "same_picks": same, "edges": edges, "our_peak_bytes": peak
+    }  # fmt: skip
 
 
 def maxherding(folder: str, labelled: int, batch: int, replicates: int, repeats: int, device: str) -> dict[str, Any]:
@@ -209,15 +214,16 @@ def maxherding(folder: str, labelled: int, batch: int, replicates: int, repeats:
     _, make = _setting(folder, labelled, replicates, device)
     strategy = from_config("query_strategy", "maxherding")
     times: dict[str, list[float]] = {"fresh": [], "plain": []}
-    same = []
+    same, peak = [], 0
     for _ in range(repeats):
         together, single = make(False), make(False, 0)
         seconds, (picks, _) = _timed(device, lambda q=together: ask(strategy, q, batch))
         times["fresh"].append(seconds)
+        peak = peak or peak_bytes(device)
         seconds, (expected, _) = _timed(device, lambda q=single: ask(strategy, q, batch))
         times["plain"].append(seconds)
         same.append(bool((picks[0] == expected[0]).all()))
-    return _summary(times) | {"same_picks": all(same)}
+    return _summary(times) | {"same_picks": all(same), "our_peak_bytes": peak}
 
 
 def _summary(times: dict[str, list[float]]) -> dict[str, Any]:

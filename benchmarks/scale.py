@@ -18,7 +18,7 @@ import speed
 from machine import alone, comma, gib, numbers, report_problem, table
 
 STRATEGIES = "random,margins,entropy,coreset,badge,dropquery,typiclust,probcover,maxherding"
-QUADRATIC = ("probcover", "maxherding", "uherding", "dcom", "facility_location", "graph_cut", "typiclust", "log_det")
+QUADRATIC = ("probcover", "maxherding", "uherding", "dcom", "facility_location", "graph_cut")
 
 
 def idle(device: str) -> dict[str, Any]:
@@ -88,14 +88,18 @@ def main() -> None:
     ]  # fmt: skip
     columns = ["strategy", "N", "R", "round s", "fit s", "query s", "eval s", "first query s", "peak GiB", "status"]
     spec = pools.POOLS[base]
-    note = f"{spec.labelled} labels, B={spec.batch}, {options.threads} threads, {options.device}; an idle process holds {gib(empty):.3g} GiB."
+    note = (
+        f"{spec.labelled} labels, B={spec.batch}, {options.threads} threads, {options.device}; "
+        f"an idle process holds {gib(empty) or 0:.3g} GiB."
+    )
     table(f"Growth, D={spec.dim}, {spec.classes} classes", columns, rows, note)
 
     rows = []
     for name in comma(options.strategies):
         ok = [p for p in result["points"] if p["strategy"] == name and p["status"] == "ok"]
         found = {}
-        for axis, fixed, value in (("items", "replicates", options.at_replicates), ("replicates", "items", options.at_items)):
+        axes = ("items", "replicates", options.at_replicates), ("replicates", "items", options.at_items)
+        for axis, fixed, value in axes:
             line = [p for p in ok if p[fixed] == value]
             for what in ("first_query", "query", "round", "memory"):
                 heights = [(p[axis], p["peak_bytes"] - empty if what == "memory" else p[what] or 0) for p in line]

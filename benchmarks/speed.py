@@ -113,7 +113,9 @@ class Benchmark:
                 "stand_in", rounds=self.options.standin_rounds, workers=workers, seconds=self.options.timeout / 2,
                 device=self.options.device,
             )  # fmt: skip
-        columns = ["stand-in (trainer per round)", "round s", "fit s", "eval s", "query s", "epochs", "best threads", "status"]
+        columns = [
+            "stand-in (trainer per round)", "round s", "fit s", "eval s", "query s", "epochs", "best threads", "status"
+        ]  # fmt: skip
         rows = [
             [f"num_workers={w}", r.get("round"), r.get("fit"), r.get("eval"), r.get("query"),
              r["rounds"][0]["epochs"] if "rounds" in r else None, r.get("threads"), report_problem(r)]
@@ -215,8 +217,11 @@ class Benchmark:
             if one is not None:
                 a, b = one.get(mine), one.get(other)
                 ratio = a / b if a is not None and b else None
-                rows.append([title, ratio, limit, a, b, one.get("same_picks"), gib(one.get("peak_bytes")), report_problem(one)])
-        columns = ["selection", "ours / plain", "wanted at most", "ours s", "plain s", "same picks", "peak GiB", "status"]
+                peak = gib(one.get("our_peak_bytes"))
+                rows.append([title, ratio, limit, a, b, one.get("same_picks"), peak, report_problem(one)])
+        columns = [
+            "selection", "ours / plain", "wanted at most", "ours s", "plain s", "same picks", "our peak GiB", "status"
+        ]  # fmt: skip
         note = f"Ours: {max(self.replicates)} replicates together. Plain: one replicate, {o.threads} threads, same process."
         table(f"Against plain loops, {self.spec}, {self.labelled} labels, B={self.batch}", columns, rows, note)
 
@@ -225,14 +230,14 @@ def main() -> None:
     parser = machine.parser(__doc__ or "")
     parser.add_argument("--pool", default="10k", help=f"one or more of {', '.join(pools.POOLS)}")
     parser.add_argument("--parts", default=",".join(PARTS), help="which of these")
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="--no-peers: peers and stand-in left out")
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="and the stand-in")
     parser.add_argument("--strategies", default="", help="a,b; default: every config")
     parser.add_argument("--skip", default="", help="strategies to leave out")
     parser.add_argument("--replicates", default="1,5")
     parser.add_argument("--repeats", type=int, default=5, help="rounds or queries a median is taken of")
     parser.add_argument("--classifier", default="logistic", help="config of our head")
     parser.add_argument("--standin-rounds", type=int, default=3)
-    parser.add_argument("--peer-threads", default="" , help="thread counts tried for peers; default 1 and --threads")
+    parser.add_argument("--peer-threads", default="", help="thread counts tried for peers; default 1 and --threads")
     parser.add_argument("--peer-seconds", type=float, default=60.0, help="a peer is not repeated beyond this")
     options = parser.parse_args()
     if options.job:
@@ -245,7 +250,9 @@ def main() -> None:
     unknown = [part for part in parts if part not in PARTS] + [p for p in comma(options.pool) if p not in pools.POOLS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; parts are {', '.join(PARTS)}, pools {', '.join(pools.POOLS)}")
-    result: dict[str, Any] = {"benchmark": "speed", "machine": machine.describe(options.device), "threads": options.threads, "pools": {}}
+    result: dict[str, Any] = {
+        "benchmark": "speed", "machine": machine.describe(options.device), "threads": options.threads, "pools": {}
+    }  # fmt: skip
     for pool in comma(options.pool):
         benchmark = Benchmark(options, pool)
         result["pools"][pool] = benchmark.result
