@@ -220,9 +220,12 @@ def _parse(config_name: str, about: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("-cd", "--config-dir")
-    parser.add_argument("--cfg", nargs="?", const="job")
+    parser.add_argument("--cfg", action="store_true")
     parser.add_argument("-h", "--help", action="store_true")
-    return parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.cfg and "job" in arguments.overrides:  # Hydra's own spelling is `--cfg job`
+        arguments.overrides.remove("job")
+    return arguments
 
 
 def _config_dir(given: str | None) -> Path | None:
