@@ -45,7 +45,7 @@ class Badge(Strategy):
 
 
 def prediction_error(logits: Tensor) -> Tensor:
-    """d = p - e_y with y the predicted class; (b, C) -> (b, C). p_y - 1 by expm1, exact for certain items."""
-    log_p = torch.log_softmax(logits, 1)
-    y = log_p.argmax(1, keepdim=True)
-    return log_p.exp().scatter_(1, y, torch.expm1(log_p.gather(1, y)))
+    """d = p - e_y with y the predicted class; (b, C) -> (b, C). p_y - 1 from the others: exact for certain items."""
+    y = logits.argmax(1, keepdim=True)
+    others = torch.softmax(logits, 1).scatter_(1, y, 0)
+    return others.scatter_(1, y, -others.sum(1, keepdim=True))

@@ -31,21 +31,24 @@ class Coreset(Strategy):
         states = [self._state(query, r) for r in range(query.R)]
 
         def farthest(r: int) -> Tensor:
-            states[r].add(query.labelled(r)[len(states[r].centres) :])
-            return states[r].select(query.available[r], budget)
+            state, known = states[r]
+            labelled = query.labelled(r)
+            state.add(labelled[known:])
+            picks = state.select(query.available[r], budget)
+            # a pick is a centre at once; it must become the next label for the state to stand
+            query.carry[f"coreset {r}"] = (state, [*labelled.tolist(), *picks.tolist()])
+            return picks
 
         return query.each(farthest, budget)
 
-    def _state(self, query: Query, r: int) -> FarthestFirst:
+    def _state(self, query: Query, r: int) -> tuple[FarthestFirst, int]:
+        """Distances to the first labels of replicate r, and how many labels that is."""
         space = query.pool.raw
         if self.space == "head":
             assert query.head is not None
             space = query.pool.vectors(query.head.spaces[r])
-        key = f"coreset {r}"
-        state = query.carry.get(key)
-        known = [] if state is None else state.centres
-        # a pick is a centre at once; it must have become the next label for the state to stand
-        fits = state is not None and state.vectors is space and known == query.labelled(r)[: len(known)].tolist()
-        if not fits:
-            state = query.carry[key] = FarthestFirst(space, self.metric)
-        return state
+        state, centres = query.carry.get(f"coreset {r}", (None, []))
+        same = state is not None and state.vectors is space and state.metric == self.metric
+        if same and centres == query.labelled(r)[: len(centres)].tolist():
+            return state, len(centres)
+        return FarthestFirst(space, self.metric), 0

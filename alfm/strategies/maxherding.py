@@ -25,15 +25,15 @@ class MaxHerding(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         states = self._states(query)
         picks = query.each(lambda r: states[r].select(query.available[r], budget), budget)
-        query.carry["maxherding picks"] = picks.tolist()
+        chosen = [query.labelled(r).tolist() + picks[r].tolist() for r in range(query.R)]
+        query.carry["maxherding"] = (states, chosen)
         return picks
 
     def _states(self, query: Query) -> list[Herding]:
         """One state per replicate: last round's where its picks became labels, else new ones, in one pass."""
         labelled = [query.labelled(r) for r in range(query.R)]
-        before = query.carry.get("maxherding picks")
-        if before is None or any(
-            own.tolist()[len(own) - len(b) :] != b for own, b in zip(labelled, before, strict=True)
-        ):
-            query.carry["maxherding"] = prepare(query.pool.unit, RBF(self.width), labelled)
-        return query.carry["maxherding"]
+        states, chosen = query.carry.get("maxherding", (None, None))
+        same = states is not None and states[0].kernel == RBF(self.width)
+        if not same or chosen != [own.tolist() for own in labelled]:
+            states = prepare(query.pool.unit, RBF(self.width), labelled)
+        return states

@@ -34,7 +34,9 @@ class ProbCover(Strategy):
         cover = self._cover(query)
 
         def greedy(r: int) -> Tensor:
-            state, known = query.carry.get(f"probcover {r}") or (CoverState(cover), 0)
+            state, known = query.carry.get(f"probcover {r}", (None, 0))
+            if state is None or state.cover_of is not cover:  # covered flags belong to one radius
+                state, known = CoverState(cover), 0
             labelled = query.labelled(r)
             state.cover(labelled[known:])
             query.carry[f"probcover {r}"] = (state, len(labelled))

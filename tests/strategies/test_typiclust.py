@@ -1,0 +1,102 @@
+"""TypiClust: whole sequences for given clusters, exactly B when clusters run dry, clusters of the run's own seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from reference.typiclust import typicality, typiclust
+from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
+
+from alfm.strategies import typiclust as module
+from alfm.strategies.base import ask
+from alfm.strategies.typiclust import TypiClust, cluster_pool, most_typical
+
+
+def test_sequence_with_its_own_clusters() -> None:
+    query = make_query(N=200)
+    view = seen(query)
+    found = cluster_pool(query, 0, 12 + 30).numpy()
+    expected = typiclust(query.pool.features.numpy(), found, view.labelled, view.free, 30)
+    assert TypiClust().select(query, 30)[0].tolist() == expected
+
+
+def given(monkeypatch: pytest.MonkeyPatch, assignment: np.ndarray) -> None:
+    monkeypatch.setattr(module, "cluster_pool", lambda query, r, count: torch.from_numpy(assignment))
+
+
+@pytest.mark.parametrize("budget, neighbours", [(5, 20), (60, 20), (108, 3)])
+def test_sequence_with_given_clusters(budget: int, neighbours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters of very unequal size, an empty one between them: those used up are passed over, ids stay aligned."""
+    rng = np.random.default_rng(2)
+    assignment = rng.choice([0, 1, 3, 4, 5, 6, 9], 120, p=[0.45, 0.25, 0.1, 0.1, 0.05, 0.03, 0.02])
+    sizes = np.bincount(assignment, minlength=10)
+    assert (sizes == 0).any() and ((sizes > 0) & (sizes <= 5)).any()
+    query = make_query()
+    view = seen(query)
+    given(monkeypatch, assignment)
+    expected = typiclust(query.pool.features.numpy(), assignment, view.labelled, view.free, budget, neighbours)
+    assert len(set(expected)) == budget
+    assert TypiClust(neighbours=neighbours).select(query, budget)[0].tolist() == expected
+
+
+def test_order_of_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewest labels first, then the largest; small clusters come last, however few labels they hold."""
+    assignment = np.repeat([0, 1, 2, 3, 4], [50, 30, 25, 10, 5])
+    query = make_query(rows=[[0, 51, 52]])  # one label in the largest, two in the second
+    given(monkeypatch, assignment)
+    picks = TypiClust().select(query, 5)[0].numpy()
+    assert assignment[picks].tolist() == [2, 3, 0, 1, 2]
+    everything = TypiClust().select(query, 117)[0].numpy()
+    assert (assignment[everything[-5:]] == 4).all()
+
+
+def test_most_typical_is_the_definition() -> None:
+    h = clusters(50, 5, 3)[0]
+    u = h / np.linalg.norm(h, axis=1, keepdims=True)
+    for size in (1, 2, 3, 7, 50):
+        for k in (3, 20):
+            d = np.linalg.norm(u[:, None] - u[None], axis=2)
+            expected = int(typicality(d, list(range(size)), k).argmax())
+            assert most_typical(torch.from_numpy(u[:size]), k) == expected
+
+
+def test_how_many_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(module, "cluster_pool", lambda q, r, k: (asked.append(k), torch.arange(q.pool.N) % k)[1])
+    TypiClust().select(make_query(n=12), 9)
+    TypiClust(max_clusters=15).select(make_query(n=12), 9)
+    TypiClust().select(make_query(N=30, n=12), 18)
+    assert asked == [21, 15, 30]
+
+
+def test_clusters_are_those_of_the_seed_and_round() -> None:
+    """A fixed seed would give 'independent' runs the same clusters, hence false significance."""
+    together = make_query(seeds=(1, 2), rows=[list(range(12))] * 2)
+    one, two = (cluster_pool(together, r, 20) for r in (0, 1))
+    assert not torch.equal(one, two)
+    assert torch.equal(one, cluster_pool(make_query(seeds=(1,)), 0, 20))
+    assert not torch.equal(one, cluster_pool(make_query(seeds=(1,), round=3), 0, 20))
+
+
+def test_fewer_distinct_items_than_clusters() -> None:
+    """Clusters stay empty then: no error, and exactly B."""
+    x = np.repeat(clusters(4, 3, 2)[0], 10, 0)
+    query = make_query(x=x, y=np.arange(40) % 2, C=2, rows=[[0, 11]])
+    for budget in (6, 38):
+        assert ask(TypiClust(), query, budget)[1] == [0]
+
+
+def test_without_a_head() -> None:
+    query = make_query()
+    query.head = None
+    assert ask(TypiClust(), query, 8)[1] == [0]
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_hard_situations(situation: str) -> None:
+    assert picks_in(TypiClust(), situation)[1] == 0
+
+
+def test_replicates() -> None:
+    assert_replicates_independent(TypiClust)
