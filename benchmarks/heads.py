@@ -3,8 +3,8 @@
     python benchmarks/heads.py --data FEATURES --json heads.json       # FEATURES/<dataset>/<model>.h5, or files
     python benchmarks/heads.py --timing --data FEATURES/banking77/minilm_l6_v2.h5 --json heads-timing.json
 
-Accuracy: the same labelled items for every head, so many per class, drawn anew for each seed. Printed per cell (cache and
-labels per class): every head's mean, and over cells the mean and the worst gap to the best head tried.
+Accuracy: the same labelled items for every head, so many per class, drawn anew for each seed. Printed per cell (cache
+and labels per class): every head's mean, and over cells the mean and the worst gap to the best head tried.
 
 Timing: five replicates of `logistic` against ONE fit of scikit-learn's LogisticRegression in float64, in a process of
 its own at its best thread count and solver, with the loosest tolerance that reaches the same objective (within 1e-4 of
@@ -264,16 +264,13 @@ def run_timing(options: Any, result: dict[str, Any]) -> None:
             }  # fmt: skip
             mine = alone(__file__, "ours", arguments, threads=options.threads, **limits)
         other = min((one for one in tried if one["status"] == "ok"), key=lambda one: one["seconds"])
-            arguments = common | {
-                "problem": problem, "optimum": optimum, "repeats": options.repeats, "device": options.device
-            }  # fmt: skip
-            mine = alone(__file__, "ours", arguments, threads=options.threads, **limits)
         other["relative_gap"] = other["objective"] / optimum - 1
         found.append({"problem": name, "size": size, "ours": mine, "scikit_learn": other, "tried": tried})
         machine.save(options.json, result)
         rows.append([
             name, mine["five"] / other["seconds"] if "five" in mine else None, mine.get("five"), mine.get("one"),
-            mine.get("first"), other["seconds"], f"{other['solver']}, {other['threads']} thr., tol {other['tolerance']:g}",
+            mine.get("first"), other["seconds"],
+            f"{other['solver']}, {other['threads']} thr., tol {other['tolerance']:g}",
             f"{mine.get('relative_gap', float('nan')):.1e} / {other['relative_gap']:.1e}", mine.get("warm_over_cold"),
             report_problem(mine),
         ])  # fmt: skip

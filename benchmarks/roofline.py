@@ -3,11 +3,11 @@
     python benchmarks/roofline.py --pool 50k --json roofline.json
     python benchmarks/roofline.py --pool 50k --device cuda
 
-The limits are measured here: bandwidth as the best of copy, triad and a read-only product over arrays far larger than the
-caches, the rate as the best square float32 product (TF32 off). A kernel's bytes are the least it must move with nothing
-kept in a cache between its sweeps; its operations are those of its products. Share = the time the nearer limit allows over
-the time taken. Above 1 a block stayed in a cache between sweeps. Lazy kernels (k-center, D^2 sampling, herding's greedy)
-do a part of the plain loop's work: "plain limit" is what the machine would allow the plain loop.
+The limits are measured here: bandwidth as the best of copy, triad and a read-only product over arrays far larger than
+the caches, the rate as the best square float32 product (TF32 off). A kernel's bytes are the least it must move with
+nothing kept in a cache between its sweeps; its operations are those of its products. Share = the time the nearer limit
+allows over the time taken; above 1 a block stayed in a cache between sweeps. Lazy kernels (k-center, D^2 sampling) do a
+part of the plain loop's work: "plain limit" is what the machine would allow the plain loop.
 """
 
 from __future__ import annotations
@@ -65,7 +65,6 @@ def limits(device: str, small: bool) -> dict[str, float]:
         "triad": 3 * size / timed(device, lambda: torch.add(a, b, alpha=2.0, out=c), 7),
         "read": size / timed(device, lambda: matrix @ vector, 7),
     }
-    del a, b, c, matrix
     rates = {}
     for n in (256, 512) if small else (1024, 2048, 4096):
         x, y = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
