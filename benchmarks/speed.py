@@ -222,8 +222,8 @@ class Benchmark:
         columns = [
             "selection", "ours / plain", "wanted at most", "ours s", "plain s", "same picks", "our peak GiB", "status"
         ]  # fmt: skip
-        note = f"Ours: {max(self.replicates)} replicates together. Plain: one replicate, {o.threads} threads, "
-            "the same process."
+        R = max(self.replicates)
+        note = f"Ours: {R} replicates together. Plain: one replicate, {o.threads} threads, the same process."
         table(f"Against plain loops, {self.spec}, {self.labelled} labels, B={self.batch}", columns, rows, note)
 
 
