@@ -3,9 +3,11 @@
 min over W, b of  sum_i w_i CE(softmax(W phi_i + b), y_i) + |W|^2 / (2 c);  the bias is not penalised.
 
 Features are standardised with pool statistics (softened, so that nearly constant dimensions are not blown up) and
-scaled to unit length; c grows with the number of classes. Both constants were chosen on real feature caches
-(`benchmarks/heads.py`). The solver is L-BFGS (Nocedal & Wright 2006, ch. 7) in coordinates in which the Hessian is
-nearly diagonal: the pool's principal axes, or those of the labelled rows when they are few.
+scaled to unit length; c grows with the number of classes; classes weigh the same however many labels each has, because
+with few labels their counts are noise, and later they are what a strategy chose, not what the pool holds. All three
+were chosen on real feature caches (`benchmarks/heads.py`). The solver is L-BFGS (Nocedal & Wright 2006, ch. 7) in
+coordinates in which the Hessian is nearly diagonal: the pool's principal axes, or those of the labelled rows when they
+are few.
 """
 
 from __future__ import annotations
@@ -39,12 +41,13 @@ class Logistic:
     scaling: Literal["soft", "standard", "none"] = "soft"
     softening: float = 0.25
     strength: float | Literal["auto"] = "auto"
+    class_weight: Literal["balanced", "none"] = "balanced"
     tolerance: float = 1e-5
     max_iterations: int = 500
 
     def inverse_l2(self, num_classes: int) -> float:
         """c for this many classes."""
-        return min(max(0.3 * num_classes, 1.0), 100.0) if self.strength == "auto" else float(self.strength)
+        return min(max(0.2 * num_classes, 1.0), 100.0) if self.strength == "auto" else float(self.strength)
 
     def space(self, pool: Pool) -> Space:
         """The pool's coordinates for this head, made once per pool."""
@@ -109,6 +112,10 @@ class Logistic:
         Y = _one_hot(targets, num_classes, phi.dtype)
         mass = (w[..., None] * Y).sum(1)
         seen = mass > 0
+        if self.class_weight == "balanced":
+            share = torch.where(seen, w.sum(1, keepdim=True) / (seen.sum(1, keepdim=True) * mass), 0.0)
+            w = w * (Y @ share[..., None])[..., 0]
+            mass = (w[..., None] * Y).sum(1)
         columns = seen[0].nonzero()[:, 0] if R == 1 else torch.arange(num_classes, device=phi.device)
         Y, mass, active = Y[..., columns], mass[:, columns], seen[:, columns]
 

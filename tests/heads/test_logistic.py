@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_sample_weight
 
 from alfm.heads.logistic import UNSEEN, Logistic
 from alfm.pool import Pool
@@ -23,30 +24,33 @@ def objective(phi: torch.Tensor, y: torch.Tensor, W: torch.Tensor, b: torch.Tens
 
 
 @pytest.mark.parametrize("n", [12, 30, 150, 600])  # labelled-span coordinates, then principal axes
+@pytest.mark.parametrize("class_weight", ["balanced", "none"])
 @pytest.mark.parametrize("scaling", ["soft", "standard", "none"])
-def test_objective_is_scikit_learns(digits, n, scaling):
+def test_objective_is_scikit_learns(digits, n, class_weight, scaling):
     pool, y = digits
-    head = Logistic(scaling=scaling)
+    head = Logistic(scaling=scaling, class_weight=class_weight)
     rows = torch.randperm(pool.N, generator=torch.Generator().manual_seed(n))[:n]
     fitted = head.fit(pool, rows[None], y[rows][None], 10)
     phi, target = pool.vectors(head.space(pool)).rows(rows).double(), y[rows]
     c = head.inverse_l2(10)
-    peer = LogisticRegression(C=c, tol=1e-10, max_iter=20000).fit(phi.numpy(), target.numpy())
+    theirs = class_weight if class_weight == "balanced" else None
+    peer = LogisticRegression(C=c, tol=1e-10, max_iter=20000, class_weight=theirs).fit(phi.numpy(), target.numpy())
+    weight = torch.from_numpy(compute_sample_weight(theirs, target.numpy()))
     seen = torch.from_numpy(peer.classes_)
     W, b = torch.zeros(10, phi.shape[1], dtype=torch.float64), torch.full((10,), -1e3, dtype=torch.float64)
     W[seen], b[seen] = torch.from_numpy(peer.coef_), torch.from_numpy(peer.intercept_)
-    best = objective(phi, target, W, b, c)
-    gap = (objective(phi, target, fitted.weight[0], fitted.bias[0], c) - best) / best
+    best = objective(phi, target, W, b, c, weight)
+    gap = (objective(phi, target, fitted.weight[0], fitted.bias[0], c, weight) - best) / best
     assert -1e-6 < gap < 6e-5
     ours = torch.softmax(phi @ fitted.weight[0].double().T + fitted.bias[0].double(), 1)
-    theirs = torch.softmax(phi @ W.T + b, 1)
-    assert float((ours - theirs).abs().max()) < 0.03
+    wanted = torch.softmax(phi @ W.T + b, 1)
+    assert float((ours - wanted).abs().max()) < 0.03
 
 
 def test_float64_and_a_tight_tolerance_reach_scikit_learns_weights(digits):
     pool, y = digits
     wide = Pool(pool.features.double())
-    head = Logistic(tolerance=1e-13)
+    head = Logistic(tolerance=1e-13, class_weight="none")
     rows = torch.arange(0, 400)
     fitted = head.fit(wide, rows[None], y[rows][None], 10)
     phi = wide.vectors(head.space(wide)).rows(rows)
@@ -57,7 +61,7 @@ def test_float64_and_a_tight_tolerance_reach_scikit_learns_weights(digits):
 
 def test_weights_and_soft_labels_are_the_repeated_rows_they_stand_for(digits):
     pool, y = digits
-    head = Logistic(tolerance=1e-9)
+    head = Logistic(tolerance=1e-9, class_weight="none")
     rows = torch.arange(60)
     twice = torch.cat([rows, rows[:20]])
     repeated = head.fit(pool, twice[None], y[twice][None], 10)
