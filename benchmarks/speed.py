@@ -92,7 +92,7 @@ class Benchmark:
     def __init__(self, options: argparse.Namespace, pool: str) -> None:
         self.options, self.spec = options, pools.POOLS[pool]
         self.folder = str(pools.make(self.spec, options.work))
-        self.labelled, self.batch = self.spec.labelled, self.spec.batch
+        self.labelled, self.batch = options.labelled or self.spec.labelled, options.batch or self.spec.batch
         strategies = comma(options.strategies) if options.strategies else machine.strategy_names()
         self.strategies = [name for name in strategies if name not in comma(options.skip)]
         self.replicates = numbers(options.replicates)
@@ -237,6 +237,8 @@ def main() -> None:
     parser.add_argument("--replicates", default="1,5")
     parser.add_argument("--repeats", type=int, default=5, help="rounds or queries a median is taken of")
     parser.add_argument("--classifier", default="logistic", help="config of our head")
+    parser.add_argument("--labelled", type=int, help="labels at the start; default: the pool's")
+    parser.add_argument("--batch", type=int, help="items asked for in a round; default: the pool's")
     parser.add_argument("--standin-rounds", type=int, default=3)
     parser.add_argument("--peer-threads", default="", help="thread counts tried for peers; default 1 and --threads")
     parser.add_argument("--peer-seconds", type=float, default=60.0, help="a peer is not repeated beyond this")
