@@ -72,8 +72,9 @@ class Simulation(Task):
         memory: Memory = "auto",
         pool_split: str = "train",
         test_split: str = "test",
+        train_views: bool = True,
     ) -> None:
-        """Raises UserError: no such cache or split, NaN or Inf, nothing labelled, one class only."""
+        """train_views: where the cache holds augmented views, heads train on all of them. Raises UserError: no such cache or split, NaN or Inf, nothing labelled, one class only."""
         cache = cache if isinstance(cache, FeatureCache) else open_cache(cache)
         for split in (pool_split, test_split):
             if split not in cache.splits:
@@ -91,8 +92,11 @@ class Simulation(Task):
         self.left_out = (cache.num_rows(pool_split) - len(pool_rows), cache.num_rows(test_split) - len(test_rows))
         if len(np.unique(labels)) < 2:
             raise UserError(f"Split {pool_split!r} of {cache.path} holds one class only: there is nothing to learn.")
+        views = None
+        if train_views and cache.num_views(pool_split) > 1:
+            views = cache.views(pool_split)[pool_rows, 1:]
         super().__init__(
-            pool=Pool(_features(cache, pool_split, pool_rows, memory), where, memory),
+            pool=Pool(_features(cache, pool_split, pool_rows, memory), where, memory, views=views),
             labels=torch.from_numpy(labels).to(where),
             test=Pool(_features(cache, test_split, test_rows, memory), where, memory),
             test_labels=torch.from_numpy(test_labels).to(where),

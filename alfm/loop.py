@@ -126,9 +126,9 @@ def run(
         query_seconds = clock.lap()
         rows = torch.cat([rows, picks], 1)
         available.scatter_(1, picks, False)
-        head = classifier.fit(
-            pool, rows, task.labels[rows], task.num_classes, seeds, number, previous=head if warm_start else None
-        )
+        train, targets, weight = pool.training_rows(rows, task.labels[rows])
+        previous = head if warm_start else None
+        head = classifier.fit(pool, train, targets, task.num_classes, seeds, number, weight, previous)
         fit_seconds = clock.lap()
         if replay:
             continue

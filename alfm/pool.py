@@ -61,8 +61,8 @@ class Vectors:
         return self.rows(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[1]
 
     def rows(self, index: Tensor) -> Tensor:
-        """Items by pool row, int64 (m,) -> (m, D') float32."""
-        if self.matrix is not None:
+        """Items by pool row, int64 (m,) -> (m, D') float32. Rows from N on are augmented views (see `Pool`)."""
+        if self.matrix is not None and (self.pool.views is None or not bool((index >= self.N).any())):
             return self.matrix[index]
         return self.space(self.pool.gather(index))
 
@@ -90,6 +90,9 @@ class Pool:
     a `RowReader`. `auto`: `device` when the features fit into half of the free memory, else `host`. Where there is
     room (a quarter of the free memory for float32 coordinates), coordinates of shared spaces are kept resident.
     Computation is in float32, or in float64 when the features are float64 (for checks against references).
+
+    views: further views of the items, (N, V - 1, D), kept in host memory. Passes see the plain items only; heads may
+    train on row i + v N, which is view v of item i.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Pool:
         device: torch.device | str = "cpu",
         memory: Memory = "auto",
         block_rows: int | None = None,
+        views: np.ndarray | None = None,
     ) -> None:
         """Raises UserError for features that are not a float matrix, or that hold NaN or Inf."""
         self.device = torch.device(device)
@@ -131,6 +135,7 @@ class Pool:
         self.resident = memory == "device" and free >= self.N * self.D * 4 * 4
         self.block_rows = block_rows or _block_rows(self.device, self.D)
         self._derived: dict[Hashable, Any] = {}
+        self.views = None if views is None else torch.from_numpy(np.ascontiguousarray(views))
         self._check_finite()
 
     # -- walking the features ------------------------------------------------------------------------------------
@@ -152,11 +157,30 @@ class Pool:
 
     def gather(self, index: Tensor) -> Tensor:
         """Raw features of pool rows, int64 (m,) -> (m, D) float32 on the device."""
+        if self.views is not None and bool((index >= self.N).any()):
+            return self._gather_views(index)
         if isinstance(self.features, Tensor):
             x = self.features[index.to(self.features.device)]
             return x.to(self.device, non_blocking=True).to(self.dtype)
         x = torch.from_numpy(self.features.take(index.cpu().numpy()))
         return x.to(self.device, self.dtype)
+
+    def _gather_views(self, index: Tensor) -> Tensor:
+        assert self.views is not None
+        view, row = torch.div(index, self.N, rounding_mode="floor"), index % self.N
+        out = self.gather(row)
+        other = view > 0
+        x = self.views[row[other].cpu(), view[other].cpu() - 1]
+        out[other] = x.to(self.device, self.dtype)
+        return out
+
+    def training_rows(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Labelled rows and targets (R, n) with all views of each, (R, n V), and weights 1 / V; None without views."""
+        if self.views is None:
+            return rows, targets, None
+        V = self.views.shape[1] + 1
+        every = torch.cat([torch.where(rows >= 0, rows + v * self.N, -1) for v in range(V)], 1)
+        return every, targets.repeat(1, V), torch.full(every.shape, 1 / V, dtype=self.dtype, device=rows.device)
 
     def materialise(self, space: Space) -> Tensor:
         """All coordinates of a space, (N, D') float32 on the device."""

@@ -90,3 +90,16 @@ def test_what_is_no_float_matrix_is_refused(bad):
 def test_zero_rows_stay_zero_on_the_sphere():
     pool = Pool(np.zeros((2, 3), np.float32))
     assert torch.equal(pool.unit.rows(torch.tensor([0, 1])), torch.zeros(2, 3))
+
+
+def test_views_are_rows_beyond_the_pool(features):
+    extra = np.stack([features + 1, features - 2], 1)
+    pool, plain = Pool(features, views=extra), Pool(features)
+    rows = torch.tensor([[4, 532, -1]])
+    every, targets, weight = pool.training_rows(rows, torch.tensor([[2, 3, -1]]))
+    assert every.tolist() == [[4, 532, -1, 537, 1065, -1, 1070, 1598, -1]] and targets[0].tolist() == [2, 3, -1] * 3
+    assert weight is not None and torch.allclose(weight.sum(), torch.tensor(3.0))
+    wanted = torch.from_numpy(np.stack([features[532], extra[4, 0], extra[532, 1]]).astype(np.float32))
+    assert torch.equal(pool.raw.rows(torch.tensor([532, 537, 1598])), wanted)
+    assert torch.equal(pool.raw.matrix, plain.raw.matrix)  # passes see the plain items only
+    assert plain.training_rows(rows, rows)[2] is None

@@ -67,7 +67,9 @@ class Propagated:
         weight: Tensor | None = None,
         previous: LinearHead | None = None,
     ) -> LinearHead:
-        """See `alfm.heads.base.Classifier`. Raises what `classifier` raises."""
+        """See `alfm.heads.base.Classifier`. Raises what `classifier` raises, and UserError for a pool with views."""
+        if pool.views is not None:
+            raise UserError("classifier=propagated spreads labels over plain items: set train_views=false with it.")
         if targets.ndim == 2:
             targets = torch.nn.functional.one_hot(targets.clamp_min(0), num_classes)
         targets = targets.to(pool.device, pool.dtype)
