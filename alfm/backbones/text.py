@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from alfm.backbones.hub import first_line, from_hub
-from alfm.backbones.transformers_model import TransformersEncoder, masked_mean
+from alfm.backbones.transformers_model import TransformersEncoder, masked_mean, without_bars
 from alfm.backbones.weights import seeded
 from alfm.errors import UserError
 
@@ -102,7 +102,8 @@ class SentenceEncoder(TransformersText):
         options = {"device": "cpu", "cache_folder": self.cache_dir, "revision": self.revision}
         if os.path.isdir(source):
             try:
-                model = SentenceTransformer(source, local_files_only=True, **options)
+                with without_bars(source):
+                    model = SentenceTransformer(source, local_files_only=True, **options)
             except Exception as error:  # damaged folders raise nearly anything
                 raise UserError(f"{source} is no sentence-transformers model: {first_line(error)}") from error
         elif self.checkpoint:

@@ -70,6 +70,7 @@ class Timm(ImageEncoder):
         self._setup(create_transform(**config, is_training=False, normalize=False), config["mean"], config["std"])
         self.dim = int(model.num_features)
         pooling = getattr(model, "global_pool", None)
+        pooling = getattr(pooling, "pool_type", pooling)  # convolutional models keep a module
         identity = {
             "backbone": "timm",
             "architecture": self.arch,

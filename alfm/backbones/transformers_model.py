@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -63,9 +64,10 @@ class TransformersEncoder(Encoder):
         transformers = needs_transformers()
         if self.checkpoint and os.path.isdir(self.checkpoint):
             try:
-                return transformers.AutoModel.from_pretrained(
-                    self.checkpoint, local_files_only=True, dtype=torch.float32
-                )
+                with without_bars(self.checkpoint):
+                    return transformers.AutoModel.from_pretrained(
+                        self.checkpoint, local_files_only=True, dtype=torch.float32
+                    )
             except Exception as error:  # damaged folders raise nearly anything
                 raise UserError(f"model.checkpoint={self.checkpoint} cannot be loaded: {first_line(error)}") from error
         if self.checkpoint:
@@ -81,7 +83,7 @@ class TransformersEncoder(Encoder):
             architecture = self._architecture(transformers)
             with seeded(self.seed):
                 return transformers.AutoModel.from_config(architecture)
-        with from_hub(self.arch, self.licence_page):
+        with from_hub(self.arch, self.licence_page), without_bars(self.arch):
             return transformers.AutoModel.from_pretrained(self.arch, dtype=torch.float32, **self._place())
 
     def _architecture(self, transformers: Any) -> Any:
@@ -138,6 +140,22 @@ def needs_transformers() -> Any:
     except ImportError:
         raise UserError("this model needs transformers: pip install 'alfm[hf]'") from None
     return transformers
+
+
+@contextlib.contextmanager
+def without_bars(source: str) -> Iterator[None]:
+    """No bar for copying a local folder's weights into place; downloads keep theirs."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not shown or not os.path.isdir(source):
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

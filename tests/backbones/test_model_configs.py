@@ -36,7 +36,7 @@ def test_every_config_builds_its_backbone(name: str) -> None:
     if "Timm" in settings["_target_"]:
         assert timm.models.is_model_pretrained(settings["arch"])
         with torch.device("meta"):  # the arguments are taken, without the memory
-            model = timm.create_model(settings["arch"], pretrained=False, num_classes=0, **settings["kwargs"])
+            model = timm.create_model(settings["arch"], pretrained=False, num_classes=0, **(settings["kwargs"] or {}))
         assert model.num_features > 0
     if "OpenClip" in settings["_target_"] and name not in ANY:
         assert (settings["arch"], settings["tag"]) in open_clip.list_pretrained()
