@@ -74,7 +74,10 @@ class Simulation(Task):
         test_split: str = "test",
         train_views: bool = True,
     ) -> None:
-        """train_views: where the cache holds augmented views, heads train on all of them. Raises UserError: no such cache or split, NaN or Inf, nothing labelled, one class only."""
+        """train_views: where the cache holds augmented views, heads train on all of them.
+
+        Raises UserError: no such cache or split, NaN or Inf, nothing labelled, one class only.
+        """
         cache = cache if isinstance(cache, FeatureCache) else open_cache(cache)
         for split in (pool_split, test_split):
             if split not in cache.splits:

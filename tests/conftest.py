@@ -11,7 +11,6 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-
 # Small products on busy cores: torch's own threads would wait for each other far longer than they compute. Two, so that
 # jobs side by side are exercised.
 torch.set_num_threads(2)
