@@ -23,7 +23,7 @@ CHUNK = 10  # picks made ahead between two passes over everything
 class Bait(Strategy):
     """The batch S that minimises tr((F_L + F_S)^-1 F), F the mean Fisher information of the whole pool (algorithm 1).
 
-    Forward greedy to 2 B items, then backward to B. F_L is `ridge` I + n / (n + B) times the mean over the n labelled
+    Forward greedy to 2 B items, then backward to B. F_L is lambda I + n / (n + B) times the mean over the n labelled
     items, and a candidate's information counts B / (n + B), as in the authors' code. Expectations over classes are
     taken under the head's own predictions.
 
@@ -35,8 +35,10 @@ class Bait(Strategy):
       matrices of (C D)^2 float64 numbers and refuse above `max_bytes`.
     `diagonal`: the diagonal of the full information; size C D, no matrix.
 
-    ridge: the paper's lambda. Its authors use 1 on unscaled features whose squared length is in the hundreds; the
-    default head's phi has length 1, hence 0.01.
+    ridge: the paper's lambda as a share of the pool's mean |phi|^2, so that the scale of the embeddings does not
+    matter. Its authors use 1 on unscaled features whose squared length is in the hundreds. On three real caches (five
+    seeds, five rounds of one label per class) mean accuracy rose from 1 to 1e-4 by 15 to 23 points and was flat from
+    3e-4 to 1e-5: a large ridge hides which directions the labels have covered.
 
     `binary` never updates a D x D matrix per pick: gain = w a / (1 + w b), w = q B / (n + B), a = phi^T M^-1 F M^-1
     phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi, g = M^-1 F M^-1 phi changes b by -k (phi.u)^2 and a by
@@ -47,7 +49,7 @@ class Bait(Strategy):
     """
 
     variant: Literal["binary", "full", "top_k", "diagonal"] = "binary"
-    ridge: float = 0.01
+    ridge: float = 1e-4
     k: int = 2
     max_bytes: int = 2 << 30
 
@@ -62,17 +64,19 @@ class Bait(Strategy):
         assert head is not None
         n = len(labelled)
         share = budget / (n + budget)
+        length = float(phi.sq_norms.double().mean())
+        ridge = self.ridge * (length if length > 0 else 1.0)
         forward = min(2 * budget, int(free.sum()))
         if self.variant == "binary":
             q = torch.cat([binary_information(head.logits(x, r)) for _, x in phi.blocks()])
-            problem = Binary(phi, q, labelled, self.ridge, share)
+            problem = Binary(phi, q, labelled, ridge, share)
         else:
             log_p = torch.cat([torch.log_softmax(head.logits(x, r), 1) for _, x in phi.blocks()])
             if self.variant == "diagonal":
-                problem = Diagonal(phi, log_p, labelled, self.ridge, share)
+                problem = Diagonal(phi, log_p, labelled, ridge, share)
             else:
                 k = head.C if self.variant == "full" else min(self.k, head.C)
-                problem = Full(phi, log_p, k, labelled, self.ridge, share)
+                problem = Full(phi, log_p, k, labelled, ridge, share)
         order = problem.forward(free, forward)
         return order[problem.keep(order, budget)]
 

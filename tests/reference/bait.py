@@ -27,7 +27,7 @@ def bait(
     free: np.ndarray,
     budget: int,
     variant: str = "binary",
-    ridge: float = 0.01,
+    ridge: float = 1e-4,
     k: int = 2,
 ) -> tuple[list[int], list[int]]:
     """The 2 B forward picks and the B that stay after backward pruning, both in forward order."""
@@ -37,7 +37,10 @@ def bait(
     if variant == "diagonal":
         information = [np.diag(np.diag(m)) for m in information]
     F = sum(information) / len(phi)
-    M = ridge * np.eye(len(F)) + n / (n + budget) * sum(information[i] for i in labelled) / n
+    M = (
+        ridge * np.mean((phi**2).sum(axis=1)) * np.eye(len(F))
+        + n / (n + budget) * sum(information[i] for i in labelled) / n
+    )
     scale = budget / (n + budget)
 
     def objective(M: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from strategies.factory import (
     clusters,
     make_query,
     picks_in,
+    raw_head,
     seen,
 )
 
@@ -26,15 +27,15 @@ from alfm.strategies.fisher import Diagonal
 VARIANTS = ["binary", "full", "top_k", "diagonal"]
 
 
-def forward_picks(query: Query, budget: int, ridge: float) -> list[int]:
+def forward_picks(query: Query, budget: int) -> list[int]:
     phi, labelled = embedding(query, 0), query.labelled(0)
     q = torch.cat([binary_information(query.head.logits(x, 0)) for _, x in phi.blocks()])
-    problem = Binary(phi, q, labelled, ridge, budget / (len(labelled) + budget))
+    problem = Binary(phi, q, labelled, 1e-4 * float(phi.sq_norms.mean()), budget / (len(labelled) + budget))
     return problem.forward(query.available[0], min(2 * budget, int(query.available[0].sum()))).tolist()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("ridge, budget, n", [(0.01, 6, 12), (1.0, 3, 20), (0.01, 12, 2)])
+@pytest.mark.parametrize("ridge, budget, n", [(1e-4, 6, 12), (1.0, 3, 20), (1e-4, 12, 1), (0.01, 12, 2)])
 def test_sequence(variant: str, ridge: float, budget: int, n: int) -> None:
     query = make_query(N=60, D=4, C=3, n=n, block_rows=25)
     view = seen(query)
@@ -50,13 +51,23 @@ def test_picks_made_ahead_are_those_of_the_plain_greedy(front: int, classifier, 
     view = seen(query)
     expected, _ = bait(view.phi, view.p, view.labelled, view.free, 15)
     monkeypatch.setattr("alfm.strategies.bait.FRONT", front)
-    assert forward_picks(query, 15, 0.01) == expected
+    assert forward_picks(query, 15) == expected
 
 
 def test_float32_agrees_and_lowers_the_objective_alike() -> None:
     x, y = clusters(400, 24, 6)
     wide, narrow = (make_query(x=x, y=y, C=6, n=30, dtype=t) for t in (torch.float64, torch.float32))
     assert Bait().select(narrow, 20)[0].tolist() == Bait().select(wide, 20)[0].tolist()
+
+
+def test_scale_of_the_features_does_not_matter() -> None:
+    x, y = clusters(150, 6, 4)
+    weight = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    picks = [
+        Bait().select(make_query(x=x * s, y=y, C=4, head=raw_head(weight / s)), 8)[0].tolist()
+        for s in (0.01, 1.0, 100.0)
+    ]
+    assert picks[0] == picks[1] == picks[2]
 
 
 def test_blocked_symmetric_passes() -> None:
@@ -79,7 +90,7 @@ def test_lazy_diagonal_looks_at_few_items_again(monkeypatch: pytest.MonkeyPatch)
     gains = Diagonal._gains
     monkeypatch.setattr(Diagonal, "_gains", lambda self, rows, M: (looked.append(len(rows)), gains(self, rows, M))[1])
     query = make_query(N=600, C=5, n=20)
-    Bait("diagonal").select(query, 5)
+    Bait("diagonal", ridge=0.1).select(query, 5)
     assert looked[0] == 600 and sum(looked[1:]) < 5 * 600
 
 
