@@ -38,7 +38,7 @@ def test_prediction_error_of_certain_items_is_exact() -> None:
 
 def test_the_draws_have_the_probabilities_of_the_paper() -> None:
     """Second and third pick over many seeds against D^2 / sum D^2; the first is the largest gradient."""
-    seeds = range(1000)
+    seeds = range(700)
     x, y = clusters(11, 3, 3)
     one = make_query(x=x, y=y, C=3, rows=[[0, 1, 2, 3]])
     assert one.head is not None
@@ -85,18 +85,19 @@ def test_gradient_embeddings_are_never_made() -> None:
                 self.numbers = max(self.numbers, out.numel())
             return out
 
-    N, D, C = 3000, 64, 50
+    N, D, C = 1500, 64, 50
     x, y = clusters(N, D, C)
     query = make_query(x=x, y=y, C=C, n=100, dtype=torch.float32, head=raw_head(torch.randn(1, C, D)))
     with Largest() as largest:
-        Badge().select(query, 20)
+        Badge().select(query, 6)
     assert largest.numbers <= N * max(C, D) < N * C * D / 40
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_hard_situations(situation: str) -> None:
     # where all that is left are copies of what is picked, D^2 is 0 everywhere and the caller completes the batch
-    copies = {"duplicate rows", "zero vectors", "nothing but zeros", "extreme logits"}
+    # (one dimension, scaled to length 1, leaves two gradients)
+    copies = {"duplicate rows", "zero vectors", "nothing but zeros", "extreme logits", "one dimension"}
     filled = picks_in(Badge(), situation)[1]
     assert situation in copies or filled == 0
 
