@@ -68,6 +68,7 @@ def cache_path(cfg: DictConfig) -> Path:
 
 
 def _extract(cfg: DictConfig, here: Any) -> None:
+    from alfm.cache import open_cache
     from alfm.cache.parts import PartsFolder
     from alfm.cache.writer import cannot_write
     from alfm.extraction.agreement import Job, agree, already_there, wanted_settings
@@ -92,6 +93,8 @@ def _extract(cfg: DictConfig, here: Any) -> None:
     augment = build(cfg.augment) if cfg.get("augment") else None
     wanted = wanted_settings(job, cfg)
     if already_there(target, wanted, bool(cfg.force), here.run):
+        with PartsFolder(target, float(cfg.lease_seconds)) as folder:
+            folder.tidy(finished=open_cache(target).attributes.get("run"))
         console.already_there(target)
         return
     left_out = {name: duplicates(split.ids) for name, split in splits.items()}

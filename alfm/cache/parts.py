@@ -187,6 +187,13 @@ class PartsFolder:
         """Delete the folder. It vanishes in one rename, so that nobody sees half of it."""
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex[:12]}.gone"))
+        self.tidy()
+
+    def tidy(self, finished: str | None = None) -> None:
+        """Remove what a worker killed while removing left, and the folder itself if it is that of run `finished`."""
+        manifest = self.read_manifest()
+        if manifest is not None and manifest["run"] == finished and not self.claims.live_workers():
+            self.remove()
         for gone in self.path.parent.glob(f"{glob.escape(self.path.name)}.*.gone"):
             shutil.rmtree(gone, ignore_errors=True)
 

@@ -48,23 +48,29 @@ class Runner:
         """
         share = range(len(self.plan.parts)) if shard is None else range(shard[0], len(self.plan.parts), shard[1])
         try:
-            while not set(share) <= self.folder.done():
-                first = self.folder.claim_first(share)
-                if first is None:
-                    self._settle()
-                    time.sleep(_POLL_SECONDS)  # the rest is in other hands; a dead one's parts fall to us
-                else:
-                    self._work(first, share)
-            if not set(range(len(self.plan.parts))) <= self.folder.done():
-                return None
-            while not self.folder.claims.claim("finalise"):
-                time.sleep(_POLL_SECONDS)
-            return merge(self.folder)
+            self.compute(share)
+            return self.finalise() if set(range(len(self.plan.parts))) <= self.folder.done() else None
         except FileNotFoundError:
             # another worker has finalised and removed the folder under us
             if self.folder.target.exists() and not self.folder.path.joinpath("manifest.json").exists():
                 return None
             raise
+
+    def compute(self, share: range) -> None:
+        """Until all parts of `share` are there: compute what can be claimed, wait for what others are at."""
+        while not set(share) <= self.folder.done():
+            first = self.folder.claim_first(share)
+            if first is None:
+                self._settle()
+                time.sleep(_POLL_SECONDS)  # the rest is in other hands; a dead one's parts fall to us
+            else:
+                self._work(first, share)
+
+    def finalise(self) -> Merged:
+        """Merge the parts, once no other worker is at it."""
+        while not self.folder.claims.claim("finalise"):
+            time.sleep(_POLL_SECONDS)
+        return merge(self.folder)
 
     def _work(self, first: int, share: range) -> None:
         """Reader -> mapper -> writer, one batch behind the device so that it always has the next one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,5 +225,17 @@ def test_interrupted_finalising_restarts(tmp_path: Path, reference: Path) -> Non
     (folder.path / "merged.0123.tmp").write_bytes(b"left by a killed finaliser")
     folder.path.with_name(f"{folder.path.name}.0123.gone").mkdir()  # and by one killed while tidying up
     finish(start(tmp_path, "shard=1/2"))
+    same(target(tmp_path), reference)
+    assert [path.name for path in target(tmp_path).parent.iterdir()] == ["tiny.h5"]
+
+
+def test_killed_between_the_rename_and_tidying_up(tmp_path: Path, reference: Path) -> None:
+    folder = PartsFolder(target(tmp_path))
+    finish(start(tmp_path, "shard=0/2"))
+    shutil.copytree(folder.path, tmp_path / "kept")
+    finish(start(tmp_path, "shard=1/2"))
+    (tmp_path / "kept").rename(folder.path)  # as if it had never been removed
+    folder.path.with_name(f"{folder.path.name}.0123.gone").mkdir()
+    assert "Already cached" in finish(start(tmp_path))[0]
     same(target(tmp_path), reference)
     assert [path.name for path in target(tmp_path).parent.iterdir()] == ["tiny.h5"]
