@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import warnings
 from collections.abc import Iterator
@@ -32,12 +33,12 @@ def from_hub(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except UserError:
+    except (UserError, TypeError, AssertionError, MemoryError):  # not about the download
         raise
     except Exception as error:
         reason = unreachable or ("HF_HUB_OFFLINE is set" if offline else first_line(error))
         text = f"the {what} {model} could not be had ({reason})"
-        gated = any(word in repr(_causes(error)) for word in ("Gated", "gated", "401", "403"))
+        gated = re.search(r"[Gg]ated|\b40[13]\b", " ".join(_causes(error))) is not None
         if gated or licence_page:
             page = licence_page or f"https://huggingface.co/{model}"
             text += f"; they need an accepted licence ({page}) and your token in HF_TOKEN"

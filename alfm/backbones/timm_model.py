@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from alfm.backbones.encoder import ImageEncoder
-from alfm.backbones.hub import from_hub
+from alfm.backbones.hub import first_line, from_hub
 from alfm.backbones.weights import load_state, read_state, seeded
 from alfm.datasets.ids import file_stem
 from alfm.errors import UserError, nearest_names
@@ -106,12 +106,18 @@ class Timm(ImageEncoder):
                     return timm.create_model(self.arch, pretrained=True, cache_dir=self.cache_dir, **kwargs)
             with seeded(self.seed):
                 return timm.create_model(self.arch, pretrained=False, **kwargs)
-        except TypeError as error:
+        except (TypeError, ValueError, AssertionError, KeyError) as error:  # each architecture checks in its own way
             raise UserError(f"model.kwargs={self.kwargs}: {self.arch} does not take them ({error})") from error
 
     def _probe_dim(self, device: torch.device, input_size: Sequence[int]) -> int:
-        with torch.inference_mode():
-            return int(self.model(torch.zeros(1, *input_size, device=device)).shape[-1])
+        try:
+            with torch.inference_mode():
+                return int(self.model(torch.zeros(1, *input_size, device=device)).shape[-1])
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{self.arch} does not take images of {list(input_size)} ({first_line(error)}): set model.input_size, "
+                "or model.kwargs={img_size:PIXELS} or {dynamic_img_size:true}"
+            ) from error
 
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) -> (B, D)."""

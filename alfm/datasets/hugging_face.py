@@ -131,7 +131,7 @@ def hugging_face(
         ids[split] = keys or [f"{splits[split]}:{row}" for row in range(count)]
         if count == 0:
             raise UserError(f"{path}: the split {splits[split]!r} is empty")
-        tables[split] = _undecoded(datasets, rows, column, modality)
+        tables[split] = _undecoded(datasets, rows.select_columns([column]), column, modality)
     labels, classes = labels_from_values(values, names)
 
     built: dict[str, HubSplit] = {}

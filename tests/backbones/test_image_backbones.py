@@ -195,8 +195,11 @@ def test_misspelt_names() -> None:
         OpenClip("ViT-B32").load(CPU)
     with pytest.raises(UserError, match="laion2b_s34b_b79k"):
         OpenClip("ViT-B-32", "laion").load(CPU)
-    with pytest.raises(UserError, match="model.kwargs"):
-        Timm(TINY, pretrained=False, kwargs={"no_such_option": 1}).load(CPU)
+    for kwargs in ({"no_such_option": 1}, {"global_pool": "nonsense"}):
+        with pytest.raises(UserError, match="model.kwargs"):
+            Timm(TINY, pretrained=False, kwargs=kwargs).load(CPU)
+    with pytest.raises(UserError, match=r"does not take images of \[3, 96, 96\].*dynamic_img_size"):
+        Timm("vit_tiny_patch16_224", pretrained=False, input_size=96).load(CPU)
 
 
 @pytest.mark.parametrize("options", [{"mean": [1, 2]}, {"std": 0}, {"input_size": [1, 2, 3, 4]}, {"input_size": -1}])

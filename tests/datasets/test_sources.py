@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import tarfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from alfm.datasets.audio import mono, read_audio
 from alfm.datasets.base import ItemError
 from alfm.datasets.folder import folder
 from alfm.datasets.hugging_face import hugging_face
+from alfm.datasets.table import table
 from alfm.datasets.tar_shards import tar_shards
 from alfm.datasets.torchvision_data import torchvision_dataset
 from alfm.errors import UserError
@@ -69,6 +71,18 @@ def test_audio_folder(tmp_path: Path) -> None:
     data = folder(str(tmp_path), "audio", max_seconds=10)
     assert data.modality == "audio" and data.classes == ["no", "yes"]
     assert data.splits["train"].load(1).rate == 8000
+
+
+def test_a_missing_package_is_said_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("soundfile", "datasets", "pyarrow"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"soundfile: pip install 'alfm\[audio\]'"):
+        read_audio(b"RIFF", "a.wav")
+    with pytest.raises(UserError, match=r"pip install 'alfm\[hf\]'"):
+        hugging_face("a/b", "text", "text")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"Parquet needs pyarrow: pip install 'alfm\[parquet\]'"):
+        table(str(tmp_path / "a.parquet"))
 
 
 # ---- tar shards -----------------------------------------------------------------------------------------------------
