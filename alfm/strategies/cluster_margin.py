@@ -22,17 +22,18 @@ class ClusterMargin(Strategy):
     min(N / `cluster_size`, sample / 4) clusters. On pools above `exact_up_to` items (2000) the linkage is made on that
     many random items of the replicate's own stream, and every item joins the cluster with the nearest mean; below,
     clusters are exact and equal for all replicates. A round sorts the clusters of the candidates by how many
-    candidates they hold (ties: the lower cluster) and takes one random candidate from each in turn.
+    candidates they hold (ties: the one with the smaller margin) and takes one random candidate from each in turn.
 
     Departures: the paper cuts its tree at a distance chosen by hand for each data set, here the number of clusters is
-    given; the paper clusters the trained network's embedding, here the features are frozen and the head's are theirs.
+    given (on two real caches, four seeds, a mean size of 50 was 1 to 3 points better than 10). The method is meant for
+    very large batches: with fewer picks than clusters a batch comes from the clusters with a single candidate.
     Cost: once N D K + m^2 (D + log m) products for m sampled items and K clusters, 8 m^2 bytes; per round one pool
     pass.
     """
 
     stochastic = True
     oversample: int = 10
-    cluster_size: int = 10
+    cluster_size: int = 50
     exact_up_to: int = 2000
 
     def select(self, query: Query, budget: int) -> Tensor:
@@ -90,11 +91,12 @@ def average_linkage(x: np.ndarray, clusters: int) -> np.ndarray:
 def round_robin(cluster: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Order int64 (m,) in which candidates with clusters int64 (m,) are taken: one random member per cluster and turn.
 
-    Within a turn clusters come by how many candidates they hold, ascending, ties to the lower cluster.
+    Within a turn clusters come by how many candidates they hold, ascending, ties to the one with the earlier first
+    candidate.
     """
+    _, first, group, size = np.unique(cluster, return_index=True, return_inverse=True, return_counts=True)
     shuffled = rng.permutation(len(cluster))
-    _, group, size = np.unique(cluster[shuffled], return_inverse=True, return_counts=True)
-    by_group = np.argsort(group, kind="stable")
+    by_group = shuffled[np.argsort(group[shuffled], kind="stable")]
     turn = np.empty(len(cluster), dtype=np.int64)
     turn[by_group] = np.arange(len(cluster)) - np.repeat(np.cumsum(size) - size, size)
-    return shuffled[np.lexsort((group, size[group], turn))]
+    return np.lexsort((first[group], size[group], turn))

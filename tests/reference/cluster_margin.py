@@ -28,6 +28,6 @@ def average_linkage(x: np.ndarray, clusters: int) -> np.ndarray:
 def turns(candidates: list[int], cluster: np.ndarray) -> list[list[int]]:
     """The round-robin's clusters turn by turn: for each pick in order, the cluster it must come from."""
     members = {c: [i for i in candidates if cluster[i] == c] for c in {cluster[i] for i in candidates}}
-    order = sorted(members, key=lambda c: (len(members[c]), c))
+    order = sorted(members, key=lambda c: (len(members[c]), candidates.index(members[c][0])))
     longest = max(len(m) for m in members.values())
     return [[int(c) for c in order if len(members[c]) > turn] for turn in range(longest)]
