@@ -43,7 +43,7 @@ def test_a_member_is_drawn_uniformly() -> None:
 
 
 def test_clusters_are_made_once_per_run_and_seeded_by_replicate() -> None:
-    strategy = ClusterMargin(exact_up_to=60)
+    strategy = ClusterMargin(cluster_size=10, exact_up_to=60)
     query = make_query(N=200, seeds=(1, 2))
     ours, other = strategy.clusters(query, 0), strategy.clusters(query, 1)
     assert partition(ours) != partition(other)
