@@ -32,7 +32,7 @@ def test_sequence_and_scores(measure: str, posterior) -> None:
     strategy = Qbc(measure=measure, posterior=posterior)
     np.testing.assert_allclose(strategy.score(query)[0].numpy(), score, atol=1e-10)
     picks = strategy.select(query, 30)[0].tolist()
-    assert np.ptp(score) > 0.1
+    assert np.ptp(score) > 0.05
     if measure == "vote_entropy":  # sums of logarithms: equal shares in another order may differ in the last bit
         np.testing.assert_allclose(score[picks], score[ranked(score, view.free, 30)], atol=1e-10)
     else:
