@@ -22,13 +22,15 @@ class Epig(Strategy):
     targets: pool rows that stand for what will be asked of the model, or None for `num_targets` unlabelled items drawn
     at random. Needs joint draws. Information about targets never exceeds information about the weights (data
     processing), so EPIG <= BALD: items are evaluated in the order of BALD and the search ends, exactly, when no
-    remaining item can enter the batch. Cost: a BALD pass, then T C^2 M per item evaluated.
+    remaining item can enter the batch. oversample: evaluate at most the `oversample` x budget items of highest BALD
+    (the paper evaluates all; None does so too). Cost: a BALD pass, then T C^2 M per item evaluated.
     """
 
     stochastic = True
     posterior: Posterior = field(default_factory=lambda: DropoutPosterior(per_item=False))
     num_targets: int = 100
     targets: Sequence[int] | None = None
+    oversample: int | None = 10
     chunk: int = 256
 
     def __post_init__(self) -> None:
@@ -44,7 +46,8 @@ class Epig(Strategy):
 
     def _select_one(self, query: Query, draws: Draws, bound: Tensor, r: int, budget: int) -> Tensor:
         target = draws.logits(self._targets(query, r), query.pool.gather(self._targets(query, r)), r)
-        order = top(bound, query.available[r], query.pool.N)
+        most = query.pool.N if self.oversample is None else self.oversample * budget
+        order = top(bound, query.available[r], most)
         score = torch.full_like(bound, -torch.inf)
         slack = 1e-5  # rounding in either quantity
         for start in range(0, len(order), self.chunk):
