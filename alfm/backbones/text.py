@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from alfm.backbones.hub import first_line, from_hub
 from alfm.backbones.transformers_model import TransformersEncoder, masked_mean, without_bars
 from alfm.backbones.weights import seeded
+from alfm.datasets.hub import first_line, from_hub
 from alfm.errors import UserError
 
 LONGEST = 512

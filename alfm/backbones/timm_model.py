@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from alfm.backbones.encoder import ImageEncoder
-from alfm.backbones.hub import first_line, from_hub
 from alfm.backbones.weights import load_state, read_state, seeded
+from alfm.datasets.hub import first_line, from_hub
 from alfm.datasets.ids import file_stem
 from alfm.errors import UserError, nearest_names
 

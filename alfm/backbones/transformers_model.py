@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from alfm.backbones.encoder import Encoder
-from alfm.backbones.hub import first_line, from_hub
 from alfm.backbones.weights import load_state, read_state, seeded
+from alfm.datasets.hub import first_line, from_hub
 from alfm.datasets.ids import file_stem
 from alfm.errors import UserError
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from alfm.backbones.hub import first_line
+from alfm.datasets.hub import first_line
 from alfm.errors import UserError
 
 

@@ -54,7 +54,7 @@ def folder(
     root = os.path.expanduser(root)
     if not os.path.isdir(root):
         raise UserError(f"dataset.root={root!r} is not a folder: give the folder that holds the {modality} files")
-    places = dict(splits) if splits else _split_folders(root)
+    places = dict(splits) if splits else _split_folders(root, frozenset(endings), frozenset(exclude))
     for split, place in places.items():
         if not os.path.isdir(os.path.join(root, place)):
             raise UserError(f"split {split!r}: there is no folder {place!r} below {root}")
@@ -106,9 +106,18 @@ def folder(
     return Dataset(name or derived, modality, built, classes, mark, licence)
 
 
-def _split_folders(root: str) -> dict[str, str]:
+def _split_folders(root: str, endings: frozenset[str], exclude: frozenset[str]) -> dict[str, str]:
     """{split: folder} for the folders that are called like splits, or everything as train."""
     found = {place: place for place in SPLIT_FOLDERS if os.path.isdir(os.path.join(root, place))}
+    for entry in sorted(os.listdir(root)) if found else ():
+        hidden = entry in found or entry.startswith(".") or entry in exclude
+        if hidden or not os.path.isdir(os.path.join(root, entry)):
+            continue
+        if next(_walk(os.path.join(root, entry), endings, exclude), None) is not None:
+            raise UserError(
+                f"{root} holds {next(iter(found))}/ beside {escape(entry)}/: are these classes or splits? Say "
+                "dataset.splits={train: .} for classes, or name the splits, such as dataset.splits={train: train}"
+            )
     return found or {"train": ""}
 
 

@@ -160,7 +160,7 @@ def _load(
     cache_dir: str | None,
 ) -> Mapping[str, Any]:
     """All splits by name."""
-    from alfm.backbones.hub import from_hub
+    from alfm.datasets.hub import from_hub
 
     if any(os.path.isfile(os.path.join(path, file)) for file in ("dataset_dict.json", "state.json")):
         found = datasets.load_from_disk(path)

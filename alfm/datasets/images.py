@@ -45,7 +45,11 @@ def read_image(
                         "dataset.max_pixels, or for a JPEG set dataset.decode_size"
                     )
                 image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                try:
+                    upright = ImageOps.exif_transpose(image)
+                except Exception:  # metadata that is damaged beside an image that is not
+                    upright = image
+                return to_rgb(upright)
     except ItemError:
         raise
     except Exception as error:  # decoders of untrusted files raise nearly anything

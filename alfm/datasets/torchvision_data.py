@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from alfm.backbones.hub import first_line
 from alfm.datasets.assemble import fingerprint
 from alfm.datasets.base import Dataset, ItemError
+from alfm.datasets.hub import first_line
 from alfm.datasets.ids import escape
 from alfm.datasets.images import to_rgb
 from alfm.errors import UserError, nearest_names

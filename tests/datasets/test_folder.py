@@ -59,6 +59,18 @@ def test_split_folders(tmp_path: Path) -> None:
         folder(str(tmp_path), splits={"dev": "nowhere"})
 
 
+def test_a_class_called_train_is_not_taken_for_a_split(tmp_path: Path) -> None:
+    for name in ("bus", "train"):
+        picture(tmp_path / name / "1.png")
+    (tmp_path / "docs").mkdir()
+    with pytest.raises(UserError, match="train/ beside bus/: are these classes or splits"):
+        folder(str(tmp_path))
+    classes = folder(str(tmp_path), splits={"train": "."})
+    assert classes.classes == ["bus", "train"] and classes.splits["train"].ids == ["bus/1.png", "train/1.png"]
+    assert folder(str(tmp_path), splits={"train": "train"}).splits["train"].ids == ["train/1.png"]
+    assert list(folder(str(tmp_path), exclude=["bus"]).splits) == ["train"]
+
+
 def test_a_seeded_share_and_a_fingerprint_that_sees_sizes(tmp_path: Path) -> None:
     for index in range(20):
         picture(tmp_path / f"{'ab'[index % 2]}/{index}.png")

@@ -66,6 +66,11 @@ def test_exif_rotation_is_honoured() -> None:
     assert np.abs(np.asarray(image, dtype=int) - np.asarray(upright, dtype=int)).mean() < 8
 
 
+def test_damaged_metadata_beside_a_good_image() -> None:
+    raw = encoded(gradient(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x00garbage")
+    assert read_image(raw, "odd").size == (40, 24)
+
+
 def test_one_pixel() -> None:
     assert read_image(encoded(Image.new("RGB", (1, 1)), "PNG"), "dot").size == (1, 1)
 
