@@ -19,8 +19,8 @@ def test_clusters_are_of_the_embeddings_weighted_by_entropy(
     query = make_query(N=200, block_rows=50)
     calls = []
 
-    def spy(x, k, rng, weight):
-        calls.append((x, k, weight, kmeans(x, k, rng, weight=weight)))
+    def spy(x, k, rng, weight, **options):
+        calls.append((x, k, weight, kmeans(x, k, rng, weight=weight, **options)))
         return calls[0][3]
 
     monkeypatch.setattr("alfm.strategies.batch.kmeans", spy)

@@ -39,15 +39,19 @@ def test_float32_follows_when_copies_of_an_item_come_again_and_again() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(200) % 2
     x = np.eye(3)[y] * 5 + 1e-4 * rng.normal(size=(200, 3))
-    for seed in range(3):
+    checked = 0
+    for seed in range(12):
         wide = make_query(x=x, y=y, C=2, n=4, seeds=(seed,))
         narrow = make_query(x=x, y=y, C=2, n=4, seeds=(seed,), dtype=torch.float32)
         order, gradients, uniform = stream_of(wide)
         expected, probability = vessal(gradients, uniform, 30)
         gap = np.abs(np.array(probability) - uniform[: len(probability)]).min()
-        assert gap > 1e-4  # no decision on the edge of rounding
+        if gap < 1e-4:  # a decision on the edge of rounding
+            continue
         picks = Vessal().select(narrow, 30)[0]
         assert picks[picks >= 0].tolist() == order[expected].tolist()
+        checked += 1
+    assert checked >= 3
 
 
 def test_about_the_budget_is_accepted() -> None:
