@@ -51,4 +51,4 @@ def test_every_config_names_its_licence(name: str) -> None:
 def test_the_names_that_users_of_al_foundation_models_type() -> None:
     dino = {f"dino_vit_{size}14" for size in "SBLg"}
     clip = {f"openclip_vit_{size}" for size in ("B16", "L14", "H14", "g14", "G14")}
-    assert dino | clip <= set(NAMES)
+    assert dino | clip | {"openai_vit_B16"} <= set(NAMES)

@@ -275,8 +275,8 @@ STAND_INS: dict[str, tuple[Callable[[Path], None] | None, list[str], set[str]]] 
     ),  # fmt: skip
     "malaria": (class_folders("malaria/cell_images", "png"), [], {"train", "test"}),
     "heart_failure": (with_splits("heart_failure", "train", "test"), [], {"train", "test"}),
-    "amyloid_beta_balanced": (with_splits("amyloid_beta", "train", "test"), [], {"train", "test"}),
-    "amyloid_beta_unbalanced": (with_splits("amyloid_beta", "train", "test"), [], {"train", "test"}),
+    "amyloid_beta_bal": (with_splits("amyloid_beta", "train", "test"), [], {"train", "test"}),
+    "amyloid_beta_unbal": (with_splits("amyloid_beta", "train", "test"), [], {"train", "test"}),
     "iicbu_hela": (class_folders("iicbu_hela", "tif"), [], {"train", "test"}),
     "iicbu_lymphoma": (class_folders("iicbu_lymphoma", "tif"), [], {"train", "test"}),
     "ag_news": (
@@ -347,7 +347,7 @@ def test_every_config_names_its_licence(name: str) -> None:
 def test_the_experiments_of_others_have_their_data_sets() -> None:
     foundation = """cifar10 cifar100 food101 cars aircraft dtd pets flowers svhn places365 cub200 domainnetreal
         imagenet100 inat2021 blood_smear ham10000 diabetic_retinopathy patch_camelyon malaria colorectal_histology
-        pap_smear_2018 pap_smear_2019 heart_failure iicbu_hela iicbu_lymphoma amyloid_beta_balanced
-        amyloid_beta_unbalanced cell_cycle colon_polyps pollen"""
+        pap_smear_2018 pap_smear_2019 heart_failure iicbu_hela iicbu_lymphoma amyloid_beta_bal
+        amyloid_beta_unbal cell_cycle colon_polyps pollen"""
     other = "tinyimagenet imagenet ag_news speech_commands"
     assert set((foundation + " " + other).split()) <= set(NAMES)
