@@ -28,14 +28,16 @@ from alfm.errors import UserError
 from alfm.extraction.processes import launch
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ["dataset=dots", "model=tiny", "threads=1", "batch_size=8", "part_size=16"]
-WORDS += ["dataset.n=300", "dataset.n_test=52"]
+WORDS = ("dataset=dots", "model=tiny", "threads=1", "batch_size=8", "part_size=16")
+WORDS += ("dataset.n=300", "dataset.n_test=52")
 
 
 class Worker:
     """`alfm.extract` in a forked process: as a command of its own, without the seconds that importing torch takes."""
 
-    def __init__(self, folder: Path, words: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, words: tuple[str, ...], env: dict[str, str], common: tuple[str, ...] = WORDS
+    ) -> None:
         self.log = folder / f"{uuid.uuid4().hex}.log"
         self.pid = os.fork()
         if self.pid == 0:
@@ -47,7 +49,7 @@ class Worker:
                     os.environ.pop(name, None)
                 os.environ.update({"FEATURE_CACHE_DIR": str(folder / "features"), **env})
                 extract._loaded.clear()
-                status = extract.main(["--config-dir", str(folder / "conf"), *WORDS, *words])
+                status = extract.main([*common, *words])
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -74,7 +76,7 @@ class Worker:
 
 def start(folder: Path, *words: str, env: dict[str, str] | None = None) -> Worker:
     write_configs(folder / "conf")
-    return Worker(folder, words, env or {})
+    return Worker(folder, ("--config-dir", str(folder / "conf"), *words), env or {})
 
 
 def finish(*workers: Worker) -> list[str]:
