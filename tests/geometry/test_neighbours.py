@@ -43,11 +43,27 @@ def test_all_distances(side: int, k: int, queried: bool) -> None:
 
 def test_ties_go_to_the_lower_row(side: int) -> None:
     # A grid of small integers: exact arithmetic, and ties everywhere.
-    x = torch.from_numpy(np.random.default_rng(0).integers(0, 3, size=(130, 3)).astype(np.float32))
+    x = torch.from_numpy(np.random.default_rng(0).integers(0, 3, size=(130, 3)).astype(np.float32))  # by faiss
     distance, index = knn(x, 9)
     expected, rows = full(x, 9, None)
     assert torch.equal(index, rows)
     torch.testing.assert_close(distance, expected)
+
+
+@pytest.mark.parametrize("queried", [False, True])
+@pytest.mark.parametrize("k", [1, 20, 1000])
+def test_single_precision_in_host_memory(k: int, queried: bool) -> None:
+    """By faiss: the same neighbours as all distances in float64, duplicates included."""
+    rng = np.random.default_rng(k)
+    x = torch.from_numpy(rng.standard_normal((300, 16)).astype(np.float32))
+    x[200:220] = x[100]
+    queries = torch.from_numpy(rng.standard_normal((50, 16)).astype(np.float32)) if queried else None
+    distance, index = knn(Pool(x).raw, k, queries)
+    expected, rows = full(x.double(), k, None if queries is None else queries.double())
+    if k < 1000:  # of all distances, some differ by less than float32 can tell
+        assert torch.equal(index, rows)
+    assert all(len(set(row)) == len(row) for row in index.tolist())
+    torch.testing.assert_close(distance, expected.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_near_duplicates_keep_their_digits() -> None:
