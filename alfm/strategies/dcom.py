@@ -63,9 +63,10 @@ class Dcom(Strategy):
         start = torch.full((len(rows),), self.start, dtype=query.pool.dtype, device=query.pool.device)
         least = 0.2 * float(covered_by(unit, rows, start).double().mean()) + 0.4
         low, high, middle = torch.zeros_like(start), torch.full_like(start, self.largest), start
-        for _ in range(math.ceil(math.log2(self.largest / self.resolution))):
+        for _ in range(1 + math.ceil(math.log2(max(self.start, self.largest - self.start) / self.resolution))):
             pure = ball_purity(unit, rows, middle, labels, predicted) >= least
-            low, high = torch.where(pure, middle, low), torch.where(pure, high, middle)
+            wide = high - low > self.resolution
+            low, high = torch.where(wide & pure, middle, low), torch.where(wide & ~pure, middle, high)
             middle = (low + high) / 2
         return torch.where(low > 0, low, middle)
 

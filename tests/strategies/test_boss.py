@@ -1,0 +1,97 @@
+"""BoSS: the batch of smallest test loss among its candidates, each refitted here alone; sub-pools; who may see what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from reference.boss import boss, zero_one_loss
+from strategies.factory import clusters, make_query
+
+from alfm.heads.logistic import Logistic
+from alfm.loop import Task
+from alfm.pool import Pool
+from alfm.strategies.base import Query, Strategy, ask
+from alfm.strategies.boss import Boss
+from alfm.strategies.margins import Margins
+from alfm.strategies.random import Random
+
+
+def with_oracle(n: int = 8, **options) -> Query:
+    """A hard task, so that candidates differ in their loss; the test split is another draw."""
+    x, y = clusters(140, 6, 4, spread=3.0)
+    # solved so far that the start of a fit, which is not the reference's, decides no prediction
+    exact = Logistic(tolerance=1e-12, max_iterations=1000)
+    query = make_query(x=x[:80], y=y[:80], C=4, n=n, classifier=exact, **options)
+    test = Pool(torch.from_numpy(x[80:]).to(query.pool.dtype))
+    query.oracle = Task(query.pool, torch.from_numpy(y[:80]), test, torch.from_numpy(y[80:]), 4)
+    return query
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    kept: list[list[int]] = []
+    real = Boss._candidate
+
+    def spy(self, *arguments):
+        batch = real(self, *arguments)
+        kept.append(batch.tolist())
+        return batch
+
+    monkeypatch.setattr(Boss, "_candidate", spy)
+    return kept
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("budget", [1, 6])
+def test_the_lowest_test_loss_wins(budget: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = recorded(monkeypatch)
+    query = with_oracle(seeds=(seed,))
+    picks = Boss(batches=12, sub_pool=50).select(query, budget)[0].tolist()
+    assert len(candidates) == 12
+    labels, losses = query.oracle.labels, []
+    for batch in candidates:
+        rows = torch.tensor([query.labelled(0).tolist() + batch])
+        head = query.classifier.fit(query.pool, rows, labels[rows], 4, [seed], query.round)
+        phi = query.oracle.test.materialise(head.spaces[0]).numpy()
+        loss = zero_one_loss(head.weight[0].numpy(), head.bias[0].numpy(), phi, query.oracle.test_labels.numpy())
+        losses.append(loss)
+    assert len(set(losses)) > 1
+    assert picks == candidates[boss(losses)]
+
+
+def test_candidates_come_from_the_strategies_in_turn_on_sub_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, np.ndarray, int]] = []
+
+    class Spy(Strategy):
+        def __init__(self, inner: Strategy) -> None:
+            self.inner = inner
+
+        def select(self, query: Query, budget: int) -> torch.Tensor:
+            sub = query.pool.features.numpy()
+            asked.append((self.inner.name, sub[query.available[0].numpy()], query.oracle is None))
+            np.testing.assert_array_equal(sub[query.labelled(0)], whole.pool.features.numpy()[whole.labelled(0)])
+            assert query.labels_of(0).tolist() == whole.labels_of(0).tolist()
+            return self.inner.select(query, budget)
+
+    whole = with_oracle()
+    Boss(batches=4, sub_pool=30, strategies=[Spy(Random()), Spy(Margins())]).select(whole, 5)
+    assert [name for name, _, _ in asked] == ["random", "margins", "random", "margins"]
+    assert all(len(rows) == 30 for _, rows, _ in asked)
+    assert len({rows.tobytes() for _, rows, _ in asked}) == 4
+    assert all(hidden for _, _, hidden in asked)  # the members see no hidden label
+
+
+def test_a_batch_larger_than_the_sub_pool() -> None:
+    picks, filled = ask(Boss(batches=6, sub_pool=3), with_oracle(), 72)
+    assert filled == [0] and len(set(picks[0].tolist())) == 72
+
+
+def test_it_is_an_oracle_and_others_are_not() -> None:
+    assert Boss.oracle and Boss.stochastic and not Random.oracle
+
+
+def test_replicates_and_seeds() -> None:
+    alone = [Boss(batches=6, sub_pool=40).select(with_oracle(seeds=(s,), dtype=torch.float32), 4)[0] for s in (1, 2)]
+    together = Boss(batches=6, sub_pool=40).select(with_oracle(seeds=(1, 2), dtype=torch.float32), 4)
+    assert torch.equal(together, torch.stack(alone))
+    assert not torch.equal(alone[0], alone[1])
