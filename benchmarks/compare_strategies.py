@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from machine import comma, describe, strategy_names
 
+from alfm.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
 OWN_STARTS = {"typiclust": "typiclust", "probcover": "probcover", "maxherding": "maxherding", "dropquery": "centroid"}
 ORACLES = ("boss",)
 START = "random"
-MARKS = {"better": " ▲", "worse": " ▼"}
+MARKS = {"better": " ▲", "worse": " ▼", "too few seeds": " ?"}
 Lines = list[str]
 
 
@@ -42,7 +44,11 @@ def main() -> int:
     chosen.sort(key=lambda name: name != "random")  # whatever is cut short can be compared with it
     os.environ["LOG_DIR"] = str(arguments.out)
     status = 0 if arguments.report else run(arguments, caches, chosen)
-    text, result = report(arguments, caches, chosen)
+    try:
+        text, result = report(arguments, caches, chosen)
+    except UserError as mistake:
+        print(f"Error: {mistake}", file=sys.stderr)
+        return 1
     print(text)
     if arguments.markdown:
         arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +118,7 @@ def report(
 ) -> tuple[str, dict[str, Any]]:
     """The tables as markdown, and all figures."""
     from alfm.results import load_runs
+    from alfm.statistics import better_than_random
 
     machine = describe(arguments.device)
     runs = load_runs(arguments.out)
@@ -126,11 +133,11 @@ def report(
         "every strategy, default head. Bands of rounds: low 1-7, middle 8-14, high 15-21. Columns low, middle, high: "
         "test accuracy in points minus that of random, mean over seeds, tested by paired t-tests with Holm's "
         "correction over the strategies of a cache: ▲ significantly better than random, ▼ significantly worse, no "
-        "mark: not better than random. Row of random: its accuracy. AUBC: area under the accuracy curve over rounds "
+        "mark: not better than random, ?: fewer than ten seeds, no test. Row of random: its accuracy. AUBC: area under the accuracy curve over rounds "
         "in %. Seconds: fitting, and choosing, of one seed's whole run; other programs shared the machine, so they "
         "compare to within a factor.",
     ]
-    result: dict[str, Any] = {"machine": machine, "command": sys.argv[1:], "caches": {}}
+    result: dict[str, Any] = {"machine": machine, "command": list(told(sys.argv[1:])), "caches": {}}
     gaps: dict[str, pd.DataFrame] = {}
     areas: dict[str, pd.Series] = {}
     for cache in caches:
@@ -142,7 +149,7 @@ def report(
             lines += ["", f"## {name}", "", "Not run."]
             continue
         numbers = summary(shared)
-        bands = verdicts(plain)
+        bands = better_than_random(plain)
         gaps[name], areas[name] = bands, numbers.loc[list(dict.fromkeys(plain["query_strategy"])), "aubc"]
         lines += ["", f"## {name}", "", *band_table(plain, numbers, bands)]
         missing = [s for s in strategies if s not in set(shared["query_strategy"])]
@@ -169,13 +176,6 @@ def told(words: Sequence[str]) -> Iterator[str]:
         yield word.rstrip("/").rsplit("/", 1)[-1] if "/" in word else word
 
 
-def verdicts(runs: pd.DataFrame) -> pd.DataFrame:
-    """`better_than_random`, empty when nothing but random was run."""
-    from alfm.statistics import better_than_random
-
-    return better_than_random(runs)
-
-
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """Per strategy: accuracy in each band and AUBC in %, seconds of one seed's run, items filled at random."""
     import pandas as pd
@@ -189,7 +189,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = {"query_strategy": strategy, "init_strategy": cells["init_strategy"].iloc[0]}
         for band, (first, last) in BANDS.items():
             part = cells.loc[cells["round"].between(first, last), "accuracy"]
-            row[band] = 100 * float(part.mean()) if len(part) else None
+            row[band] = 100 * float(part.mean()) if len(part) else float("nan")
         areas = [area_under_budget_curve(c["accuracy"].to_numpy(), c["num_labeled"].to_numpy()) for c in curves]
         row["aubc"] = 100 * sum(areas) / len(areas)
         row["seeds"] = len(curves)
@@ -219,7 +219,9 @@ def own_table(own: pd.DataFrame, shared: pd.DataFrame) -> Lines:
     for row in summary(own).sort_values("aubc", ascending=False).itertuples():
         beside = shared.loc[row.Index] if row.Index in shared.index else None
         values = [(getattr(row, k), None if beside is None else beside[k]) for k in ("low", "middle", "high", "aubc")]
-        shown = [f"{a:.1f}" + ("" if b is None else f" ({b:.1f})") for a, b in values]
+        shown = [
+            "" if a != a else f"{a:.1f}" + ("" if b is None else f" ({b:.1f})") for a, b in values
+        ]  # NaN: no round
         rows.append([row.Index, row.init_strategy, *shown])
     return markdown(["strategy", "cold start", "low", "middle", "high", "AUBC (from the random start)"], rows)
 
@@ -252,7 +254,6 @@ def overall(gaps: dict[str, pd.DataFrame], areas: dict[str, pd.Series]) -> Lines
     """Mean rank by AUBC over caches, mean gaps, and on how many caches a band is better or worse than random."""
     import pandas as pd
 
-    from alfm.errors import UserError
     from alfm.statistics import average_ranks
 
     if not gaps:
