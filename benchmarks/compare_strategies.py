@@ -133,9 +133,9 @@ def report(
         "every strategy, default head. Bands of rounds: low 1-7, middle 8-14, high 15-21. Columns low, middle, high: "
         "test accuracy in points minus that of random, mean over seeds, tested by paired t-tests with Holm's "
         "correction over the strategies of a cache: ▲ significantly better than random, ▼ significantly worse, no "
-        "mark: not better than random, ?: fewer than ten seeds, no test. Row of random: its accuracy. AUBC: area under the accuracy curve over rounds "
-        "in %. Seconds: fitting, and choosing, of one seed's whole run; other programs shared the machine, so they "
-        "compare to within a factor.",
+        "mark: not better than random, ?: fewer than ten seeds, no test. Row of random: its accuracy. AUBC: area under "
+        "the accuracy curve over rounds in %. Seconds: fitting, and choosing, of one seed's whole run; other programs "
+        "shared the machine, so they compare to within a factor.",
     ]
     result: dict[str, Any] = {"machine": machine, "command": list(told(sys.argv[1:])), "caches": {}}
     gaps: dict[str, pd.DataFrame] = {}
