@@ -143,6 +143,14 @@ def _chosen_splits(dataset: Dataset, chosen: Any) -> dict[str, Split]:
         if name not in dataset.splits:
             raise UserError(f"{dataset.name} has no split {name!r}: {nearest_names(name, list(dataset.splits))}")
     splits = {name: dataset.splits[name] for name in names}
+    for name, split in splits.items():
+        if not len(split) == len(split.labels) == len(split.ids):
+            raise UserError(
+                f"{name} of {dataset.name} has {len(split)} items, {len(split.labels)} labels and {len(split.ids)} ids."
+            )
+        largest, classes = int(split.labels.max(initial=-1)), dataset.classes
+        if classes and largest >= len(classes):
+            raise UserError(f"{name} of {dataset.name} has label {largest} and there are {len(classes)} classes.")
     if not sum(map(len, splits.values())):
         raise UserError(f"{dataset.name} has no items in {', '.join(names) or 'any split'}.")
     return splits

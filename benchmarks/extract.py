@@ -52,7 +52,7 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
     """Items/s of the whole, of decoding alone and of the forward pass alone."""
     from alfm.backbones.timm_model import Timm
     from alfm.cache.parts import PartsFolder
-    from alfm.datasets.folder import image_folder
+    from alfm.datasets.folder import folder
     from alfm.extraction.agreement import first_batch
     from alfm.extraction.encoding import Encoder, choose_batch_size, choose_device, choose_precision
     from alfm.extraction.loading import Items, load, tasks_of
@@ -61,7 +61,7 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as scratch:
         photographs(Path(scratch, "photographs"), arguments.images)
-        splits = image_folder(str(Path(scratch, "photographs"))).splits
+        splits = folder(str(Path(scratch, "photographs"))).splits
         device = choose_device(arguments.device)
         backbone = Timm(arch=arguments.arch, pretrained=False)
         backbone.load(device)

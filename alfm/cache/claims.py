@@ -63,7 +63,8 @@ class Claims:
         found: dict[str, int] = {}
         for name in os.listdir(self._claims):
             key, _, generation = name.rpartition(".")
-            found[key] = max(found.get(key, -1), int(generation))
+            if key and generation.isdecimal():  # NFS leaves .nfs... files of its own
+                found[key] = max(found.get(key, -1), int(generation))
         return found
 
     def held(self, key: str, generation: int) -> bool:

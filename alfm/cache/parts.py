@@ -204,7 +204,7 @@ class PartsFolder:
     def done(self) -> set[int]:
         """Indices of finished parts. `FileNotFoundError` when the folder is gone: somebody finalised it."""
         names = os.listdir(self.path)
-        return {int(name[5:11]) for name in names if name.startswith("part-") and name.endswith(".part")}
+        return {int(name[5:-5]) for name in names if name.startswith("part-") and name.endswith(".part")}
 
     def claim_first(self, indices: Iterable[int]) -> int | None:
         """Claim the first of `indices` that is neither done nor owned by somebody alive; None when there is none."""

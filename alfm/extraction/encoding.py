@@ -45,7 +45,7 @@ class Encoder:
         host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
         host.copy_(features, non_blocking=True)
         arrived = torch.cuda.Event()
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(self.device))
         return Pending(on_device, host, arrived, events)
 
     def finish(self, pending: Pending) -> tuple[np.ndarray, list[str]]:
@@ -132,10 +132,11 @@ def choose_batch_size(encoder: Encoder, one: Callable[[int], Any], most: int = 1
             encoder._encode(batch, size, encoder.precision, events)  # warms up this shape
         torch.cuda.reset_peak_memory_stats(encoder.device)
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
+        stream = torch.cuda.current_stream(encoder.device)
+        begin.record(stream)
         for _ in range(3):
             encoder._encode(batch, size, encoder.precision, events)
-        end.record()
+        end.record(stream)
         end.synchronize()
         now = size / max(begin.elapsed_time(end), 1e-3)
         total = torch.cuda.get_device_properties(encoder.device).total_memory

@@ -198,3 +198,29 @@ def test_unknown_suffix_and_missing_file(tmp_path: Path) -> None:
         convert(tmp_path / "a.pkl", tmp_path / "a.h5")
     with pytest.raises(UserError, match="no file"):
         convert(tmp_path / "none.npz", tmp_path / "a.h5")
+
+
+def test_converted_caches_run_in_al_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What people already have, used at once: `.npz`, Parquet and an AL-foundation-models `.hdf`."""
+    from alfm.al_train import main as al_train
+
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    monkeypatch.setenv("LOG_DIR", str(tmp_path / "logs"))
+    monkeypatch.chdir(tmp_path)
+    labels = np.arange(240) % 3
+    features = (RNG.normal(size=(240, 8)) + 3 * np.eye(8)[labels]).astype("float32")
+    np.savez("a.npz", features=features, labels=labels)
+    split = np.where(np.arange(240) < 180, "train", "test")
+    vectors = pa.array(list(features), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"embedding": vectors, "label": labels, "split": split}), "b.parquet")
+    with h5py.File("c.hdf", "w") as file:
+        for name, rows in (("train", slice(0, 180)), ("test", slice(180, 240))):
+            file[f"{name}/features"], file[f"{name}/labels"] = features[rows], labels[rows, None]
+    for source, more in (("a.npz", ["--test-fraction", "0.25"]), ("b.parquet", []), ("c.hdf", [])):
+        target = tmp_path / source.replace(".", "-") / "model.h5"
+        assert main(["convert", source, str(target), *more]) == 0
+        assert al_train([f"cache={target}", "seeds=[1]", "iterations.n=2"]) == 0
+    assert al_train(["cache=c.hdf", "seeds=[1]", "iterations.n=2"]) == 0  # directly, too
+    assert len(list((tmp_path / "logs").rglob("rounds.csv"))) == 4

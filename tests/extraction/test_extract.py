@@ -232,6 +232,29 @@ def test_mistakes(run: Run, capsys: pytest.CaptureFixture[str], words: list[str]
     assert not Path("features/dots/tiny.h5").exists()
 
 
+def test_data_sets_that_contradict_themselves(run: Run, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    import standins
+
+    original = standins.dots
+
+    def wrong(**given: object):
+        made = original(**given)
+        made.splits["train"].labels = made.splits["train"].labels[:-1] if given["name"] == "short" else np.full(60, 3)
+        return made
+
+    monkeypatch.setattr(standins, "dots", wrong)
+    assert run("dataset.name=short") == 1
+    assert "train of short has 60 items, 59 labels and 60 ids" in capsys.readouterr().err
+    assert run() == 1
+    assert "label 3 and there are 3 classes" in capsys.readouterr().err
+
+
+def test_an_empty_split_is_left_away(run: Run) -> None:
+    assert run("dataset.n_test=0") == 0
+    assert cache().splits == ["train"]
+    assert run("dataset.n_test=0") == 0
+
+
 # ---- disks that misbehave ---------------------------------------------------------------------------------------
 
 
