@@ -49,7 +49,7 @@ def clustered(
             return rows
         x = take(r, rows)
         clusters = kmeans(
-            x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r], iterations=10
+            x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r], iterations=6
         )
         return rows[nearest_items(x, clusters.centroids)]
 

@@ -71,9 +71,10 @@ def most_typical(x: Tensor, neighbours: int) -> int:
     k = min(neighbours, len(x) // 2)
     if k < 1:
         return 0
-    if len(x) <= 256:  # a search structure costs more than all distances
-        every = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
-        distances = every.topk(k, largest=False).values
+    if len(x) <= 256:  # a search costs more than all distances
+        sq = torch.linalg.vecdot(x, x)
+        every = (sq[:, None] + sq - 2 * (x @ x.T)).clamp_min_(0).fill_diagonal_(torch.inf)
+        distances = every.topk(k, largest=False).values.sqrt_()
     else:
         distances, _ = knn(x, k)
     return int(distances.mean(1).argmin())
