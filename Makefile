@@ -18,7 +18,7 @@ DEMO := demo
 demo: .venv/installed
 	FEATURE_CACHE_DIR=$(DEMO)/features LOG_DIR=$(DEMO)/logs $(BIN)/python -m alfm.extract dataset=digits model=pixels
 	FEATURE_CACHE_DIR=$(DEMO)/features LOG_DIR=$(DEMO)/logs $(BIN)/python -m alfm.al_train -m \
-		query_strategy=random,margins,badge,typiclust,dropquery iterations.n=20
+		query_strategy=random,margins,badge,typiclust,dropquery init_strategy=random iterations.n=20
 	$(BIN)/python -m alfm.report $(DEMO)/logs --out $(DEMO)
 
 test: .venv/installed
