@@ -18,6 +18,7 @@ from strategies.factory import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from alfm.geometry.d2 import d2_sample
 from alfm.spaces import RAW
 from alfm.strategies.badge import Badge, prediction_error
 
@@ -75,6 +76,18 @@ def test_no_item_twice_where_rounding_makes_distances_to_oneself_positive() -> N
     assert len(own) == len(set(own)) > 0
 
 
+@pytest.mark.slow
+def test_more_than_two_to_the_24_items() -> None:
+    """torch.multinomial ends there; and float32 no longer counts rows."""
+    N = (1 << 24) + 50
+    x = torch.zeros(N, 1)
+    x[-40:, 0] = torch.arange(1, 41)
+    allowed = torch.zeros(N, dtype=torch.bool)
+    allowed[-40:] = True
+    picks = d2_sample(x[:, 0] ** 2, lambda rows: (x[rows],), allowed, 40, np.random.default_rng(0))
+    assert sorted(picks.tolist()) == list(range(N - 40, N))
+
+
 def test_gradient_embeddings_are_never_made() -> None:
     class Largest(TorchDispatchMode):
         numbers = 0
@@ -85,7 +98,7 @@ def test_gradient_embeddings_are_never_made() -> None:
                 self.numbers = max(self.numbers, out.numel())
             return out
 
-    N, D, C = 1500, 64, 50
+    N, D, C = 600, 64, 50
     x, y = clusters(N, D, C)
     query = make_query(x=x, y=y, C=C, n=100, dtype=torch.float32, head=raw_head(torch.randn(1, C, D)))
     with Largest() as largest:
