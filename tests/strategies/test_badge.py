@@ -16,7 +16,7 @@ from strategies.factory import (
     raw_head,
     seen,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from alfm.geometry.d2 import d2_sample
 from alfm.spaces import RAW
@@ -89,10 +89,10 @@ def test_more_than_two_to_the_24_items() -> None:
 
 
 def test_gradient_embeddings_are_never_made() -> None:
-    class Largest(TorchDispatchMode):
+    class Largest(TorchFunctionMode):
         numbers = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             if isinstance(out, torch.Tensor):
                 self.numbers = max(self.numbers, out.numel())
@@ -103,7 +103,9 @@ def test_gradient_embeddings_are_never_made() -> None:
     query = make_query(x=x, y=y, C=C, n=100, dtype=torch.float32, head=raw_head(torch.randn(1, C, D)))
     with Largest() as largest:
         Badge().select(query, 6)
-    assert largest.numbers <= N * max(C, D) < N * C * D / 40
+        assert largest.numbers <= N * max(C, D) < N * C * D / 40
+        prediction_error(torch.zeros(N, C))[:, :, None] * torch.zeros(N, 1, D)
+    assert largest.numbers == N * C * D  # it would have been seen
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
