@@ -215,7 +215,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", help="measure memory instead, for these counts of images: 20000,200000")
     parser.add_argument("--json", type=Path, help="also write the result here")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it works")
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.images, arguments.batch_size, arguments.arch, arguments.repeats = 16, 8, "test_vit", 1
+        arguments.memory = arguments.memory and "1000,2000"
     from machine import describe
     from rich.console import Console
     from rich.table import Table

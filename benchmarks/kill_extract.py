@@ -141,7 +141,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--delay", type=float, default=0.03, help="seconds of a batch")
+    parser.add_argument("--smoke", action="store_true", help="two kills, to see that it works")
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.kills = 2
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         os.environ["FEATURE_CACHE_DIR"] = str(scratch / "whole")

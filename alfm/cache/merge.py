@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alfm.cache.parts import PartsFolder, part_is_whole, read_part
-from alfm.cache.writer import CacheWriter
+from alfm.cache.writer import CacheWriter, cannot_write
 from alfm.errors import UserError
 
 
@@ -45,6 +47,9 @@ def merge(folder: PartsFolder) -> Merged:
         raise UserError(
             f"{len(missing)} of {len(parts)} parts of {folder.target} are missing ({shown}): run the extraction again."
         )
+    needed = sum(folder.part_path(index).stat().st_size for index in range(len(parts)))
+    if shutil.disk_usage(folder.path).free < needed:  # said now, in place of HDF5's own words in the middle of it
+        raise cannot_write(folder.target, OSError(errno.ENOSPC, "No space left on device"))
     merged = Merged()
     shapes: dict[str, list[int]] = {}
     dtype = None

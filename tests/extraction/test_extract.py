@@ -302,6 +302,19 @@ def test_a_disk_that_fills_while_finalising(
     cache()
 
 
+def test_too_little_room_for_the_finished_file_is_said_before_writing_it(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+        assert run() == 1
+    assert "is full" in capsys.readouterr().err
+    assert not list(Path("features").rglob("*.tmp"))
+    assert run() == 0
+
+
 def test_a_target_that_cannot_be_written(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     Path("features").write_text("a file where the folder should be")
     assert run() == 1
