@@ -201,4 +201,6 @@ def _backbone(cfg: DictConfig, dataset: Dataset, device: torch.device) -> Backbo
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and forked readers do not mix
+    # threads that wait for each other shall not spin: readers and other jobs need the cores (several times faster then)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())
