@@ -69,8 +69,9 @@ def test_competence() -> None:
 
 @pytest.mark.parametrize("width", [0.3, 1.0, 3.0])
 @pytest.mark.parametrize("a, k", [(0.8, 50.0), (0.5, 5.0), (2.0, 50.0), (-1.0, 50.0)])
-def test_sequence(width: float, a: float, k: float) -> None:
+def test_sequence(width: float, a: float, k: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Coverage below and above a, in between with a soft k, and both regimes by force."""
+    monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
     query = spread(width, block_rows=50)
     view = seen(query)
     expected = dcom(query.pool.features.numpy(), view.p, view.labelled, view.targets, view.free, 20, a, k)

@@ -20,7 +20,8 @@ from alfm.strategies.maxherding import MaxHerding
 
 @pytest.mark.parametrize("width", [1.0, 0.3, 2.0])
 @pytest.mark.parametrize("n", [1, 12])
-def test_sequence_and_coverage(width: float, n: int) -> None:
+def test_sequence_and_coverage(width: float, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
     query = make_query(n=n, block_rows=50)
     view = seen(query)
     h, known = query.pool.features.numpy(), view.labelled.tolist()

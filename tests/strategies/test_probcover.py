@@ -40,8 +40,9 @@ def test_hidden_labels_and_labelled_classes_do_not_matter() -> None:
 
 @pytest.mark.parametrize("memory_cap", [2 << 30, 0])
 @pytest.mark.parametrize("delta, budget", [(None, 20), (0.3, 40), (0.7, 30), (1.2, 108), (0.05, 30)])
-def test_sequence(delta: float | None, budget: int, memory_cap: int) -> None:
-    """120 items are no multiple of any block, so the last rows' edges count too; with and without the stored graph."""
+def test_sequence(delta: float | None, budget: int, memory_cap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """120 items are no multiple of a block of 50: the last rows' edges count too, with and without the stored graph."""
+    monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)
     query = make_query(block_rows=50)
     view = seen(query)
     h = query.pool.features.numpy()

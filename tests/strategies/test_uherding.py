@@ -38,7 +38,8 @@ def expected_temperature(query: Query, strategy: UHerding) -> float:
 
 @pytest.mark.parametrize("flips", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("share", [0.3, 0.5])
-def test_sequence(flips: float, share: float) -> None:
+def test_sequence(flips: float, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
     query, strategy = noisy(flips=flips, block_rows=50), UHerding(share)
     view = seen(query)
     tau = expected_temperature(query, strategy)
