@@ -222,7 +222,7 @@ def from_config(group: str, name: str, **options: Any) -> Any:
 
 def simulate(
     cache: FeatureCache | Simulation | str | Path,
-    query_strategy: str | Strategy = "margins",
+    query_strategy: str | Strategy = "tcm",
     *,
     init_strategy: str | Strategy = "random",
     classifier: str | Classifier = "logistic",
