@@ -135,6 +135,9 @@ def run_hydra(
     except UserError as error:
         _say(str(error))
         return 2
+    except BrokenPipeError:  # `... --help | head`: nobody is listening any more, the interpreter's last flush included
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
@@ -297,8 +300,8 @@ def _unknown_key(name: str, wrong: str, overrides: list[str], search: list[str],
     known = sorted({*keys, *(key for key in cfg)})
     parent = wrong.rpartition(".")[0]
     siblings = [key for key in keys if key.rpartition(".")[0] == parent]
-    if wrong in known:
-        return f"{wrong} already holds settings: change one with {wrong}.KEY=VALUE, or add one with ++{wrong}.KEY=VALUE."
+    if wrong in known or any(key.startswith(f"{wrong}.") for key in keys):
+        return f"{wrong} holds settings: change one with {wrong}.KEY=VALUE, or add one with ++{wrong}.KEY=VALUE."
     near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
     hint = nearest_names(wrong, known if near else siblings or [key for key in known if "." not in key])
     return f"There is no setting {wrong}: {hint}"
