@@ -76,6 +76,7 @@ def test_choices_resolve_and_hydra_is_not_in_the_config() -> None:
         (["cache.dtyp=float32"], "did you mean cache.dtype"),
         (["dataset.sed=3"], "did you mean dataset.seed"),
         (["dataset=image_folder"], "dataset.root must be given: add dataset.root=VALUE"),
+        (["model=dino_vit_S14", "model.kwargs={a:1}"], "model.kwargs holds settings: change one with"),
         (["seed=1,2"], "to run all of them add -m"),
         (["-m", "seed=1,2", "modl=x"], "did you mean model"),
         (["nonsense"], "nonsense"),
