@@ -69,13 +69,13 @@ def test_distances_are_kept_between_rounds(space: str) -> None:
 
 def test_kept_distances_belong_to_the_labels_and_the_metric() -> None:
     query = make_query()
-    Coreset().select(query, 8)
-    view = seen(query)
-    x = query.pool.features.numpy()
-    # other items were labelled than those it picked; and another strategy, with another metric, asks
-    for strategy, picks in ((Coreset(), [5, 6, 7]), (Coreset(metric="cosine"), [5, 6, 7, 8])):
-        picks = [i for i in picks if view.free[i]]
+    own = Coreset().select(query, 8)[0].tolist()
+    x, kept = query.pool.features.numpy(), query.carry["coreset 0"]
+    others = [i for i in range(20) if seen(query).free[i] and i not in own][:8]
+    # its picks became labels but another metric is asked for; and other items than its picks were labelled
+    for strategy, picks in ((Coreset(metric="cosine"), own), (Coreset(), others)):
         later = next_round(query, picks)
+        later.carry["coreset 0"] = kept
         expected = coreset(x, later.labelled(0).numpy(), later.available[0].numpy(), 6, strategy.metric)
         assert strategy.select(later, 6)[0].tolist() == expected
 
