@@ -1,13 +1,17 @@
-"""Core-set selection by k-center greedy: Sener & Savarese 2018 (1708.00489), algorithm 1."""
+"""Core-set selection by k-center: Sener & Savarese 2018 (1708.00489), algorithms 1 and 2."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from alfm.errors import UserError
 from alfm.geometry.kcenter import FarthestFirst
+from alfm.geometry.robust import robust_k_center
+from alfm.spaces import unit_rows
 from alfm.strategies.base import Query, Strategy
 
 
@@ -16,12 +20,17 @@ class Coreset(Strategy):
     """Repeatedly the available item farthest from everything labelled or picked.
 
     space: `raw` features or the `head`'s embedding phi; metric: `l2` or `cosine`. The distances found so far are kept
-    between rounds (in raw space they never change). Cost: one pass of N D n products for the first n labels, then
+    between rounds (in raw space they never change). robust: None, or the share of the pool that may stay uncovered:
+    the mixed-integer form (algorithm 2), for pools of at most `most` items; a batch that needs fewer centres is
+    completed by the greedy rule. Cost: one pass of N D n products for the first n labels, then
     about 1 % of N D B per round, since stale distances bound the true ones.
     """
 
     space: Literal["raw", "head"] = "raw"
     metric: Literal["l2", "cosine"] = "l2"
+    robust: float | None = None
+    most: int = 2000
+    seconds: float = 10.0
 
     @property
     def needs_head(self) -> bool:  # type: ignore[override]
@@ -35,11 +44,40 @@ class Coreset(Strategy):
             labelled = query.labelled(r)
             state.add(labelled[known:])
             picks = state.select(query.available[r], budget)
+            if self.robust is not None:
+                return self._robust(state, labelled, query.available[r], picks)
             # a pick is a centre at once; it must become the next label for the state to stand
             query.carry[f"coreset {r}"] = (state, [*labelled.tolist(), *picks.tolist()])
             return picks
 
         return query.each(farthest, budget)
+
+    def _robust(self, state: FarthestFirst, labelled: Tensor, available: Tensor, greedy: Tensor) -> Tensor:
+        """The mixed-integer batch; the greedy one completes it where it needs fewer centres."""
+        assert self.robust is not None
+        N = state.vectors.N
+        if N > self.most or not 0 <= self.robust < 1:
+            raise UserError(
+                f"coreset robust={self.robust} needs a share in [0, 1) and a pool of at most {self.most} items "
+                f"({N} here, {8 * N * N / 2**30:.1f} GiB of distances): use robust=null, or a smaller pool."
+            )
+        x = torch.cat([block for _, block in state.vectors.blocks()]).double()
+        x = unit_rows(x) if self.metric == "cosine" else x
+        distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").cpu().numpy()
+        picks, _ = robust_k_center(
+            distance,
+            labelled.cpu().numpy(),
+            available.cpu().numpy(),
+            greedy.cpu().numpy(),
+            int(self.robust * N),
+            self.seconds,
+        )
+        chosen = torch.from_numpy(picks).to(greedy.device)
+        rest = FarthestFirst(state.vectors, self.metric)
+        rest.add(torch.cat([labelled, chosen]))
+        free = available.clone()
+        free[chosen] = False
+        return torch.cat([chosen, rest.select(free, len(greedy) - len(chosen))])
 
     def _state(self, query: Query, r: int) -> tuple[FarthestFirst, int]:
         """Distances to the first labels of replicate r, and how many labels that is."""
