@@ -353,4 +353,3 @@ def _help(config_name: str, about: str, extra: Path | None) -> str:
         "  --cfg             print the composed config and stop\n\n"
         f"Groups\n{groups}\n\nSettings (conf/{config_name}.yaml)\n{config}"
     ).lstrip()
-

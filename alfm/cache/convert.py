@@ -76,9 +76,7 @@ def convert(source: Path, target: Path, options: Options | None = None, force: b
     return open_cache(target)
 
 
-def _write(
-    source: Path, target: Path, splits: dict[str, _Source], classes: list[str] | None, dtype_name: str
-) -> None:
+def _write(source: Path, target: Path, splits: dict[str, _Source], classes: list[str] | None, dtype_name: str) -> None:
     if dtype_name not in ("float16", "float32"):
         raise UserError(f"--dtype {dtype_name}: use float16 or float32.")
     dtype = np.dtype(dtype_name)
@@ -269,9 +267,7 @@ class _ParquetRows:
 # ---- what they share ------------------------------------------------------------------------------------------------
 
 
-def _from_arrays(
-    path: Path, found: dict[str, dict[str, np.ndarray]]
-) -> tuple[dict[str, _Source], list[str] | None]:
+def _from_arrays(path: Path, found: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, _Source], list[str] | None]:
     named = {split: roles["labels"] for split, roles in found.items() if _is_text(roles.get("labels"))}
     classes = None
     if named:

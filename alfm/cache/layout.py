@@ -1,12 +1,12 @@
 """What a cache file looks like, in one place: names, attributes, checksums and how rows are summed up.
 
-    <split>/features    float16 or float32 (N, D), or (N, V, D) with V augmented views; chunked by rows
-    <split>/labels      int64 (N,), -1 = unlabelled
-    <split>/ids         UTF-8 strings (N,)
-    <split>/part_stops  int64 (P,): part p is rows [part_stops[p-1], part_stops[p])
-    <split>/checksums   ASCII (P,): BLAKE2b-128 of each part's features, labels and ids
-    <split>/skipped     UTF-8 strings (S, 2): id and reason of each item left out (only when there are any)
-    attributes          see `REQUIRED_ATTRIBUTES` and what `alfm.extract` adds
+<split>/features    float16 or float32 (N, D), or (N, V, D) with V augmented views; chunked by rows
+<split>/labels      int64 (N,), -1 = unlabelled
+<split>/ids         UTF-8 strings (N,)
+<split>/part_stops  int64 (P,): part p is rows [part_stops[p-1], part_stops[p])
+<split>/checksums   ASCII (P,): BLAKE2b-128 of each part's features, labels and ids
+<split>/skipped     UTF-8 strings (S, 2): id and reason of each item left out (only when there are any)
+attributes          see `REQUIRED_ATTRIBUTES` and what `alfm.extract` adds
 """
 
 from __future__ import annotations

@@ -51,8 +51,6 @@ class Plan:
         return {"settings": self.settings, "attributes": self.attributes, "run": self.run}
 
 
-
-
 def choose_part_size(wanted: int | str, batch_size: int, rows: int) -> int:
     """Rows of a part: whole batches; `auto` is a few thousand, fewer for small sets so that little work is lost."""
     if wanted == "auto":

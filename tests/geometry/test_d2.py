@@ -61,9 +61,7 @@ def test_distribution(kind: str, start: str) -> None:
                 expected[a, int(b), int(c)] = pa * two[b] / two.sum() * three[c] / three.sum()
     assert sum(expected.values()) == pytest.approx(1)
     rng = np.random.default_rng(17)
-    seen = Counter(
-        tuple(d2_sample(sq, factors, allowed, 3, rng, first, weight, start).tolist()) for _ in range(draws)
-    )
+    seen = Counter(tuple(d2_sample(sq, factors, allowed, 3, rng, first, weight, start).tolist()) for _ in range(draws))
     assert set(seen) <= set(expected)
     # Rare outcomes are pooled, so that every cell expects at least 5.
     cells = [(seen[o], p * draws) for o, p in expected.items() if p * draws >= 5]
