@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Something the user can put right. The message says what was wrong, where, and what to do."""
 
 
-def nearest_names(wrong: str, known: list[str], most: int = 3) -> str:
+def nearest_names(wrong: str, known: Sequence[str], most: int = 3) -> str:
     """``", did you mean a, b?"`` for a misspelt name, or the whole list when nothing is near."""
     import difflib
 

@@ -43,7 +43,7 @@ def one(
             reached = machine.peak_bytes(device)
             machine.reset_peak(device)
             before = machine.resident_bytes(device)
-        hidden = task.labels if built.oracle else None
+        hidden = task if built.oracle else None
         query = Query(
             task.pool, rows, targets, available, task.num_classes, seeds, number, head, head_of, carry, hidden
         )  # fmt: skip

@@ -18,7 +18,8 @@ def robust_k_center(
 
     distance: float64 (N, N); centres: rows that are centres already; allowed: bool (N,); greedy: the picks of k-center
     greedy, which give the first radius and the answer when nothing better is found; outliers: how many items may stay
-    uncovered; seconds: limit of each question to the solver, a question without an answer counts as infeasible.
+    uncovered; seconds: limit of each question to the solver, a question without an answer counts as infeasible (the
+    answer may then depend on how busy the machine is).
     """
     reach = distance[:, np.concatenate([centres, greedy]).astype(np.int64)].min(1)
     best = greedy

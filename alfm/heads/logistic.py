@@ -34,7 +34,7 @@ class Logistic:
     """Classifier `logistic`.
 
     scaling: `soft` = (x - mean) / (sd + softening * mean(sd)), then unit rows; `standard` = (x - mean) / sd;
-    `none`. strength: the inverse L2 strength c (scikit-learn's C), or `auto` = 0.3 x classes, within [1, 100].
+    `none`. strength: the inverse L2 strength c (scikit-learn's C), or `auto` = 0.2 x classes, within [1, 100].
     tolerance: the solver stops when the estimated relative objective gap falls below it.
     """
 

@@ -29,6 +29,8 @@ class AlfaMix(Strategy):
     a mean of nothing). Cost: one pool pass, N D (2 C + anchors) products, then k-means on the candidates.
     """
 
+    limits = {"step": (0.001, 1.0)}
+
     stochastic = True
     step: float = 0.2
 

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.errors import UserError
+from alfm.errors import UserError, nearest_names
 from alfm.heads.base import Classifier, LinearHead
 from alfm.pool import Pool
 from alfm.posteriors.base import Draws, Posterior
@@ -96,6 +96,19 @@ class Strategy(ABC):
     needs_head: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
     oracle: ClassVar[bool] = False
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
+    """Smallest and largest values of numeric options; None passes."""
+
+    def __post_init__(self) -> None:
+        """Refuses an option's value that its Literal type does not name, or a number outside `limits`; UserError."""
+        for option, hint in get_type_hints(type(self)).items():
+            choices = get_args(hint) if get_origin(hint) is Literal else ()
+            if choices and (value := getattr(self, option)) not in choices:
+                raise UserError(f"{self.name} {option}={value}: {nearest_names(str(value), choices)}")
+        for option, (low, high) in self.limits.items():
+            value = getattr(self, option)
+            if value is not None and not low <= value <= high:
+                raise UserError(f"{self.name} {option}={value}: must lie between {low:g} and {high:g}.")
 
     @abstractmethod
     def select(self, query: Query, budget: int) -> Tensor:
@@ -120,6 +133,8 @@ def stack_picks(picks: Sequence[Tensor], budget: int, device: torch.device) -> T
 def ask(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, list[int]]:
     """Exactly min(budget, available) distinct available items per replicate: (R, B) int64, and how many were filled.
 
+    Where replicates differ in what is left, B is what the poorest has.
+
     What the strategy left open is drawn uniformly from the remaining available items, never twice. Raises UserError
     when the strategy needs a head and there is none; RuntimeError when it returns an item that is not available or
     one item twice (a defect of the strategy: hiding it would bias every comparison).
@@ -129,7 +144,7 @@ def ask(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, list[int
             f"Query strategy {strategy.name!r} needs a fitted head and cannot be a cold start; "
             "choose another init_strategy, for example random or centroid."
         )
-    left = int(query.available[0].sum())
+    left = int(query.available.sum(1).min())
     budget = min(budget, left)
     picks = strategy.select(query, budget)
     if picks.shape != (query.R, budget):

@@ -30,10 +30,10 @@ class BatchBald(Strategy):
     max_samples: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.posterior.joint:
             raise UserError(
-                "batchbald needs joint draws: set query_strategy.posterior.per_item=false, "
-                "or query_strategy/posterior=laplace."
+                "batchbald needs joint draws: choose query_strategy/posterior=dropout_joint, laplace or ensemble."
             )
 
     def select(self, query: Query, budget: int) -> Tensor:

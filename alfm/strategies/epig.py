@@ -34,9 +34,10 @@ class Epig(Strategy):
     chunk: int = 256
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.posterior.joint:
             raise UserError(
-                "epig needs joint draws: query_strategy.posterior.per_item=false, or query_strategy/posterior=laplace."
+                "epig needs joint draws: choose query_strategy/posterior=dropout_joint, laplace or ensemble."
             )
 
     def select(self, query: Query, budget: int) -> Tensor:

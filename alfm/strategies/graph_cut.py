@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from torch import Tensor
 
@@ -22,6 +23,8 @@ class GraphCut(Strategy):
     Cosine similarities, negative counts as 0. With a query set (see `FacilityLocation`) the batch is the B items most
     similar to it (GCMI, which is modular). Cost: one symmetric pass once per pool, then n N D per round.
     """
+
+    limits = {"trade": (0.0, inf)}
 
     needs_head = False
     query_rows: Sequence[int] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class IndexFile(Strategy):
                 rows = rows[r] if rows.ndim == 2 else rows
             else:
                 rows = np.loadtxt(path, dtype=np.int64, ndmin=1)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is no list of pool rows: {error}.") from None
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise UserError(f"{path} is no list of pool rows: it holds {rows.dtype} of shape {rows.shape}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from torch import Tensor
 
@@ -21,6 +22,8 @@ class LogDet(Strategy):
     With a query set (see `FacilityLocation`) the batch maximises LOGDETMI, its mutual information with the set.
     Cost: one pass of N D n products per round, then refreshes of about 32 items per pick; memory n^2 + N.
     """
+
+    limits = {"ridge": (1e-9, inf), "eta": (0.0, 1.0)}
 
     needs_head = False
     query_rows: Sequence[int] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ class MaxHerding(Strategy):
     coverage are kept between rounds. Needs no label, so it is a cold start too. Cost: one symmetric pass of N^2 D / 2
     products for all replicates at a run's first query, then about 32 N D per refresh.
     """
+
+    limits = {"width": (1e-6, inf)}
 
     needs_head = False
     width: float = 1.0

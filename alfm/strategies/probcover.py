@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class ProbCover(Strategy):
     products once per pool; a round only walks neighbour lists (or, beyond `memory_cap` bytes, the newly covered).
     """
 
+    limits = {"delta": (1e-6, 2.0), "purity": (0.0, 1.0), "classes": (1, inf)}
+
     needs_head = False
     delta: float | None = None
     purity: float = 0.95
@@ -34,13 +37,15 @@ class ProbCover(Strategy):
         cover = self._cover(query)
 
         def greedy(r: int) -> Tensor:
-            state, known = query.carry.get(f"probcover {r}", (None, 0))
-            if state is None or state.cover_of is not cover:  # covered flags belong to one radius
-                state, known = CoverState(cover), 0
+            state, known = query.carry.get(f"probcover {r}", (None, []))
             labelled = query.labelled(r)
-            state.cover(labelled[known:])
-            query.carry[f"probcover {r}"] = (state, len(labelled))
-            return state.greedy(query.available[r], budget)
+            # flags belong to one radius, and what they cover must have been labelled
+            if state is None or state.cover_of is not cover or known != labelled[: len(known)].tolist():
+                state, known = CoverState(cover), []
+            state.cover(labelled[len(known) :])
+            picks = state.greedy(query.available[r], budget)
+            query.carry[f"probcover {r}"] = (state, [*labelled.tolist(), *picks.tolist()])
+            return picks
 
         return query.each(greedy, budget)
 

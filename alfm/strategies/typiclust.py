@@ -30,6 +30,7 @@ class TypiClust(Strategy):
     min_size: int = 5
 
     def select(self, query: Query, budget: int) -> Tensor:
+        _ = query.pool.unit  # made once, before the replicates ask for it side by side
         return query.each(lambda r: self._select_one(query, r, budget), budget)
 
     def _select_one(self, query: Query, r: int, budget: int) -> Tensor:

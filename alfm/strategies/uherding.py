@@ -17,11 +17,14 @@ class UHerding(Strategy):
     """MaxHerding with each target weighted by its uncertainty 1 - (p1 - p2) (section 3).
 
     Two parameters adapt to the budget (section 3.3). Temperature: the one in 1.0, 1.1, ... 20 with the smallest
-    expected calibration error of a head fitted on 70 % of the labels and measured on the others; 1 while a class has
-    fewer than two labels. Kernel width: the smallest positive distance between labelled items, 1 if there is none.
+    expected calibration error of a head fitted on 70 % of the labels and measured on the others; 1 while a labelled
+    class has fewer than two (classes never seen are left out). Kernel width: the smallest positive distance between
+    labelled items, 1 if there is none.
     Labelled targets weigh 0; with no labels it is MaxHerding. Cost: one symmetric pass of N^2 D / 2 products per round
     for all replicates, because weights and widths change, and two fits.
     """
+
+    limits = {"held_out": (0.0, 0.9)}
 
     needs_head = False
     stochastic = True
