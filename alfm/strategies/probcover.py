@@ -25,7 +25,7 @@ class ProbCover(Strategy):
     products once per pool; a round only walks neighbour lists (or, beyond `memory_cap` bytes, the newly covered).
     """
 
-    limits = {"delta": (1e-6, 2.0), "purity": (0.0, 1.0), "classes": (1, inf)}
+    limits = {"delta": (0.0, inf), "purity": (0.0, 1.0), "classes": (1, inf)}
 
     needs_head = False
     delta: float | None = None
