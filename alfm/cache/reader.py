@@ -260,14 +260,15 @@ def _split_names(file: h5py.File) -> list[str]:
 
 
 def _check_link(group: h5py.Group, name: str) -> None:
-    """A link into another file could read anything the user can: refused."""
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+    """A link into another file could read anything the user can; a soft link may lead to one: both are refused."""
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
         where = f"{group.file.filename}: {group.name.rstrip('/')}/{name}"
-        raise UserError(f"{where} points into another file, which is not followed.")
+        target = "into another file" if isinstance(link, h5py.ExternalLink) else f"to {link.path} (a soft link)"
+        raise UserError(f"{where} points {target}, which is not followed.")
 
 
 def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
-    _check_link(group, name)
     where = f"{path}: {group.name.strip('/')}/{name}"
     dataset = group[name]
     if not isinstance(dataset, h5py.Dataset):
@@ -285,6 +286,8 @@ def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
 
 def _check_split(file: h5py.File, name: str, path: Path) -> _Layout:
     group = file[name]
+    for key in group:
+        _check_link(group, key)
     if "labels" not in group:
         raise UserError(f"{path}: {name} has features but no labels; write -1 where a label is unknown.")
     features, labels = _dataset(group, "features", path), _dataset(group, "labels", path)

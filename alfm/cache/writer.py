@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import h5py
 import numpy as np
 
 from alfm.cache.layout import FORMAT, FORMAT_VERSION, METADATA_CHECKSUM, checksum, metadata_checksum, sync_folder
+from alfm.cache.sink import Sink
 from alfm.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
@@ -32,27 +35,34 @@ class CacheWriter:
         self.path = path
         self._temporary = temporary or path.with_name(f"{path.name}.{os.getpid()}.tmp")
         self._splits: dict[str, _Split] = {}
-        try:
+        self._file: h5py.File | None = None
+        with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._temporary, "w", libver=_LIBVER, locking="best-effort")
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        self._file.attrs["format"] = FORMAT
-        self._file.attrs["format_version"] = FORMAT_VERSION
-        self._file.attrs["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        for key, value in attributes.items():
-            self._file.attrs[key] = _attribute(value)
+            self._sink = Sink(self._temporary)
+        try:
+            with self._writing():
+                self._file = h5py.File(self._sink, "w", libver=_LIBVER)
+                self._file.attrs["format"] = FORMAT
+                self._file.attrs["format_version"] = FORMAT_VERSION
+                self._file.attrs["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                for key, value in attributes.items():
+                    self._file.attrs[key] = _attribute(value)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def add_split(self, name: str, rows: int, item_shape: Sequence[int], dtype: np.dtype, has_ids: bool = True) -> None:
         """Announce a split of `rows` items with features of `item_shape`: (D,), or (V, D) with views."""
-        group = self._file.create_group(name)
         row_bytes = max(1, int(np.prod(item_shape)) * np.dtype(dtype).itemsize)
         chunk = min(max(1, _CHUNK_BYTES // row_bytes), max(rows, 1))
         stored = np.dtype(dtype).newbyteorder("<")
-        group.create_dataset("features", (rows, *item_shape), stored, chunks=(chunk, *item_shape))
-        group.create_dataset("labels", (rows,), "<i8")
-        if has_ids:
-            group.create_dataset("ids", (rows,), h5py.string_dtype())
+        chunks = (chunk, *item_shape) if rows else None  # every item of a split may have been left out
+        with self._writing():
+            group = self._file.create_group(name)
+            group.create_dataset("features", (rows, *item_shape), stored, chunks=chunks)
+            group.create_dataset("labels", (rows,), "<i8")
+            if has_ids:
+                group.create_dataset("ids", (rows,), h5py.string_dtype())
         self._splits[name] = _Split(group, has_ids)
 
     def append(
@@ -62,13 +72,12 @@ class CacheWriter:
         split = self._splits[name]
         low, high = split.filled, split.filled + len(features)
         try:
-            if high > low:  # all items of a part may have been left out
-                split.group["features"][low:high] = features
-                split.group["labels"][low:high] = labels
-            if high > low and split.has_ids:
-                split.group["ids"][low:high] = np.array(list(ids or ()), dtype=object)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+            with self._writing():
+                if high > low:  # all items of a part may have been left out
+                    split.group["features"][low:high] = features
+                    split.group["labels"][low:high] = labels
+                if high > low and split.has_ids:
+                    split.group["ids"][low:high] = np.array(list(ids or ()), dtype=object)
         except ValueError as error:
             raise UserError(f"{self.path}: an id of {name} cannot be stored ({error}).") from error
         split.filled = high
@@ -79,11 +88,12 @@ class CacheWriter:
         """Store (id, reason) of items that were left out of a split."""
         rows = [list(pair) for pair in skipped]
         if rows:
-            self._splits[name].group.create_dataset("skipped", data=rows, dtype=h5py.string_dtype())
+            with self._writing():
+                self._splits[name].group.create_dataset("skipped", data=rows, dtype=h5py.string_dtype())
 
     def finish(self) -> None:
         """Write the checksums, make the file durable, and rename it into place."""
-        try:
+        with self._writing():
             for name, split in self._splits.items():
                 if split.filled != split.group["labels"].shape[0]:
                     raise ValueError(f"{name}: {split.filled} rows given of {split.group['labels'].shape[0]} announced")
@@ -91,12 +101,23 @@ class CacheWriter:
                 split.group.create_dataset("checksums", data=np.array(split.checksums, dtype="S32"))
             self._file.attrs[METADATA_CHECKSUM] = metadata_checksum(self._file)
             self._file.close()
-            with self._temporary.open("rb+") as handle:
-                os.fsync(handle.fileno())
+            self._sink.sync()
+            self._sink.close()
+            self._check()
             self._temporary.replace(self.path)
             sync_folder(self.path.parent)
-        except OSError as error:
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+            self._check()
+        except (OSError, RuntimeError) as error:  # h5py reports a disk's errors as either, depending on where
             raise cannot_write(self.path, error) from error
+
+    def _check(self) -> None:
+        if self._sink.error is not None:
+            raise self._sink.error
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -106,8 +127,9 @@ class CacheWriter:
             if self._file:
                 self._file.close()
         except (OSError, RuntimeError):
-            pass  # a full disk: the file is removed anyway
+            pass  # the file is removed anyway
         finally:
+            self._sink.close()
             self._temporary.unlink(missing_ok=True)
 
 
@@ -120,15 +142,19 @@ class _Split:
         self.checksums: list[str] = []
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """What an `OSError` while writing means, in one sentence."""
+def cannot_write(path: Path, error: OSError | RuntimeError) -> UserError:
+    """What an error while writing means, in one sentence. HDF5 has its number in the text only."""
     text = str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "errno = 28" in text:
+    within = re.search(r"errno = (\d+)", text)
+    number = getattr(error, "errno", None) or (int(within[1]) if within else None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
         return UserError(
             f"The disk of {path.parent} is full: make room and run the same command again; parts already done are kept."
         )
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR) or "Permission denied" in text:
-        reason = error.strerror or "permission denied"
+    if number == errno.EFBIG:
+        return UserError(f"{path} is larger than files may be here: raise the limit (ulimit -f) or use another disk.")
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR) or "Permission denied" in text:
+        reason = getattr(error, "strerror", None) or "permission denied"
         return UserError(f"{path.parent} cannot be written to ({reason}): set FEATURE_CACHE_DIR to a folder that can.")
     return UserError(f"{path} could not be written ({text.splitlines()[0] if text else type(error).__name__}).")
 

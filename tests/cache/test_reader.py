@@ -207,6 +207,22 @@ def test_other_files_are_not_followed(tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["train"] = h5py.ExternalLink(str(other), "train")
     refuse(path, "another file")
+    with h5py.File(path, "w") as file:  # a soft link that leads to such a link
+        file["away"] = h5py.ExternalLink(str(other), "train")
+        file["z"] = h5py.SoftLink("/away")
+    refuse(path, "another file")
+    for name in ("features", "ids", "checksums"):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("train/labels", data=np.zeros(12))
+            if name != "features":
+                file.create_dataset("train/features", data=np.zeros((12, 2), "float32"))
+            file["not/a/split/away"] = h5py.ExternalLink(str(other), "train/features")
+            file[f"train/{name}"] = h5py.SoftLink("/not/a/split/away")
+        refuse(path, "soft link")
+    with h5py.File(path, "w") as file:
+        file["not/a/split/away"] = h5py.ExternalLink(str(other), "train")
+        file["train"] = h5py.SoftLink("/not/a/split/away")
+    refuse(path, "soft link")
     with h5py.File(path, "w") as file:
         file.create_dataset("train/features", (4, 2), "float32", external=[(str(other), 0, 32)])
         file.create_dataset("train/labels", data=np.zeros(4))

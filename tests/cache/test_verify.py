@@ -85,6 +85,49 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_split_that_holds_nothing(tmp_path: Path) -> None:
+    with CacheWriter(tmp_path / "a.h5", {"dataset_fingerprint": "d", "model_fingerprint": "m"}) as writer:
+        for split, n in (("train", 2), ("test", 0)):
+            writer.add_split(split, n, (3,), np.dtype("float16"))
+            features, labels = np.ones((n, 3), "float16"), np.zeros(n, int)
+            writer.append(split, features, labels, [str(row) for row in range(n)])
+        writer.finish()
+    cache = open_cache(tmp_path / "a.h5")
+    assert verify(cache.path).problems == [] and cache.ids("test") == []
+    assert cache.features("test").shape == (0, 3) and len(cache.labels("test")) == 0
+
+
+FULL = "Can't decrement id ref count (unable to extend file properly, errno = 28, error message = 'No space left')"
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_a_disk_that_is_full_at_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    original = h5py.File.close
+
+    def close(self: h5py.File) -> None:
+        original(self)
+        raise kind(FULL)
+
+    monkeypatch.setattr(h5py.File, "close", close)
+    with pytest.raises(UserError, match="is full: make room"):
+        write(tmp_path / "a.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["create_group", "create_dataset", "__setitem__"])
+def test_a_disk_that_is_full_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError(FULL)
+
+    kind = h5py.Dataset if method == "__setitem__" else h5py.Group
+    monkeypatch.setattr(kind, method, full)
+    with pytest.raises(UserError, match="is full: make room"):
+        write(tmp_path / "a.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sound_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "a.h5")
     assert verify(path).problems == []
