@@ -117,7 +117,7 @@ def hugging_face(
         if label_column is not None:
             names = names or getattr(features.get(label_column), "names", None)
         if streaming:
-            narrow = rows.select_columns(meta or [column])
+            narrow = _undecoded(datasets, rows.select_columns(meta or [column]), column, modality)
             cells = {c: [] for c in meta}
             count = 0
             for count, row in enumerate(narrow, start=1):  # noqa: B007

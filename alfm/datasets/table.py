@@ -94,6 +94,11 @@ def table(
     format. A path outside `root` is refused unless `allow_absolute`. `decode`: options of `read_image` or
     `read_audio`. Raises `UserError` for a missing table, column or split, and for contradictory options.
     """
+    if files is not None and not isinstance(files, Mapping):
+        raise UserError(
+            f"dataset.files={files}: one table per split is given as 'dataset.files={{train: FILE, test: FILE}}', "
+            "a single table as dataset.path=FILE"
+        )
     if (path is None) == (files is None):
         raise UserError("a table needs dataset.path=FILE, or dataset.files={train: FILE, test: FILE}")
     sources = {"": path} if path is not None else dict(files or {})

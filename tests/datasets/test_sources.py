@@ -184,6 +184,19 @@ def test_hugging_face(parquet: dict[str, str], streaming: bool, tmp_path: Path) 
     assert texts.fingerprint != data.fingerprint
 
 
+def test_counting_a_stream_decodes_nothing(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    cells = [{"bytes": png(7), "path": None}, {"bytes": b"no image", "path": None}]
+    rows = datasets.Dataset.from_dict({"image": cells}).cast_column("image", datasets.Image())
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    files = {"train": str(tmp_path / "a.parquet")}
+    options = {"data_files": files, "streaming": True, "cache_dir": str(tmp_path)}
+    train = hugging_face("parquet", "image", "image", **options).splits["train"]
+    assert train.ids == ["train:0", "train:1"] and train.load(0).getpixel((0, 0)) == (7, 7, 7)
+    with pytest.raises(ItemError, match="train:1"):
+        train.load(1)
+
+
 def test_hugging_face_share_saved_folder_and_sounds(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     sound = {"bytes": wav(np.zeros(160), 8000), "path": None}
