@@ -40,6 +40,8 @@ def extract(cfg: DictConfig) -> None:
     from alfm.extraction.processes import launch, this_process
 
     devices = check_positive("devices", cfg.devices, auto=False)
+    if devices > 1 and ":" in str(cfg.device):
+        raise UserError(f"devices={devices} device={cfg.device}: each worker takes a GPU of its own; give device=cuda.")
     here = this_process(cfg.get("shard"))
     if devices > 1 and here.world == 1:
         launch(cfg, devices, _child)
@@ -83,6 +85,10 @@ def _extract(cfg: DictConfig, here: Any) -> None:
     dataset: Dataset = build(cfg.dataset)
     splits = _chosen_splits(dataset, cfg.get("splits"))
     device = choose_device(str(cfg.device), here.local_rank)
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.set_device(device)  # else threads that pin memory would open a context on the first GPU as well
     backbone = _backbone(cfg, dataset, device)
     given = cfg.cache
     target = _path(given.get("dataset") or dataset.name, given.get("model") or backbone.name)
@@ -99,21 +105,29 @@ def _extract(cfg: DictConfig, here: Any) -> None:
         return
     left_out = {name: duplicates(split.ids) for name, split in splits.items()}
     _check_duplicates(splits, left_out, str(cfg.on_error))
+    folder = PartsFolder(target, float(cfg.lease_seconds))
+    plan = merged = None
     try:
-        with PartsFolder(target, float(cfg.lease_seconds)) as folder:
+        with folder:
             plan = agree(job, folder, wanted, bool(cfg.force), here.run)
-            use_threads(device, plan.settings["threads"])
-            items = Items(splits, backbone, plan, augment, left_out)
-            rows = sum(map(len, splits.values()))
-            num_workers = choose_num_workers(cfg.num_workers, device.type, rows, here.local_world)
-            with console.progress(rows, folder, plan) as bar:
-                runner = Runner(plan, folder, items, encoder, num_workers, cfg.on_error, bar.advance, bar.settled)
-                merged = runner.run(here.shard)
-            if merged is None and not target.exists():
-                console.share_done(folder, plan)
-                return
-    except OSError as error:
-        raise cannot_write(target, error) from error
+            if plan is not None:
+                use_threads(device, plan.settings["threads"])
+                items = Items(splits, backbone, plan, augment, left_out)
+                rows = sum(map(len, splits.values()))
+                num_workers = choose_num_workers(cfg.num_workers, device.type, rows, here.local_world)
+                with console.progress(rows, folder, plan) as bar:
+                    runner = Runner(plan, folder, items, encoder, num_workers, cfg.on_error, bar.advance, bar.settled)
+                    merged = runner.run(here.shard)
+                if merged is None and not target.exists():
+                    console.share_done(folder, plan)
+                    return
+    except (OSError, UserError) as error:
+        if plan is not None and folder.finished_by_another():
+            merged = None  # what failed is that the folder went away under us
+        elif isinstance(error, UserError):
+            raise
+        else:
+            raise cannot_write(target, error) from error
     console.finish(target, merged)
 
 

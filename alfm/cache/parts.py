@@ -206,6 +206,10 @@ class PartsFolder:
         names = os.listdir(self.path)
         return {int(name[5:-5]) for name in names if name.startswith("part-") and name.endswith(".part")}
 
+    def finished_by_another(self) -> bool:
+        """Whether somebody put the cache together and removed this folder, perhaps while we were at work in it."""
+        return self.target.exists() and not (self.path / "manifest.json").exists()
+
     def claim_first(self, indices: Iterable[int]) -> int | None:
         """Claim the first of `indices` that is neither done nor owned by somebody alive; None when there is none."""
         done, newest = self.done(), self.claims.newest()

@@ -22,9 +22,9 @@ from alfm.errors import UserError
 from alfm.extraction.encoding import Encoder, choose_batch_size
 from alfm.extraction.plan import Plan, check_positive, choose_part_size, choose_threads, differences
 
-_IDENTITY = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype", "views", "augment")
+_IDENTITY = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype")
+_IDENTITY += ("views", "view_splits", "augment", "seed")
 """What makes two finished caches the same; the rest of the settings decides only the last bits."""
-_NOT_DESCRIBED = ("view_splits", "seed")
 
 
 @dataclass
@@ -41,6 +41,7 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
     """The settings that all workers must share, `auto` where an existing run may decide. `UserError` for bad ones."""
     dataset, backbone, splits = job.dataset, job.backbone, job.splits
     views = check_positive("views", cfg.views, auto=False)
+    view_splits = [cfg.view_splits] if isinstance(cfg.view_splits, str) else list(cfg.view_splits or ())
     augment = cfg.get("augment")
     if views > 1 and augment is None:
         raise UserError(f"views={views} needs an augmentation: add augment=randaugment.")
@@ -54,7 +55,7 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
         "splits": [[name, len(split)] for name, split in splits.items()],
         "dtype": cfg.cache.dtype,
         "views": views,
-        "view_splits": [name for name in cfg.view_splits if name in splits] if views > 1 else [],
+        "view_splits": [name for name in splits if name in view_splits] if views > 1 else [],
         "augment": OmegaConf.to_container(augment, resolve=True) if views > 1 else None,
         "seed": cfg.seed if views > 1 else None,
         "device": job.encoder.device.type,
@@ -65,17 +66,27 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def agree(job: Job, folder: PartsFolder, wanted: dict[str, Any], force: bool, run: str | None) -> Plan:
+def agree(job: Job, folder: PartsFolder, wanted: dict[str, Any], force: bool, run: str | None) -> Plan | None:
     """The plan that everyone here works to: the one on disk if it agrees with `wanted`, else a new one.
 
-    Raises `UserError` when the one on disk differs, unless `force` and nobody is at work there: then it is removed.
+    None when another worker has finished the cache meanwhile: nothing is left to do. Raises `UserError` when the one on
+    disk differs, unless `force` and nobody is at work there: then it is removed.
     """
     while True:
         there = folder.read_manifest()
         if there is None:
             settings = _resolve(job, wanted)
             plan = Plan(settings, _attributes(job, settings), run or uuid.uuid4().hex)
-            if folder.create_manifest(plan.manifest()):
+            try:
+                first = folder.create_manifest(plan.manifest())
+            except FileNotFoundError:  # the folder went away as we wrote into it: whoever finished removed it
+                if not folder.target.exists():
+                    raise
+                continue
+            if first:
+                if already_there(folder.target, wanted, force, run):  # finished between our first look and now
+                    folder.remove()
+                    return None
                 return plan
             continue  # somebody else was first: theirs decides what auto means
         settings = {key: there["settings"].get(key) if value == "auto" else value for key, value in wanted.items()}
@@ -113,7 +124,7 @@ def _attributes(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     provenance = {key: value for key, value in backbone.provenance.items() if value is not None}
-    described = {key: value for key, value in settings.items() if value is not None and key not in _NOT_DESCRIBED}
+    described = {key: value for key, value in settings.items() if value is not None and value != []}
     names = {"class_names": list(dataset.classes)} if dataset.classes else {}
     return {
         **{f"dataset_{key}": value for key, value in dataset.notes.items()},
@@ -140,7 +151,8 @@ def already_there(target: Path, wanted: dict[str, Any], force: bool, run: str | 
         return run is not None and there.get("run") == run
     for key in ("splits", "augment"):
         there[key] = json.loads(there[key]) if isinstance(there.get(key), str) else there.get(key)
-    if found := differences(wanted, there, _IDENTITY):
+    here = {key: None if value == [] else value for key, value in wanted.items()}  # as it is described in the file
+    if found := differences(here, there, _IDENTITY):
         raise UserError(
             f"{target} is another cache ({found}). Give it another name with cache.dataset=NAME or cache.model=NAME, "
             "or replace it with force=true."

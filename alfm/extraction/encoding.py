@@ -28,7 +28,11 @@ class Pending:
 
 
 class Encoder:
-    """Runs a backbone's `encode` in the given precision. `start` does not wait for the device; `finish` does."""
+    """Runs a backbone's `encode` in the given precision. `start` does not wait for the device; `finish` does.
+
+    Copies and computing are queued on one stream, in order: the host never waits between batches, but the device does
+    not copy while it computes.
+    """
 
     def __init__(self, backbone: Backbone, device: torch.device, precision: str) -> None:
         self.backbone, self.device, self.precision = backbone, device, precision

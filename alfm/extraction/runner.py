@@ -44,17 +44,12 @@ class Runner:
     def run(self, shard: tuple[int, int] | None = None) -> Merged | None:
         """Compute parts until none of this worker's share is left, then finalise if all shares are done.
 
-        Returns what was merged, or None when parts of other shards are missing or another worker merged.
+        Returns what was merged, or None when parts of other shards are missing. An error may come from another worker
+        having finished and removed the folder: ask `PartsFolder.finished_by_another`.
         """
         share = range(len(self.plan.parts)) if shard is None else range(shard[0], len(self.plan.parts), shard[1])
-        try:
-            self.compute(share)
-            return self.finalise() if set(range(len(self.plan.parts))) <= self.folder.done() else None
-        except FileNotFoundError:
-            # another worker has finalised and removed the folder under us
-            if self.folder.target.exists() and not self.folder.path.joinpath("manifest.json").exists():
-                return None
-            raise
+        self.compute(share)
+        return self.finalise() if set(range(len(self.plan.parts))) <= self.folder.done() else None
 
     def compute(self, share: range) -> None:
         """Until all parts of `share` are there: compute what can be claimed, wait for what others are at."""

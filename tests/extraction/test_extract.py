@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from standins import dots, plain_features
 
+from alfm import extract
 from alfm.cache import open_cache
 from alfm.cache.parts import PartsFolder, PartWriter
 from alfm.cache.verify import verify
 from alfm.datasets.ids import unescape
+from alfm.errors import UserError
 
 Run = Callable[..., int]
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +145,22 @@ def test_nothing_readable(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("features/dots/tiny.h5").exists()
 
 
+def test_a_split_of_which_nothing_is_readable(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, count in (("train", 3), ("test", 1)):
+        folder = Path("photos", split, "ant")
+        folder.mkdir(parents=True)
+        for row in range(count):
+            data().splits["train"].load(row).save(folder / f"{row}.png")
+    Path("photos/test/ant/0.png").write_bytes(b"")
+    words = ["dataset=image_folder", "dataset.root=photos"]
+    assert run(*words, "on_error=skip") == 0
+    made = cache("features/photos/tiny.h5")
+    assert made.num_rows("train") == 3 and made.features("test").shape == (0, 5) and made.ids("test") == []
+    assert files() == ["photos/tiny.h5"] and "left out: test/ant/0.png" in capsys.readouterr().out
+    assert run(*words, "on_error=skip") == 0
+    assert "Already cached" in capsys.readouterr().out
+
+
 def test_duplicate_ids(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     ids = "dataset.ids=[a,b,a]"
     assert run(ids) == 1
@@ -218,6 +236,7 @@ def test_one_item_too_large_for_memory(run: Run, capsys: pytest.CaptureFixture[s
         (["batch_size=0"], "batch_size=0: give a whole number above 0, or auto"),
         (["device=tpu"], "device=tpu"),
         (["device=cuda:99"], "not there on this machine"),
+        (["devices=4", "device=cuda:1"], "each worker takes a GPU of its own; give device=cuda"),
         (["precision=float8"], "precision=float8"),
         (["shard=4/4"], "give i/n with i from 0 to n-1"),
         (["views=3"], "add augment=randaugment"),
@@ -353,6 +372,91 @@ def test_views_are_deterministic_and_view_0_is_plain(run: Run) -> None:
     # other batches, worker processes and neighbours: the same draws belong to the same (item, view)
     assert run(*words, "batch_size=5", "part_size=5", "num_workers=2", "cache.dataset=again") == 0
     np.testing.assert_allclose(cache("features/again/tiny.h5").views("train"), views, atol=1e-5)
+
+
+def test_views_of_another_seed_or_of_other_splits_are_another_cache(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("view_splits=[test]", "seed=5") == 0  # without views neither matters
+    assert run("seed=6") == 0
+    words = ["views=2", "augment=randaugment", "cache.dataset=views"]
+    assert run(*words) == 0
+    capsys.readouterr()
+    assert run(*words) == run(*words, "view_splits=train") == 0
+    assert capsys.readouterr().out.count("Already cached") == 2
+    assert run(*words, "seed=1") == 1
+    assert "is another cache (seed: 0 there, 1 now)" in capsys.readouterr().err
+    assert run(*words, "view_splits=[test,train]") == 1
+    assert "is another cache (view_splits: ['train'] there, ['train', 'test'] now)" in capsys.readouterr().err
+    none = ["views=2", "augment=randaugment", "cache.dataset=none", "view_splits=[]"]
+    assert run(*none) == 0 == run(*none)
+    assert "Already cached" in capsys.readouterr().out
+
+
+# ---- another worker is quicker -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["agree", "first look", "Runner.run"])
+def test_another_worker_finishes_the_cache_meanwhile(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """`moment`: when the whole of the other's run happens, seen from this worker."""
+    from alfm.extraction import agreement
+    from alfm.extraction.runner import Runner
+
+    configs = []
+    inner = extract._extract
+    monkeypatch.setattr(extract, "_extract", lambda cfg, here: (configs.append(cfg), inner(cfg, here)))
+    log = Path("encoded.log")
+    module, name = {
+        "agree": (agreement, "already_there"),
+        "first look": (agreement, "agree"),
+        "Runner.run": (Runner, "run"),
+    }[moment]
+    original, other = getattr(module, name), []
+
+    def slow(*arguments: object, **named: object) -> object:
+        before = name == "run"
+        result = None if before else original(*arguments, **named)
+        if not other:
+            other.append(1)  # before it runs, as it comes through here too
+            extract.extract(configs[0])
+            other.append(log.read_text())
+        return original(*arguments, **named) if before else result
+
+    monkeypatch.setattr(module, name, slow)
+    assert run(f"model.log={log}") == 0
+    assert other[1] == log.read_text()  # all was computed by the other
+    assert capsys.readouterr().out.count("Cache: ") == 2
+    assert files() == ["dots/tiny.h5"]
+    cache()
+
+
+def test_the_folder_of_parts_vanishes_without_a_cache(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alfm.extraction.runner import Runner
+
+    original = Runner.run
+    monkeypatch.setattr(Runner, "run", lambda self, shard: (self.folder.remove(), original(self, shard)))
+    assert run() == 1
+    assert "could not be written" in capsys.readouterr().err
+
+
+def test_the_chosen_gpu_is_the_current_one_before_anything_is_loaded(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from alfm.extraction import encoding
+
+    def chosen(device: torch.device) -> None:
+        raise UserError(f"current: {device}")
+
+    monkeypatch.setattr(encoding, "choose_device", lambda wanted, local_rank: torch.device("cuda", 3))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen)
+    assert run("model.trouble=load") == 1
+    assert capsys.readouterr().err == "Error: current: cuda:3\n"
 
 
 def test_a_sweep_loads_each_backbone_once(run: Run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
