@@ -25,7 +25,7 @@ class Qbc(Scored):
     """
 
     stochastic = True
-    measure: Literal["variation_ratio", "vote_entropy", "kl"] = "kl"
+    measure: Literal["variation_ratio", "vote_entropy", "kl"] = "vote_entropy"
     posterior: Posterior = field(default_factory=Ensemble)
 
     def score(self, query: Query) -> Tensor:

@@ -25,7 +25,9 @@ def write_configs(folder: Path) -> Path:
     """A `--config-dir` with `dataset=dots model=tiny`."""
     for group, text in CONFIGS.items():
         (folder / group).mkdir(parents=True, exist_ok=True)
-        (folder / group / ("dots.yaml" if group == "dataset" else "tiny.yaml")).write_text(text)
+        file = folder / group / ("dots.yaml" if group == "dataset" else "tiny.yaml")
+        if not file.exists():  # a worker started before may be reading it
+            file.write_text(text)
     return folder
 
 
