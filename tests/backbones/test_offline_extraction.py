@@ -49,7 +49,7 @@ def test_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefg"]))
     tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    texts = ["a b c", "d", "", "e f " * 50, "g"]
+    texts = ["a b c", "d", "", "e f " * 50_000, "g"]  # one of 100,000 tokens
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{t},{'xy'[i % 2]}\n" for i, t in enumerate(texts)))
     cache = extracted(
         tmp_path, monkeypatch, "dataset=text_table", f"dataset.path={tmp_path}/t.csv", "dataset.label_column=label",

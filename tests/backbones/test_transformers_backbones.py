@@ -79,6 +79,7 @@ def test_text_equals_a_plain_forward_pass(tokenizer: str, config: dict, pooling:
         expected.append({"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling])
     found = features(backbone, TEXTS)
     assert torch.allclose(found, torch.stack(expected), atol=1e-4)
+    assert len(tokens(TEXTS[3])["input_ids"]) >= 100_000 and len(backbone.preprocess(TEXTS[3])) == 24
     copy = pickle.loads(pickle.dumps(backbone))
     assert copy.model is None and copy.preprocess(TEXTS[0]) == backbone.preprocess(TEXTS[0])
     assert backbone.name == f"tiny-random4-{pooling}" and backbone.modality == "text"
