@@ -20,11 +20,15 @@ ELEMENTS = 1 << 22  # of a temporary: 32 MB in float64
 
 
 def refuse_if_too_large(query: Query, variant: str, max_bytes: int) -> None:
-    """Raises UserError when three (C D, C D) float64 matrices and two (N, C, C) arrays exceed `max_bytes`."""
+    """Raises UserError when what the replicates that run at once hold at their peak exceeds `max_bytes`.
+
+    Each holds about eight (C D, C D) float64 matrices (F, M, its factor, inverses and temporaries) and two (N, C, C).
+    """
     head = query.head
     assert head is not None
     size = head.C * head.weight.shape[2]
-    need = 8 * (3 * size**2 + 2 * query.pool.N * head.C**2)
+    at_once = min(query.R, torch.get_num_threads()) if query.pool.device.type == "cpu" else 1
+    need = 8 * (8 * size**2 + 2 * query.pool.N * head.C**2) * at_once
     if need > max_bytes:
         raise UserError(
             f"BAIT variant={variant} needs {need / 2**30:.1f} GiB for {head.C} classes x {head.weight.shape[2]} "
