@@ -43,7 +43,13 @@ def test_seeds_together_select_what_each_selects_alone(digits_task, name):
         assert [m[0] for m in own] == [m[r] for m in metrics]
 
 
-@pytest.mark.parametrize("name", ["margins", "coreset", "badge", "probcover", "typiclust", "dropquery"])
+RESUMED = [
+    "margins", "coreset", "badge", "probcover", "typiclust", "dropquery", "maxherding", "uherding", "bait",
+    "cluster_margin", "batchbald", "vessal",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_picks_what_the_uninterrupted_one_picks(digits_task, name):
     whole, metrics, _ = picks_and_scores(digits_task, name, [1, 10], rounds=8)
     rest, later, made = picks_and_scores(digits_task, name, [1, 10], rounds=8, done=whole[:, :40])

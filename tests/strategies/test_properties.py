@@ -219,6 +219,25 @@ def test_scaling_features_changes_nothing_on_the_sphere(name):
     assert ordered("init_strategy", name, query_of(x * 8, y, 6, cold=True)) == one  # a power of two: exact
 
 
+ON_THE_SPHERE = {
+    "typiclust": {},
+    "probcover": {},
+    "maxherding": {},
+    "facility_location": {},
+    "graph_cut": {},
+    "log_det": {},
+    "coreset": {"metric": "cosine"},
+}
+
+
+@pytest.mark.parametrize("name", ON_THE_SPHERE)
+def test_queries_on_unit_features_do_not_see_the_scale(name):
+    x, y = EASY[0].astype(np.float64), EASY[1]
+    built = from_config("query_strategy", name, **ON_THE_SPHERE[name])
+    one = ask(built, query_of(x, y, 6, LABELLED), 8)[0]
+    assert torch.equal(ask(built, query_of(x * 3, y, 6, LABELLED), 8)[0], one)
+
+
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_later_round_with_carried_state_picks_what_a_fresh_one_picks(name):
     x, y = EASY
