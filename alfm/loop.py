@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.heads.base import Classifier, LinearHead
-from alfm.metrics import TestLabels, evaluate_all
+from alfm.metrics import TestLabels, evaluate, evaluate_all
 from alfm.pool import Pool
 from alfm.spaces import RAW
 from alfm.strategies.base import Query, Strategy, ask
+from alfm.threads import side_by_side
 
 
 @dataclass
@@ -48,10 +50,24 @@ class Task:
 
     def test_logits(self, head: LinearHead) -> Iterator[Tensor]:
         """Logits (T, C) of one replicate after the other."""
-        source = self.test.vectors(head.spaces[0] if head.shared else RAW)
         for r in range(head.R):
-            parts = [head.logits(x if head.shared else head.spaces[r](x), r) for _, x in source.blocks()]
-            yield parts[0] if len(parts) == 1 else torch.cat(parts)
+            yield self._logits(head, r)
+
+    def measure(self, head: LinearHead) -> list[dict[str, float]]:
+        """The test measures of every replicate: side by side on CPU, with one transfer to the host on a GPU."""
+        source = self.test.vectors(head.spaces[0] if head.shared else RAW)  # made once, before the jobs ask for it
+        if source.device.type != "cpu":
+            return evaluate_all(self.test_logits(head), self.test_labels, self.measured)
+
+        def one(r: int) -> dict[str, float]:
+            return evaluate(self._logits(head, r), self.test_labels, self.measured)
+
+        return side_by_side([partial(one, r) for r in range(head.R)], source.device)
+
+    def _logits(self, head: LinearHead, r: int) -> Tensor:
+        source = self.test.vectors(head.spaces[0] if head.shared else RAW)
+        parts = [head.logits(x if head.shared else head.spaces[r](x), r) for _, x in source.blocks()]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @dataclass
@@ -132,7 +148,7 @@ def run(
         fit_seconds = clock.lap()
         if replay:
             continue
-        metrics = evaluate_all(task.test_logits(head), task.test_labels, task.measured)
+        metrics = task.measure(head)
         left = pool.N - rows.shape[1]
         ended = None
         if number == len(budgets):
