@@ -164,11 +164,16 @@ def run(
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: on CUDA by torch's allocator, else the process's resident set."""
+    """Most bytes held so far, over all runs of the process: on CUDA by torch's allocator, else its resident set.
+
+    0 where the system does not tell (Windows).
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # POSIX only
-
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
