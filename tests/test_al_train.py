@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(strategy
     monkeypatch.setenv("LOG_DIR", str(logs() / "again"))
     import alfm.loop
 
-    measure, calls = alfm.loop.evaluate_all, iter(range(99))
+    measure, calls = alfm.loop.Task.measure, iter(range(99))
 
     def interrupted(*args):
         if next(calls) == 2:
@@ -141,7 +141,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(strategy
         return measure(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(alfm.loop, "evaluate_all", interrupted)
+        patch.setattr(alfm.loop.Task, "measure", interrupted)
         assert train(cache, f"query_strategy={strategy}", n=4) == 130
     assert "goes on from here" in capsys.readouterr().err
     assert len(table(run_folder())) == 4  # two rounds of two seeds
