@@ -8,48 +8,71 @@ import torch
 from reference.vaal import autoencoder_loss, discriminator_loss, mlp
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in
 
-from alfm.strategies.vaal import Networks, Perceptron, Vaal
+from alfm.spaces import Scaled
+from alfm.strategies.vaal import Networks, Vaal, scores
 
 
-def test_losses_and_gradients() -> None:
+def test_gradients_are_those_of_the_losses() -> None:
+    """Against differences of the plain losses: the judge minimises its own, encoder and decoder theirs."""
     draws = torch.Generator().manual_seed(0)
     nets = Networks(7, 11, 3, draws, torch.float64, torch.device("cpu"))
-    parts = (nets.encoder, nets.decoder, nets.judge)
-    for part in parts:
-        part.flat += 0.3 * torch.randn(part.flat.shape, generator=draws, dtype=torch.float64)
+    nets.flat += 0.3 * torch.randn(nets.flat.shape, generator=draws, dtype=torch.float64)
     x, noise = (torch.randn(10, d, generator=draws, dtype=torch.float64) for d in (7, 3))
     y = (torch.arange(10) < 5).double()
 
     def losses() -> tuple[float, float]:
-        encoder, decoder, judge = ([(w.numpy(), b.numpy()) for w, b in part.layers] for part in parts)
+        layers = [(w.numpy(), b.numpy()) for w, b in nets.layers]
+        encoder, decoder, judge = layers[:2], layers[2:4], layers[4:]
         mu = mlp(encoder, x.numpy())[:, :3]
         return (
             autoencoder_loss(encoder, decoder, judge, x.numpy(), noise.numpy(), 0.7, 1.3),
             discriminator_loss(judge, mu, y.numpy()),
         )
 
-    found = nets.gradients(x, noise, y, 0.7, 1.3)
-    np.testing.assert_allclose([float(v) for v in found], losses(), rtol=1e-12)
-    for which, part in ((0, nets.encoder), (0, nets.decoder), (1, nets.judge)):
-        for j in range(0, len(part.flat), 7):
-            up, down = [], []
-            for values, h in ((up, 1e-6), (down, -1e-6)):
-                part.flat[j] += h
-                values.append(losses()[which])
-                part.flat[j] -= h
-            assert float(part.slope[j]) == pytest.approx((up[0] - down[0]) / 2e-6, rel=1e-5, abs=1e-7)
+    nets.gradients(x, noise, y, 0.7, 1.3)
+    judged = sum(w.numel() + b.numel() for w, b in nets.layers[4:])
+    assert all(bool((slope.abs() > 1e-9).any()) for layer in nets.slopes for slope in layer)
+    for j in range(0, len(nets.flat), 5):
+        which = int(j >= len(nets.flat) - judged)
+        ends = []
+        for h in (1e-6, -1e-6):
+            nets.flat[j] += h
+            ends.append(losses()[which])
+            nets.flat[j] -= h
+        assert float(nets.slope[j]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-7)
+
+
+def test_log_variances_beyond_the_bound_get_no_gradient() -> None:
+    draws = torch.Generator().manual_seed(0)
+    nets = Networks(4, 5, 2, draws, torch.float64, torch.device("cpu"))
+    nets.layers[1][1][2:] = torch.tensor([1e3, 0.0])  # bias of the two log variances
+    x, noise = (torch.randn(6, d, generator=draws, dtype=torch.float64) for d in (4, 2))
+    nets.gradients(x, noise, (torch.arange(6) < 3).double(), 1.0, 1.0)
+    slope = nets.slopes[1][1]
+    assert slope[2] == 0 and (slope[[0, 1, 3]] != 0).all() and torch.isfinite(nets.slope).all()
 
 
 def test_adam() -> None:
-    net = Perceptron((5, 4, 2), torch.Generator().manual_seed(0), torch.float64, torch.device("cpu"))
-    plain = torch.nn.Parameter(net.flat.clone())
+    nets = Networks(5, 4, 2, torch.Generator().manual_seed(0), torch.float64, torch.device("cpu"))
+    plain = torch.nn.Parameter(nets.flat.clone())
     optimiser = torch.optim.Adam([plain], 0.01)
     for step in range(1, 5):
-        net.slope.copy_(torch.sin(step * torch.arange(len(net.flat)).double()))
-        plain.grad = net.slope.clone()
-        net.descend(0.01, step)
+        nets.slope.copy_(torch.sin(step * torch.arange(len(nets.flat)).double()))
+        plain.grad = nets.slope.clone()
+        nets.descend(0.01, step)
         optimiser.step()
-    torch.testing.assert_close(net.flat, plain.data, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(nets.flat, plain.data, rtol=1e-10, atol=1e-12)
+
+
+def test_scores_are_the_judge_of_the_means() -> None:
+    query = make_query(N=70, D=6, block_rows=30)
+    shift, scale = torch.rand(2, 6, dtype=torch.float64) + 0.5
+    nets = [Networks(6, 5, 3, torch.Generator().manual_seed(s), torch.float64, torch.device("cpu")) for s in (0, 1)]
+    got = scores(query.pool, nets, Scaled(shift, scale)).numpy()
+    x = ((query.pool.features - shift) / scale).numpy()
+    for r, net in enumerate(nets):
+        layers = [(w.numpy(), b.numpy()) for w, b in net.layers]
+        np.testing.assert_allclose(got[r], -mlp(layers[4:], mlp(layers[:2], x)[:, :3])[:, 0], rtol=1e-10)
 
 
 def test_items_unlike_the_labelled_ones_come_first() -> None:
