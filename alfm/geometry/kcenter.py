@@ -22,6 +22,9 @@ from alfm.spaces import unit_rows
 
 # Below this many units of rounding |x|^2 + |c|^2 - 2xc is noise, and is taken again from the differences.
 _ROUNDING = 32
+# Centres that all rows meet in the first pass. With 500 labels 64 left 9 to 50 % of the distances to be found (50k
+# synthetic, 12k image and 10k sentence features); 32 and 128 differ little.
+_FIRST = 64
 
 
 class FarthestFirst:
@@ -73,7 +76,7 @@ class FarthestFirst:
             allowed[first[0]] = False
             budget -= 1
         if budget and bool(((self.met == 0) & allowed).any()):
-            self._full_pass()
+            self._first_pass()
         greedy = self._eager if self.device.type == "cuda" and self.vectors.matrix is not None else self._lazy
         return torch.cat([*first, greedy(allowed, budget)])
 
@@ -165,13 +168,15 @@ class FarthestFirst:
 
     # -- passes over the pool ------------------------------------------------------------------------------------
 
-    def _full_pass(self) -> None:
-        """All rows against all centres: blocked products beat laziness while no row has any bound."""
+    def _first_pass(self) -> None:
+        """All rows against a few centres: with no bound at all laziness would visit every row. The rest is lazy."""
+        few = min(self.count, _FIRST)
         for rows, x in self._blocks():
-            self.bound[rows] = torch.minimum(self.bound[rows], self._distances(x, torch.linalg.vecdot(x, x), 0))
+            distance = self._distances(x, torch.linalg.vecdot(x, x), 0, few)
+            self.bound[rows] = torch.minimum(self.bound[rows], distance)
         self.bound[self.is_centre] = 0
-        self.met.fill_(self.count)
-        self.evaluated += self.N * self.count
+        self.met.fill_(few)
+        self.evaluated += self.N * few
 
     def _catch_up(self) -> None:
         """All rows against the centres that some row has not met."""
@@ -217,9 +222,9 @@ class FarthestFirst:
         self.bound[rows] = 0
         self.count += len(rows)
 
-    def _distances(self, x: Tensor, sq: Tensor, since: int) -> Tensor:
-        """Squared distance (b,) of x (b, D) to the nearest of the centres from number `since` on."""
-        centres = self.centres[since : self.count]
+    def _distances(self, x: Tensor, sq: Tensor, since: int, until: int | None = None) -> Tensor:
+        """Squared distance (b,) of x (b, D) to the nearest of the centres from number `since` on (before `until`)."""
+        centres = self.centres[since : self.count if until is None else until]
         half = 0.5 * torch.linalg.vecdot(centres, centres)
         distance = sq - 2 * torch.addmm(-half, x, centres.T).amax(1)
         noise = (distance <= self.floor * 2 * sq).nonzero()[:, 0]

@@ -26,7 +26,8 @@ class AlfaMix(Strategy):
     centroid. With too few candidates at cap 1 all are returned and the caller fills up at random.
 
     Departures from the authors' code: cap grows by 0.2 (there by 1/32); classes without a label have no anchor (there
-    a mean of nothing). Cost: one pool pass, N D (2 C + anchors) products, then k-means on the candidates.
+    a mean of nothing). Cost: one pool pass, N D (2 C + anchors) products, then k-means on the m
+    candidates; 4 N bytes per replicate and 4 m D for one per core.
     """
 
     limits = {"step": (0.001, 1.0)}

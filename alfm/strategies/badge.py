@@ -17,7 +17,7 @@ class Badge(Strategy):
 
     The first pick is the item of largest |g|, as in the paper; the others are drawn with probability D^2. g has rank
     one, <g_i, g_j> = <d_i, d_j> <phi_i, phi_j>, so nothing of size N C D is made. Cost: one pool pass (N D C) and
-    about three distances to all centres per pick.
+    about three distances to all centres per pick; 20 N bytes per replicate.
     """
 
     stochastic = True

@@ -18,7 +18,8 @@ class Clue(Strategy):
 
     temperature: divides the logits before the entropy (the paper tunes it; 1 by default). Each centroid gets an item
     of its own; the authors' code may take one item for two centroids. When every entropy is 0, k-means is unweighted.
-    Cost: one pool pass, then k-means on all available items: N D B products per iteration.
+    Cost: one pool pass, then k-means on all available items: N D B products per iteration; 4 N D
+    bytes for one replicate per core, since k-means takes a copy of the candidates.
     """
 
     stochastic = True

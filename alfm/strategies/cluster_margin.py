@@ -27,8 +27,8 @@ class ClusterMargin(Strategy):
     Departures: the paper cuts its tree at a distance chosen by hand for each data set, here the number of clusters is
     given (on two real caches, four seeds, a mean size of 50 was 1 to 3 points better than 10). The method is meant for
     very large batches: with fewer picks than clusters a batch comes from the clusters with a single candidate.
-    Cost: once N D K + m^2 (D + log m) products for m sampled items and K clusters, 8 m^2 bytes; per round one pool
-    pass.
+    Cost: once N D K + m^2 (D + log m) products for m sampled items and K clusters, 8 m^2 bytes at once; per round one
+    pool pass, 16 N bytes per replicate.
     """
 
     stochastic = True

@@ -10,6 +10,9 @@ from alfm.strategies.scored import PredictionScored
 
 @dataclass(eq=False)
 class Entropy(PredictionScored):
-    """Largest -sum p log p, from log-softmax (no NaN). Cost: one pool pass, N D C products per replicate."""
+    """Largest -sum p log p, from log-softmax (no NaN).
+
+    Cost: one pool pass, N D C products and 4 N bytes per replicate.
+    """
 
     acquisition = staticmethod(entropy)

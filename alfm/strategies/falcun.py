@@ -24,7 +24,7 @@ class Falcun(Strategy):
 
     As in the authors' code the scaling is for the draw only, d itself keeps its scale, and it applies to the first
     pick too. When nothing is left to tell items apart (all certain), the draw is uniform. Cost: one pool pass, N C
-    probabilities held for one replicate per core, N C operations per pick, one uniform number per pick.
+    operations and one uniform number per pick; 4 N C bytes of probabilities for one replicate per core.
     """
 
     gamma: float = 10.0

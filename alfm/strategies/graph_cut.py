@@ -21,7 +21,8 @@ class GraphCut(Strategy):
     """Similar to the whole pool, but not to what is labelled or picked: sum_n s_xn - trade (2 sum_A s_xa + s_xx).
 
     Cosine similarities, negative counts as 0. With a query set (see `FacilityLocation`) the batch is the B items most
-    similar to it (GCMI, which is modular). Cost: one symmetric pass once per pool, then n N D per round.
+    similar to it (GCMI, which is modular). Cost: one symmetric pass of N^2 D / 2 products once per pool, then
+    32 D n per refresh of 32 items; 8 N bytes per replicate.
     """
 
     limits = {"trade": (0.0, inf)}

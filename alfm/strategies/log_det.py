@@ -20,7 +20,8 @@ class LogDet(Strategy):
     """Greedily maximises log det(S_A + ridge I) of the cosine similarities of everything labelled or picked.
 
     With a query set (see `FacilityLocation`) the batch maximises LOGDETMI, its mutual information with the set.
-    Cost: one pass of N D n products per round, then refreshes of about 32 items per pick; memory n^2 + N.
+    Cost: one pass of N D n products per round, then refreshes of about 32 items per pick; 4 (n + B)^2 + 8 N
+    bytes for one replicate per core, and a block of n columns.
     """
 
     limits = {"ridge": (1e-9, inf), "eta": (0.0, 1.0)}

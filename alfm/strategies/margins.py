@@ -10,6 +10,9 @@ from alfm.strategies.scored import PredictionScored
 
 @dataclass(eq=False)
 class Margins(PredictionScored):
-    """Smallest p1 - p2, the two largest probabilities. Cost: one pool pass, N D C products per replicate."""
+    """Smallest p1 - p2, the two largest probabilities.
+
+    Cost: one pool pass, N D C products and 4 N bytes per replicate.
+    """
 
     acquisition = staticmethod(margin_uncertainty)

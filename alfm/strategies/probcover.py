@@ -22,7 +22,8 @@ class ProbCover(Strategy):
     pseudo-class only (section 4.2). classes: how many pseudo-classes, None for the number of classes of the task;
     hidden labels are never used. Radius and ball graph depend on the features alone and are made once per pool, for
     all replicates. When everything is covered the farthest items follow. Cost: two symmetric passes of N^2 D / 2
-    products once per pool; a round only walks neighbour lists (or, beyond `memory_cap` bytes, the newly covered).
+    products once per pool; a round only walks neighbour lists; 4 bytes per
+    pair within delta, or 8 N where that exceeds `memory_cap`: a round then makes the balls of what is newly covered.
     """
 
     limits = {"delta": (0.0, inf), "purity": (0.0, 1.0), "classes": (1, inf)}

@@ -9,7 +9,7 @@ from alfm.strategies.base import Query, Strategy, stack_picks
 
 
 class Random(Strategy):
-    """Uniform without replacement. Cost: O(N) per replicate. Also a cold start."""
+    """Uniform without replacement. Cost: N operations and 8 N bytes per replicate. Also a cold start."""
 
     needs_head = False
     stochastic = True

@@ -10,6 +10,9 @@ from alfm.strategies.scored import PredictionScored
 
 @dataclass(eq=False)
 class Uncertainty(PredictionScored):
-    """Largest 1 - p1, p1 the largest predicted probability. Cost: one pool pass, N D C products per replicate."""
+    """Largest 1 - p1, p1 the largest predicted probability.
+
+    Cost: one pool pass, N D C products and 4 N bytes per replicate.
+    """
 
     acquisition = staticmethod(least_confidence)

@@ -64,6 +64,17 @@ def test_blocks_that_must_be_refilled_often() -> None:
     assert state.select(allowed, 150).tolist() == plain(x, torch.tensor([0]), allowed, 150)
 
 
+def test_many_labels_are_met_only_where_it_matters() -> None:
+    x = cloud(5, 20000, 16, torch.float32)
+    labelled = torch.arange(1000)
+    allowed = torch.ones(20000, dtype=torch.bool)
+    allowed[labelled] = False
+    state = FarthestFirst(Pool(x).raw)
+    state.add(labelled)
+    assert state.select(allowed, 20).tolist() == plain(x, labelled, allowed, 20)
+    assert state.evaluated < 0.2 * 20000 * 1000
+
+
 def test_work_stays_a_small_share_of_the_plain_loop() -> None:
     x = cloud(3, 20000, 16, torch.float32)
     state = FarthestFirst(Pool(x).raw)
@@ -126,11 +137,11 @@ def test_the_eager_form_picks_the_same() -> None:
         allowed = torch.ones(800, dtype=torch.bool)
         lazy, eager = FarthestFirst(Pool(x).raw, metric), FarthestFirst(Pool(x).raw, metric)
         for state in (lazy, eager):
-            state.add(torch.arange(10))
-            state._full_pass()
-        allowed[:10] = False
+            state.add(torch.arange(100))
+            state._first_pass()
+        allowed[:100] = False
         assert lazy._lazy(allowed, 40).tolist() == eager._eager(allowed, 40).tolist()
-        assert eager.count == 50
+        assert eager.count == 140
 
 
 class Waits(TorchDispatchMode):
@@ -152,7 +163,7 @@ def test_the_eager_form_never_waits_per_pick() -> None:
     for budget in (3, 30):
         state = FarthestFirst(Pool(x).raw)
         state.add(torch.arange(4))
-        state._full_pass()
+        state._first_pass()
         allowed = torch.ones(600, dtype=torch.bool)
         allowed[:4] = False
         with Waits() as waits:

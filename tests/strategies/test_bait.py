@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from reference.bait import bait
+from scipy.optimize import brentq
 from strategies.factory import (
     SITUATIONS,
     assert_equivariant,
@@ -19,7 +20,7 @@ from strategies.factory import (
 
 from alfm.errors import UserError
 from alfm.heads.dropout import Dropout
-from alfm.strategies.bait import Bait, Binary, binary_information, quadratic_form, second_moment
+from alfm.strategies.bait import Bait, Binary, binary_information, quadratic_form, second_moment, sharpening
 from alfm.strategies.base import Query
 from alfm.strategies.embedding import embedding
 from alfm.strategies.fisher import Diagonal
@@ -36,11 +37,34 @@ def forward_picks(query: Query, budget: int) -> list[int]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("ridge, budget, n", [(1e-4, 6, 12), (1.0, 3, 20), (1e-4, 12, 1), (0.01, 12, 2)])
-def test_sequence(variant: str, ridge: float, budget: int, n: int) -> None:
+@pytest.mark.parametrize("certainty", [0.0, 0.95])
+def test_sequence(variant: str, ridge: float, budget: int, n: int, certainty: float) -> None:
     query = make_query(N=60, D=4, C=3, n=n, block_rows=25)
     view = seen(query)
-    _, expected = bait(view.phi, view.p, view.labelled, view.free, budget, variant, ridge)
-    assert Bait(variant, ridge).select(query, budget)[0].tolist() == expected
+    p = sharper(view.p, view.labelled, certainty)
+    _, expected = bait(view.phi, p, view.labelled, view.free, budget, variant, ridge)
+    assert Bait(variant, ridge, certainty).select(query, budget)[0].tolist() == expected
+
+
+def sharper(p: np.ndarray, labelled: np.ndarray, certainty: float) -> np.ndarray:
+    """p^s / sum p^s, the probabilities of s times the logits, with the s that a root finder names."""
+
+    def powered(s: float) -> np.ndarray:
+        return p**s / (p**s).sum(axis=1, keepdims=True)
+
+    def short(s: float) -> float:
+        return powered(s)[labelled].max(axis=1).mean() - certainty
+
+    return p if short(1.0) >= 0 else powered(brentq(short, 1.0, 100.0, xtol=1e-12))
+
+
+def test_flat_heads_are_sharpened_and_certain_ones_left_alone() -> None:
+    logits = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    factor = sharpening(logits, 0.9)
+    assert factor > 1
+    assert torch.softmax(logits * factor, 1).amax(1).mean().item() == pytest.approx(0.9, abs=1e-6)
+    assert sharpening(logits * 50, 0.9) == 1.0
+    assert sharpening(torch.zeros(3, 4), 0.9) == 100.0  # nothing to sharpen: bounded
 
 
 @pytest.mark.parametrize("front", [3, 20])
