@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.geometry.kmeans import kmeans
 from alfm.strategies.base import Query, Strategy
+from alfm.strategies.sampled import on_samples
 from alfm.streams import stream
 
 
@@ -21,20 +22,29 @@ class ProbCover(Strategy):
     delta: the radius on unit features, or None: the largest at which a share `purity` of all balls holds one k-means
     pseudo-class only (section 4.2). classes: how many pseudo-classes, None for the number of classes of the task;
     hidden labels are never used. Radius and ball graph depend on the features alone and are made once per pool, for
-    all replicates. When everything is covered the farthest items follow. Cost: two symmetric passes of N^2 D / 2
-    products once per pool; a round only walks neighbour lists; 4 bytes per
-    pair within delta, or 8 N where that exceeds `memory_cap`: a round then makes the balls of what is newly covered.
+    all replicates. When everything is covered the farthest items follow. Pools above `exact_up_to` items: candidates,
+    radius and coverage come from `sample` random items of the replicate's own stream. Cost: two symmetric passes of
+    N^2 D / 2 products once per pool; a round only walks neighbour lists; 4 bytes per pair within delta, or 8 N where
+    that exceeds `memory_cap`: a round then makes the balls of what is newly covered.
     """
 
-    limits = {"delta": (0.0, inf), "purity": (0.0, 1.0), "classes": (1, inf)}
+    limits = {"delta": (0.0, inf), "purity": (0.0, 1.0), "classes": (1, inf), "sample": (1, inf)}
 
     needs_head = False
     delta: float | None = None
     purity: float = 0.95
     classes: int | None = None
     memory_cap: int = 2 << 30
+    exact_up_to: int = 200_000
+    sample: int = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
+        if query.pool.N > self.exact_up_to:
+            part = replace(self, memory_cap=self.memory_cap // query.R)  # each replicate has a graph of its own
+            return on_samples(query, budget, self.sample, part._greedy)
+        return self._greedy(query, budget)
+
+    def _greedy(self, query: Query, budget: int) -> Tensor:
         cover = self._cover(query)
 
         def greedy(r: int) -> Tensor:

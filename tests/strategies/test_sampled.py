@@ -1,0 +1,76 @@
+"""Pools too large for N^2 work: exact on a part of them, the same part all through a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from strategies.factory import assert_replicates_independent, make_query
+
+from alfm.pool import Pool
+from alfm.strategies.base import Query, Strategy, ask
+from alfm.strategies.probcover import ProbCover
+from alfm.streams import stream
+
+STRATEGIES = [lambda size: ProbCover(0.8, exact_up_to=100, sample=size)]
+each_strategy = pytest.mark.parametrize("make", STRATEGIES, ids=["probcover"])
+Make = Callable[[int], Strategy]
+
+
+def exact(strategy: Strategy) -> Strategy:
+    return replace(strategy, exact_up_to=10**9)
+
+
+def following(query: Query, picks: torch.Tensor, carry: dict | None = None) -> Query:
+    rows = torch.cat([query.rows, picks], 1)
+    available = query.available.clone().scatter_(1, picks, False)
+    targets = torch.zeros_like(rows)
+    kept = query.carry if carry is None else carry
+    return replace(query, rows=rows, targets=targets, available=available, round=query.round + 1, carry=kept)
+
+
+@each_strategy
+def test_picks_are_those_of_the_exact_form_on_the_part(make: Make) -> None:
+    query = make_query(N=400, n=6)
+    picks = ask(make(150), query, 7)[0]
+    drawn = torch.from_numpy(stream(1, 0, "sample").choice(400, 150, replace=False))
+    items = torch.cat([drawn, query.rows[0]]).unique()
+    part = make_query(x=query.pool.features[items].numpy(), y=items.numpy() % 4, C=4, rows=[[0]])
+    place = {int(item): i for i, item in enumerate(items)}
+    part.rows = torch.tensor([[place[int(i)] for i in query.rows[0]]])
+    part.targets, part.available = query.targets, query.available[:, items]
+    part.pool = Pool(query.pool.features[items])
+    assert picks[0].tolist() == items[ask(exact(make(150)), part, 7)[0][0]].tolist()
+
+
+@each_strategy
+def test_a_part_that_is_the_whole_pool_changes_nothing(make: Make) -> None:
+    query = make_query(N=300, seeds=(1, 2))
+    assert ask(make(300), query, 9)[0].tolist() == ask(exact(make(300)), replace(query, carry={}), 9)[0].tolist()
+
+
+@each_strategy
+def test_the_part_stays_the_same_all_through_a_run_and_after_a_resume(make: Make) -> None:
+    first = make_query(N=400, n=6, seeds=(3, 4))
+    strategy, query, resumed = make(120), first, first
+    for _ in range(3):
+        picks = ask(strategy, query, 5)[0]
+        assert picks.tolist() == ask(strategy, replace(resumed, carry={}), 5)[0].tolist()
+        query, resumed = following(query, picks), following(resumed, picks, {})
+    part = set(query.carry["sample 0"][0].tolist())
+    assert set(query.rows[0].tolist()) <= part and len(part) <= 126
+
+
+@each_strategy
+def test_other_seeds_other_parts_and_replicates_stay_apart(make: Make) -> None:
+    one, other = (make_query(N=400, rows=[[0, 1]], seeds=(seed,)) for seed in (1, 2))
+    assert ask(make(120), one, 8)[0].tolist() != ask(make(120), other, 8)[0].tolist()
+    assert_replicates_independent(lambda: make(60), budget=5)
+
+
+@each_strategy
+def test_a_part_never_runs_short(make: Make) -> None:
+    picks, filled = ask(make(1), make_query(N=400, n=6), 15)  # 20 x 15 items are drawn
+    assert filled == [0] and len(set(picks[0].tolist())) == 15
