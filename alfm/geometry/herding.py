@@ -11,11 +11,13 @@ Sources: Bae et al. 2024 (MaxHerding, 2407.12212), 2025 (UHerding, 2412.20644); 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,10 +35,23 @@ WIDTH = 32
 
 
 class Kernel(Protocol):
-    """Similarity from inner products; overwrites and returns `dots`. Kernels that are equal are computed once."""
+    """Similarity from inner products; overwrites and returns `dots`. Kernels that are equal are computed once.
+
+    floor: the closeness of a target to nothing at all.
+    """
+
+    floor: ClassVar[float]
 
     def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
         """dots: <x_i, y_j> (a, b); sq_x: |x_i|^2 (a,); sq_y: |y_j|^2 (b,). Returns (a, b)."""
+        ...
+
+    def closeness(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
+        """What the similarity rises with, whatever the kernel's parameters; arguments as above, overwrites `dots`."""
+        ...
+
+    def similarity(self, closeness: np.ndarray) -> np.ndarray:
+        """The similarity at some closeness, never falling; same shape and type."""
         ...
 
     def diagonal(self, sq: Tensor) -> Tensor:
@@ -48,12 +63,20 @@ class Kernel(Protocol):
 class RBF:
     """exp(-(|x - y| / width)^2)."""
 
+    floor: ClassVar[float] = -math.inf
     width: float = 1.0
 
     def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
         scale = 1.0 / self.width**2
         dots.mul_(2.0 * scale).sub_((sq_x * scale)[:, None]).sub_(sq_y * scale)
         return dots.clamp_max_(0.0).exp_()
+
+    def closeness(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
+        return dots.mul_(2.0).sub_(sq_x[:, None]).sub_(sq_y).clamp_max_(0.0)
+
+    def similarity(self, closeness: np.ndarray) -> np.ndarray:
+        # In float64: rounded to float32 it never falls where the closeness rises, which exp in float32 may.
+        return np.exp(closeness.astype(np.float64) / self.width**2).astype(closeness.dtype)
 
     def diagonal(self, sq: Tensor) -> Tensor:
         return torch.ones_like(sq)
@@ -63,8 +86,15 @@ class RBF:
 class Dot:
     """<x, y>: the cosine on unit features."""
 
+    floor: ClassVar[float] = 0.0
+
     def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
         return dots
+
+    closeness = __call__
+
+    def similarity(self, closeness: np.ndarray) -> np.ndarray:
+        return closeness
 
     def diagonal(self, sq: Tensor) -> Tensor:
         return sq.clone()
@@ -269,6 +299,7 @@ class Herding:
         self.vectors, self.kernel, self.targets = vectors, kernel, targets
         self.weight, self.cap, self.bonus = weight, cap, bonus
         self.kappa = kappa.clone()
+        self.added: list[Tensor] = []  # pool rows int64 (m,) each, in order: from `prepare` on
         self.bounds = self._above(bounds)
         self._column_bytes = column_bytes
         self._columns: OrderedDict[int, int] = OrderedDict()  # item -> its row of _store, least recent first
@@ -278,6 +309,7 @@ class Herding:
 
     def add(self, rows: Tensor) -> None:
         """Raises kappa to the similarity with pool rows, int64 (m,)."""
+        self.added.append(rows)
         if len(rows) == 1 and int(rows) in self._columns:
             best = self._similar(rows)[0]
         else:
@@ -375,6 +407,9 @@ def prepare(
     def row(t: Tensor | None, r: int) -> Tensor | None:
         return None if t is None else t[r]
 
-    return [
+    states = [
         Herding(vectors, k, kappa[r], gains[r], row(weight, r), targets, row(cap, r)) for r, k in enumerate(kernels)
     ]
+    for state, rows in zip(states, added, strict=True):
+        state.added.append(rows)
+    return states

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from alfm.geometry.herding import Dot, Herding, prepare
+from alfm.geometry.closer import Listed, states
+from alfm.geometry.herding import Dot, Herding
 from alfm.geometry.submodular import location_information
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
@@ -32,15 +33,16 @@ class FacilityLocation(Strategy):
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
         labelled = [query.labelled(r) for r in range(query.R)]
         sets = [shown.of(query, r) for r in range(query.R)]
-        states: dict[int, Herding] = {}
         plain = [r for r in range(query.R) if not len(sets[r])]
         about = [r for r in range(query.R) if len(sets[r])]
+        made: dict[int, Herding | Listed] = {}
         if plain:
-            states |= zip(plain, prepare(unit, Dot(), [labelled[r] for r in plain]), strict=True)
+            kept = query.carry.get("facility_location", {})
+            new = states(unit, Dot(), [labelled[r] for r in plain], [kept.get(r) for r in plain])
+            query.carry["facility_location"] = made = dict(zip(plain, new, strict=True))
         if about:
             # what is labelled is not there to represent the query set: it is the query set, in part
             chosen = [labelled[r][:0] for r in about]
-            states |= zip(
-                about, location_information(unit, Dot(), chosen, [sets[r] for r in about], self.eta), strict=True
-            )
-        return query.each(lambda r: states[r].select(query.available[r], budget), budget)
+            found = location_information(unit, Dot(), chosen, [sets[r] for r in about], self.eta)
+            made = made | dict(zip(about, found, strict=True))
+        return query.each(lambda r: made[r].select(query.available[r], budget), budget)

@@ -7,7 +7,8 @@ from math import inf
 
 from torch import Tensor
 
-from alfm.geometry.herding import RBF, Herding, prepare
+from alfm.geometry.closer import states
+from alfm.geometry.herding import RBF
 from alfm.strategies.base import Query, Strategy
 
 
@@ -26,17 +27,7 @@ class MaxHerding(Strategy):
     width: float = 1.0
 
     def select(self, query: Query, budget: int) -> Tensor:
-        states = self._states(query)
-        picks = query.each(lambda r: states[r].select(query.available[r], budget), budget)
-        chosen = [query.labelled(r).tolist() + picks[r].tolist() for r in range(query.R)]
-        query.carry["maxherding"] = (states, chosen)
-        return picks
-
-    def _states(self, query: Query) -> list[Herding]:
-        """One state per replicate: last round's where its picks became labels, else new ones, in one pass."""
         labelled = [query.labelled(r) for r in range(query.R)]
-        states, chosen = query.carry.get("maxherding", (None, None))
-        same = states is not None and states[0].kernel == RBF(self.width)
-        if not same or chosen != [own.tolist() for own in labelled]:
-            states = prepare(query.pool.unit, RBF(self.width), labelled)
-        return states
+        kept = states(query.pool.unit, RBF(self.width), labelled, query.carry.get("maxherding"))
+        query.carry["maxherding"] = kept
+        return query.each(lambda r: kept[r].select(query.available[r], budget), budget)

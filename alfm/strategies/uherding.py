@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
-from alfm.geometry.herding import RBF, prepare
+from alfm.geometry.closer import listed
+from alfm.geometry.herding import RBF, Herding, prepare
 from alfm.strategies.base import Query, Strategy
 
 
@@ -44,8 +45,21 @@ class UHerding(Strategy):
         for r, rows in enumerate(labelled):
             weight[r, rows] = 0
         kernels = [RBF(smallest_distance(unit.rows(rows))) for rows in labelled]
-        states = prepare(unit, kernels, labelled, weight=weight)
-        return query.each(lambda r: states[r].select(query.available[r], budget), budget)
+        lists = query.carry["uherding"] = listed(unit, RBF(), labelled, query.carry.get("uherding"))
+        rest = [r for r, one in enumerate(lists) if one is None]
+        others: dict[int, Herding] = {}
+        if rest:
+            made = prepare(unit, [kernels[r] for r in rest], [labelled[r] for r in rest], weight[rest])
+            others |= zip(rest, made, strict=True)
+
+        def select(r: int) -> Tensor:
+            own = lists[r]
+            if own is None:
+                return others[r].select(query.available[r], budget)
+            own.prune(1.0)
+            return own.at(kernels[r], weight[r]).select(query.available[r], budget)
+
+        return query.each(select, budget)
 
     def _temperature(self, query: Query, r: int) -> float:
         """The temperature of smallest calibration error on held-out labels, by replicate r's own split."""
