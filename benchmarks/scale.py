@@ -18,7 +18,7 @@ import speed
 from machine import alone, comma, gib, numbers, report_problem, table
 
 STRATEGIES = "random,margins,entropy,coreset,badge,dropquery,typiclust,probcover,maxherding"
-QUADRATIC = ("probcover", "maxherding", "uherding", "dcom", "facility_location", "graph_cut")
+QUADRATIC = ("uherding", "dcom", "facility_location", "graph_cut")
 
 
 def idle(device: str) -> dict[str, Any]:

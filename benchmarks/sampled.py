@@ -1,0 +1,113 @@
+"""What coverage strategies lose when they see a random part of the pool instead of all of it (issue 4).
+
+    python benchmarks/sampled.py --json sampled.json
+
+On a pool that the exact forms still answer, maxherding and probcover pick a batch exactly and on parts of several
+sizes; both are judged by the method's own objective over the WHOLE pool: mean largest similarity to what is labelled
+or picked, or the share of items within the exact radius of it. Loss: the share of the exact batch's gain over the
+labels alone that is missing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from typing import Any
+
+import machine
+import pools
+from machine import alone, numbers, report_problem, table
+
+STRATEGIES = ("maxherding", "probcover")
+
+
+def one(
+    folder: str, strategy: str, size: int | None, replicates: int, labelled: int, batch: int, device: str
+) -> dict[str, Any]:
+    """Seconds of a first query, and the objective before and after it, for each replicate. size None: exact."""
+    import numpy as np
+    import torch
+
+    from alfm.experiment import from_config
+    from alfm.geometry.coverage import covered_by
+    from alfm.geometry.herding import RBF, best_similarity
+    from alfm.strategies.base import Query, ask
+    from alfm.strategies.probcover import purity_delta
+
+    task = pools.task(folder, device)
+    unit = task.pool.unit
+    starts = [np.random.default_rng(r).choice(task.pool.N, labelled, replace=False) for r in range(replicates)]
+    rows = torch.from_numpy(np.stack(starts)).to(device)
+    available = torch.ones(replicates, task.pool.N, dtype=torch.bool, device=device).scatter_(1, rows, False)
+    query = Query(task.pool, rows, task.labels[rows], available, task.num_classes, list(range(replicates)), 2)
+    options = {"exact_up_to": 10**9} if size is None else {"exact_up_to": 0, "sample": size}
+    built = from_config("query_strategy", strategy, **options)
+    began = machine.drain(device)
+    picks, filled = ask(built, query, batch)
+    seconds = machine.drain(device) - began
+    delta = purity_delta(query, task.num_classes, built.purity) if strategy == "probcover" else None
+
+    def objective(chosen: Any) -> float:
+        if delta is None:
+            return float(best_similarity(unit, RBF(built.width), chosen).mean())
+        radii = torch.full((len(chosen),), delta, dtype=unit.pool.dtype, device=device)
+        return float(covered_by(unit, chosen, radii).double().mean())
+
+    return {
+        "seconds": seconds,
+        "filled": filled,
+        "before": [objective(own) for own in rows],
+        "after": [objective(torch.cat([own, more])) for own, more in zip(rows, picks, strict=True)],
+    }
+
+
+def main() -> None:
+    parser = machine.parser(__doc__ or "")
+    parser.add_argument("--pool", default="100k-384", choices=sorted(pools.POOLS))
+    parser.add_argument("--sizes", default="50000,25000,10000", help="items of the part")
+    parser.add_argument("--replicates", type=int, default=2)
+    options = parser.parse_args()
+    if options.job:
+        machine.serve({"one": one}, options.job)
+        return
+    spec, sizes = pools.POOLS["tiny" if options.smoke else options.pool], numbers(options.sizes)
+    if options.smoke:
+        sizes = [300, 150]
+    result: dict[str, Any] = {
+        "benchmark": "sampled", "machine": machine.describe(options.device), "threads": options.threads,
+        "pool": str(spec), "points": [],
+    }  # fmt: skip
+    rows = []
+    for strategy in STRATEGIES:
+        exact: dict[str, Any] = {}
+        for size in (None, *sizes):
+            print(f"  {strategy} {size or 'exact'} ...", file=sys.stderr, flush=True)
+            arguments = {
+                "folder": str(pools.make(spec, options.work)), "strategy": strategy, "size": size,
+                "replicates": options.replicates, "labelled": spec.labelled, "batch": spec.batch,
+                "device": options.device,
+            }  # fmt: skip
+            point = alone(
+                __file__, "one", arguments, threads=options.threads, timeout=options.timeout, memory_gib=options.memory
+            )
+            result["points"].append({"strategy": strategy, "size": size} | point)
+            machine.save(options.json, result)
+            exact = exact or point
+            loss = None
+            if point["status"] == exact["status"] == "ok":
+                gains = [
+                    [after - before for before, after in zip(p["before"], p["after"], strict=True)]
+                    for p in (point, exact)
+                ]
+                loss = 100 * statistics.fmean(1 - mine / best for mine, best in zip(*gains, strict=True))
+                result["points"][-1]["loss_percent"] = loss
+            after = statistics.fmean(point["after"]) if "after" in point else None
+            rows.append([strategy, size or "exact", after, loss, point.get("seconds"), report_problem(point)])
+    columns = ["strategy", "part", "objective on the whole pool", "loss of gain %", "query s", "status"]
+    note = f"{spec.labelled} labels, B={spec.batch}, {options.replicates} replicates, {options.threads} threads."
+    table(f"Exact and on a part, {spec}", columns, rows, note)
+    machine.save(options.json, result)
+
+
+if __name__ == "__main__":
+    main()
