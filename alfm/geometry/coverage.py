@@ -1,4 +1,4 @@
-"""Balls on the pool: the radius whose balls are pure, greedy maximum cover, and DCoM's balls of different sizes.
+"""Balls of one radius on the pool: the radius whose balls are pure, and greedy maximum cover.
 
 Item x covers y iff |u_x - u_y| < delta; every item covers itself. N x N work is done once, over the upper triangle of
 blocks: a pair's product serves both directions and every replicate. What differs per replicate is integer work on
@@ -7,7 +7,7 @@ neighbour lists, kept on the host whatever the device, so that a greedy step nev
 Strictness leaves a margin for rounding: a pair whose squared distance lies within 4 float epsilons of delta^2 counts
 as outside, so that the pair that defines a purity radius is outside in products of any shape.
 
-Sources: Yehuda et al. 2022 (ProbCover, 2205.11320); Mishal & Weinshall 2024 (DCoM, 2407.01804).
+Source: Yehuda et al. 2022 (ProbCover, 2205.11320). DCoM's balls of different sizes: `alfm.geometry.balls`.
 """
 
 from __future__ import annotations
@@ -286,68 +286,6 @@ class CoverState:
             self._cover(far.cpu().numpy())
             picks.extend(far.tolist())
         return torch.tensor(picks, dtype=torch.int64, device=device)
-
-
-# -- balls of different sizes (DCoM) ---------------------------------------------------------------------------------
-
-
-def ball_purity(unit: Vectors, centres: Tensor, radii: Tensor, labels: Tensor, predicted: Tensor) -> Tensor:
-    """Share of the items in a centre's ball that are predicted as the centre's label.
-
-    centres: pool rows int64 (L,). radii: (L,) or (L, G), G radii to try per centre. labels: int64 (L,). predicted:
-    int64 (N,). Returns float64 in the shape of radii. A centre lies in its own ball whatever the radius. One blocked
-    pass for all L x G balls, so that a bisection can look its steps up in a grid.
-    """
-    grid = radii if radii.dim() == 2 else radii[:, None]
-    centres, labels, predicted = (t.to(unit.device) for t in (centres, labels, predicted))
-    size = torch.zeros(grid.shape, dtype=torch.int64, device=unit.device)
-    same = torch.zeros_like(size)
-    limits = limit(grid, unit)
-    for chunk, rows, d2 in _to_centres(unit, centres):
-        agree = predicted[rows, None] == labels[chunk]
-        for g in range(grid.shape[1]):
-            hit = d2 < limits[chunk, g]
-            size[chunk, g] += hit.sum(0)
-            same[chunk, g] += hit.logical_and_(agree).sum(0)
-    share = same.double() / size
-    return share if radii.dim() == 2 else share[:, 0]
-
-
-def covered_by(unit: Vectors, centres: Tensor, radii: Tensor) -> Tensor:
-    """bool (N,): inside the ball of at least one centre. centres: pool rows int64 (L,); radii: (L,), one per centre."""
-    inside = torch.zeros(unit.N, dtype=torch.bool, device=unit.device)
-    limits = limit(radii, unit)
-    for chunk, rows, d2 in _to_centres(unit, centres.to(unit.device)):
-        inside[rows] |= (d2 < limits[chunk]).any(1)
-    return inside
-
-
-def out_degrees(unit: Vectors, radius: Tensor, uncovered: Tensor, block: int | None = None) -> Tensor:
-    """How many uncovered items lie within a radius of each item, int64 (R, N), the item itself included.
-
-    radius: (R,), one per replicate. uncovered: bool (R, N). Replicates share one symmetric pass; one with few
-    uncovered items (under a tenth) is served by products with those items only. Which of the two is decided by the
-    replicate's own flags, and counts are exact integers, so its result does not depend on the others.
-    """
-    uncovered, limits = uncovered.to(unit.device), limit(radius, unit)
-    out = torch.zeros(uncovered.shape, dtype=torch.int64, device=unit.device)
-    few = (uncovered.sum(1) * 10 < unit.N).tolist()
-    for r in (r for r in range(len(few)) if few[r]):
-        for _, rows, d2 in _to_centres(unit, uncovered[r].nonzero()[:, 0]):
-            out[r, rows] += (d2 < limits[r]).sum(1)
-    shared = [r for r in range(len(few)) if not few[r]]
-    norms = unit.sq_norms
-    for rows, x, columns, y in block_pairs(unit, block) if shared else ():
-        d2 = squared_distances(x, y, norms[rows], norms[columns])
-        if rows == columns:
-            d2.fill_diagonal_(-1.0)
-        hit, target = torch.empty_like(d2), uncovered.to(d2.dtype)
-        for r in shared:
-            torch.lt(d2, limits[r], out=hit)
-            out[r, rows] += (hit @ target[r, columns]).long()  # counts below 2^24: exact in float32
-            if rows != columns:
-                out[r, columns] += (target[r, rows] @ hit).long()
-    return out
 
 
 def _to_centres(unit: Vectors, centres: Tensor, size: int = 1024) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
-from alfm.geometry.coverage import ball_purity, covered_by, limit, out_degrees, squared_distances
+from alfm.geometry.balls import Around, Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
 from alfm.geometry.herding import lazy_greedy
-from alfm.pool import Vectors
 from alfm.strategies.base import Query, Strategy
+from alfm.threads import side_by_side
 
 
 @dataclass(eq=False)
@@ -23,8 +25,9 @@ class Dcom(Strategy):
     `resolution`): the largest whose share of items predicted as the ball's label is at least 0.2 cov + 0.4, cov the
     pool's covered share. Competence S = (1 + e^(-k (1 - a))) / (1 + e^(-k (cov - a))); score = S (1 - margin) +
     (1 - S) density, both min-max scaled; density = how many uncovered items lie within the mean radius. After each pick
-    the ball of mean radius around it counts as covered; the density is scaled once per batch. Cost per round: one
-    symmetric pass of N^2 D / 2 products for all replicates, and N D n for the labelled balls.
+    the ball of mean radius around it counts as covered; the density is scaled once per batch. Cost: once per run one
+    symmetric pass of N^2 D / 2 products that lists the pairs nearer than the mean radius (8 bytes each way; without the
+    lists, on a GPU or beyond 512 MB of them, such a pass per round), and N D n per round for the labelled balls.
     """
 
     a: float = 0.8
@@ -40,55 +43,78 @@ class Dcom(Strategy):
         uncertainty, predicted = query.pool.map(
             lambda phi, logits, rows, r: (margin_uncertainty(logits), logits.argmax(1)), head
         )
-        uncovered, radius, competence = [], [], []
-        for r in range(query.R):
-            rows = query.labelled(r)
-            radii = self.radii(query, r, predicted[r])
-            inside = covered_by(unit, rows, radii)
-            share = float(inside.double().mean())
-            radius.append(radii.mean())
-            uncovered.append(~inside)
-            competence.append((1 + math.exp(-self.k * (1 - self.a))) / (1 + math.exp(-self.k * (share - self.a))))
-        degrees = out_degrees(unit, torch.stack(radius), torch.stack(uncovered))
+
+        def labelled(r: int) -> tuple[Tensor, Tensor]:
+            """The mean radius () and what the labelled items' balls leave uncovered, bool (N,)."""
+            balls = Centres(unit, query.labelled(r))
+            radii = self.radii(query, r, predicted[r], balls)
+            return radii.mean(), ~covered_by(balls, radii)
+
+        _ = unit.sq_norms  # made once, before the replicates ask for it side by side
+        found = side_by_side([partial(labelled, r) for r in range(query.R)], query.pool.device)
+        radius, uncovered = [own for own, _ in found], [own for _, own in found]
+        balls = self._around(query, radius)
+        rest = [r for r in range(query.R) if not isinstance(balls[r], Listed)]
+        shared = dict(
+            zip(rest, out_degrees(unit, [radius[r] for r in rest], [uncovered[r] for r in rest]), strict=True)
+        )
 
         def greedy(r: int) -> Tensor:
-            ball = _Balls(unit, radius[r], uncovered[r], degrees[r], uncertainty[r], competence[r], query.available[r])
-            return lazy_greedy(ball, ball.score(degrees[r]), query.available[r], budget)
+            own = balls[r]
+            degrees = own.degrees(uncovered[r]) if isinstance(own, Listed) else shared[r]
+            share = float((~uncovered[r]).double().mean())
+            competence = (1 + math.exp(-self.k * (1 - self.a))) / (1 + math.exp(-self.k * (share - self.a)))
+            batch = _Batch(own, uncovered[r], degrees, uncertainty[r], competence, query.available[r])
+            return lazy_greedy(batch, batch.score(degrees), query.available[r], budget)
 
         return query.each(greedy, budget)
 
-    def radii(self, query: Query, r: int, predicted: Tensor) -> Tensor:
+    def radii(self, query: Query, r: int, predicted: Tensor, balls: Centres | None = None) -> Tensor:
         """Radius of each labelled item's ball, (n,), by bisection; predicted (N,): the head's classes."""
-        unit, rows, labels = query.pool.unit, query.labelled(r), query.labels_of(r)
-        start = torch.full((len(rows),), self.start, dtype=query.pool.dtype, device=query.pool.device)
-        least = 0.2 * float(covered_by(unit, rows, start).double().mean()) + 0.4
-        low, high, middle = torch.zeros_like(start), torch.full_like(start, self.largest), start
-        for _ in range(1 + math.ceil(math.log2(max(self.start, self.largest - self.start) / self.resolution))):
-            pure = ball_purity(unit, rows, middle, labels, predicted) >= least
-            wide = high - low > self.resolution
-            low, high = torch.where(wide & pure, middle, low), torch.where(wide & ~pure, middle, high)
-            middle = (low + high) / 2
-        return torch.where(low > 0, low, middle)
+        labels, unit = query.labels_of(r), query.pool.unit
+        balls = Centres(unit, query.labelled(r)) if balls is None else balls
+        start = torch.full((len(labels),), self.start, dtype=query.pool.dtype, device=query.pool.device)
+        least = 0.2 * float(covered_by(balls, start).double().mean()) + 0.4
+        radii = torch.empty_like(start)
+        for chunk, d2 in balls:
+            agree = labels[chunk, None] == predicted
+            low, middle = torch.zeros_like(start[chunk]), start[chunk]
+            high = torch.full_like(middle, self.largest)
+            for _ in range(1 + math.ceil(math.log2(max(self.start, self.largest - self.start) / self.resolution))):
+                pure = ball_purity(unit, d2, middle, agree) >= least
+                wide = high - low > self.resolution
+                low, high = torch.where(wide & pure, middle, low), torch.where(wide & ~pure, middle, high)
+                middle = (low + high) / 2
+            radii[chunk] = torch.where(low > 0, low, middle)
+        return radii
+
+    @staticmethod
+    def _around(query: Query, radius: Sequence[Tensor]) -> list[Around]:
+        """The balls of each replicate's radius: read off lists where these fit, on CPU; a GPU multiplies faster."""
+        unit = query.pool.unit
+        if query.pool.device.type != "cpu":
+            return [Multiplied(unit, own) for own in radius]
+        near = query.pool.once("near pairs", lambda: NearPairs(unit))
+        near.hold(max((own for own in map(float, radius) if own <= near.most), default=0.0))
+        return [Listed(near, own) if float(own) <= near.most else Multiplied(unit, own) for own in radius]
 
 
-class _Balls:
+class _Batch:
     """The batch's objective for `lazy_greedy`: degrees only fall as balls are covered, so stale scores bound new ones.
 
-    The density is scaled once per batch, by the degrees at its start.
+    The density is scaled once per batch, by the degrees (N,) at its start. uncovered (N,) is written to.
     """
 
     def __init__(
         self,
-        unit: Vectors,
-        radius: Tensor,
+        balls: Around,
         uncovered: Tensor,
         degrees: Tensor,
         uncertainty: Tensor,
         competence: float,
         available: Tensor,
     ) -> None:
-        self.unit, self.limit, self.uncovered = unit, limit(radius, unit), uncovered.clone()
-        self.competence = competence
+        self.balls, self.uncovered, self.competence = balls, uncovered, competence
         self.margin = _scaled(uncertainty, uncertainty[available])
         free = degrees[available].to(uncertainty.dtype)
         self.low, self.span = free.min(), (free.max() - free.min()).clamp_min(1)
@@ -99,21 +125,13 @@ class _Balls:
         return self.competence * margin + (1 - self.competence) * density
 
     def gains(self, items: Tensor) -> Tensor:
-        return self.score((self._inside(items) & self.uncovered).sum(1), items)
+        return self.score(self.balls.counts(items, self.uncovered), items)
 
     def add(self, item: Tensor) -> None:
-        self.uncovered &= ~self._inside(item)[0]
+        self.balls.clear(item, self.uncovered)
 
     def renew(self, bounds: Tensor) -> bool:
         return False
-
-    def _inside(self, items: Tensor) -> Tensor:
-        """bool (m, N): which items lie in the balls around `items`."""
-        q, norms = self.unit.rows(items), self.unit.sq_norms
-        parts = [squared_distances(q, x, norms[items], norms[rows]) for rows, x in self.unit.blocks()]
-        inside = torch.cat(parts, 1) < self.limit
-        inside[torch.arange(len(items)), items] = True
-        return inside
 
 
 def _scaled(x: Tensor, free: Tensor) -> Tensor:

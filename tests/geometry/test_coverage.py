@@ -9,10 +9,7 @@ import torch
 from alfm.geometry.coverage import (
     Cover,
     CoverState,
-    ball_purity,
     block_pairs,
-    covered_by,
-    out_degrees,
     purity_distances,
     purity_radius,
 )
@@ -206,39 +203,3 @@ def test_infinite_and_zero_radius() -> None:
     assert (Cover(pool.unit, 0.0).degrees == 1).all()
     with pytest.raises(ValueError, match="delta"):
         Cover(pool.unit, float("nan"))
-
-
-def test_balls_of_different_sizes() -> None:
-    pool = clustered(dtype="float64")
-    d = distances(pool)
-    rng = np.random.default_rng(5)
-    centres = rng.choice(pool.N, 11, replace=False)
-    labels, predicted = rng.integers(3, size=11), rng.integers(3, size=pool.N)
-    radii = rng.uniform(0.0, 1.1, size=(11, 4))
-    radii[0, 0] = 0.0
-    ball = (d[centres, :, None] < radii[:, None]) | (np.arange(pool.N) == centres[:, None])[..., None]
-    expected = (ball & (predicted == labels[:, None])[..., None]).sum(1) / ball.sum(1)
-    t = torch.from_numpy
-    found = ball_purity(pool.unit, t(centres), t(radii), t(labels), t(predicted))
-    np.testing.assert_allclose(found.numpy(), expected)
-    np.testing.assert_allclose(
-        ball_purity(pool.unit, t(centres), t(radii[:, 2]), t(labels), t(predicted)).numpy(), expected[:, 2]
-    )
-    assert np.array_equal(covered_by(pool.unit, t(centres), t(radii[:, 1])).numpy(), ball[..., 1].any(0))
-
-
-def test_out_degrees_of_replicates_with_many_and_few_uncovered() -> None:
-    pool = clustered(dtype="float64")
-    d = distances(pool)
-    rng = np.random.default_rng(5)
-    uncovered = rng.random((3, pool.N)) < np.array([[0.9], [0.05], [0.5]])
-    radius = np.array([0.4, 0.8, 0.0])
-    expected = np.stack(
-        [(((d < r) | np.eye(pool.N, dtype=bool)) & u).sum(1) for r, u in zip(radius, uncovered, strict=True)]
-    )
-    t = torch.from_numpy
-    together = out_degrees(pool.unit, t(radius), t(uncovered), block=64)
-    assert np.array_equal(together.numpy(), expected)
-    for r in range(3):
-        alone = out_degrees(pool.unit, t(radius[r : r + 1]), t(uncovered[r : r + 1]), block=64)
-        assert torch.equal(alone[0], together[r])

@@ -89,6 +89,29 @@ def test_sequence_with_nearly_everything_covered() -> None:
     assert Dcom(k=2.0).select(query, 20)[0].tolist() == expected
 
 
+@pytest.mark.parametrize("k", [2.0, 50.0])
+def test_without_lists_that_fit_the_picks_are_the_same(k: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One replicate served by lists and the other by products, both by products, both by lists."""
+    picks, served = [], []
+    real = Dcom._around
+
+    def spy(query: Query, radius: list[torch.Tensor]) -> list:
+        served.append((real(query, radius), [float(own) for own in radius]))
+        return served[-1][0]
+
+    monkeypatch.setattr(Dcom, "_around", staticmethod(spy))
+    for case in range(3):
+        most = [np.inf, -1.0, np.mean(served[0][1]) if served else 0.0][case]
+        monkeypatch.setattr("alfm.geometry.balls.NearPairs._largest", lambda self, pairs, most=most: most)
+        picks.append(Dcom(k=k).select(spread(1.0, seeds=(1, 2)), 20))
+    assert [sorted(type(balls).__name__ for balls in own) for own, _ in served] == [
+        ["Listed", "Listed"],
+        ["Multiplied", "Multiplied"],
+        ["Listed", "Multiplied"],
+    ]
+    assert torch.equal(picks[0], picks[1]) and torch.equal(picks[0], picks[2])
+
+
 def test_density_first_margins_last() -> None:
     query = spread(1.0)
     margins = Margins().select(query, 15)[0].tolist()

@@ -1,0 +1,274 @@
+"""Balls of different sizes around pool items (DCoM): their purity, what they cover, what is uncovered near each item.
+
+Item x lies in the ball of c iff |u_x - u_c| < the ball's radius; an item always lies in its own ball. Strictness leaves
+the margin of `alfm.geometry.coverage.limit`.
+
+The radius that counts neighbours moves a little from round to round, and lies where few pairs are nearer (0.5 to 5 % on
+real features). So the pairs nearer than a slightly larger radius are listed once per pool, with their distances: what
+a round then asks of N x N pairs is a walk over the lists.
+
+Source: Mishal & Weinshall 2024 (DCoM, 2407.01804).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alfm.geometry.coverage import block_pairs, limit, squared_distances
+from alfm.pool import Vectors, batched
+from alfm.threads import side_by_side
+
+_CHUNK = 128  # centres in a product
+_BLOCK = 4096  # items in it
+_JOBS = 8  # block pairs at a time: enough for every core, few enough to hold
+_SAMPLE = 64  # items whose distances say how many pairs a radius holds
+
+
+# -- a few balls, each of its own radius -----------------------------------------------------------------------------
+
+
+class Centres:
+    """Squared distances of some items (`rows`, int64 (L,)) to all items, a chunk of centres at a time.
+
+    Iterating gives (chunk, (m, N)) as often as it is done; distances of an item to itself are -1. They are held while
+    all of them fit into `hold` bytes, and otherwise found again each time: the same numbers. Cost: L N D products.
+    """
+
+    def __init__(self, unit: Vectors, rows: Tensor, hold: int = 256 << 20) -> None:
+        self.unit, self.rows = unit, rows.to(unit.device)
+        held = len(rows) * unit.N * torch.finfo(unit.pool.dtype).bits // 8 <= hold
+        self._held = list(self._walk()) if held else None
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        return iter(self._held) if self._held is not None else self._walk()
+
+    def _walk(self) -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, len(self.rows), _CHUNK):
+            chunk = slice(start, min(start + _CHUNK, len(self.rows)))
+            yield chunk, _to_all(self.unit, self.rows[chunk])
+
+
+def _to_all(unit: Vectors, rows: Tensor) -> Tensor:
+    """Squared distances (m, N) of items to all; -1 to themselves."""
+    q, norms = unit.rows(rows), unit.sq_norms
+    d2 = norms.new_empty(len(rows), unit.N)
+    for columns, x in unit.blocks(_BLOCK):  # of one size, whatever the pool's: the same numbers
+        d2[:, columns] = squared_distances(q, x, norms[rows], norms[columns])
+    d2[torch.arange(len(rows), device=d2.device), rows] = -1.0
+    return d2
+
+
+def below(d2: Tensor, limits: Tensor) -> Tensor:
+    """d2 (m, N) < limits (m,), bool (m, N)."""
+    if d2.device.type == "cpu":  # NumPy compares several times faster than torch
+        return torch.from_numpy(d2.numpy() < limits.numpy()[:, None])
+    return d2 < limits[:, None]
+
+
+def ball_purity(unit: Vectors, d2: Tensor, radii: Tensor, agree: Tensor) -> Tensor:
+    """Share of the items in each ball that agree with its centre, float64 (m,).
+
+    d2: (m, N) from `Centres`; radii: (m,); agree: bool (m, N).
+    """
+    hit = below(d2, limit(radii, unit))
+    return _counts(hit & agree).double() / _counts(hit)
+
+
+def covered_by(centres: Centres, radii: Tensor) -> Tensor:
+    """bool (N,): inside the ball of at least one centre; radii: (L,), one per centre."""
+    limits = limit(radii, centres.unit)
+    inside = torch.zeros(centres.unit.N, dtype=torch.bool, device=centres.unit.device)
+    for chunk, d2 in centres:
+        hit = below(d2, limits[chunk])
+        inside |= torch.from_numpy(hit.numpy().any(0)) if hit.device.type == "cpu" else hit.any(0)
+    return inside
+
+
+def _counts(hit: Tensor) -> Tensor:
+    """How many are True in each row, int64 (m,)."""
+    if hit.device.type == "cpu":
+        return torch.tensor([np.count_nonzero(row) for row in hit.numpy()], dtype=torch.int64)
+    return hit.sum(1)
+
+
+# -- balls of one radius around every item ---------------------------------------------------------------------------
+
+
+class NearPairs:
+    """All pairs of a pool's items nearer than `reach`, with squared distances, as compressed rows on the host.
+
+    offsets (N + 1,), indices int32, d2: ascending rows and columns, both directions, no item beside itself. `most`:
+    the largest radius whose lists (8 bytes an entry) fit into `memory_cap` bytes, estimated from a sample of rows; it
+    depends on the pool only, so that a replicate is served by the lists or not whatever other replicates need.
+    """
+
+    def __init__(self, unit: Vectors, memory_cap: int = 512 << 20, block: int | None = None) -> None:
+        self.unit, self.N, self._block = unit, unit.N, block
+        self.most = self._largest(memory_cap // (4 + torch.finfo(unit.pool.dtype).bits // 8))
+        self.reach = -1.0
+        self.offsets = np.zeros(self.N + 1, dtype=np.int64)
+        self.indices = np.zeros(0, dtype=np.int32)
+        self.d2 = np.zeros(0, dtype=np.float32)
+
+    def _largest(self, pairs: int) -> float:
+        if pairs >= self.N**2:
+            return math.inf
+        rows = torch.linspace(0, self.N - 1, min(_SAMPLE, self.N), device=self.unit.device).long()
+        d2 = _to_all(self.unit, rows).flatten().cpu().numpy()
+        place = int(len(d2) * pairs / self.N**2)
+        return math.sqrt(max(0.0, np.partition(d2, place)[place]))
+
+    def hold(self, radius: float) -> None:
+        """Lists for balls of up to this radius: one symmetric pass, N^2 D / 2 products, unless they are there."""
+        if radius > self.reach:
+            self.reach = min(1.02 * radius, self.most)  # radii move little from round to round
+            self._fill(limit(self.reach, self.unit))
+
+    def _fill(self, most: Tensor) -> None:
+        self.indices, self.d2 = self.indices[:0], self.d2[:0]  # the old lists make room
+        pieces: list[_Piece] = []
+        for pairs in batched(block_pairs(self.unit, self._block), _JOBS):
+            pieces += side_by_side([partial(_near, self.unit, most, *pair) for pair in pairs], self.unit.device)
+        degrees = np.zeros(self.N, dtype=np.int64)
+        for rows, columns, row, column, _ in pieces:
+            degrees[rows] += np.bincount(row, minlength=rows.stop - rows.start)
+            if rows != columns:
+                degrees[columns] += np.bincount(column, minlength=columns.stop - columns.start)
+        np.cumsum(degrees, out=self.offsets[1:])
+        self.indices = np.empty(int(self.offsets[-1]), dtype=np.int32)
+        self.d2 = np.empty(len(self.indices), dtype=pieces[0][4].dtype)
+        ends = self.offsets[:-1].copy()  # where each row's next neighbour goes
+        # In the order of the rows' blocks every row gets its neighbours in ascending order: first, transposed, from the
+        # blocks above it, then from its own and the later ones. A piece is dropped as soon as it is written.
+        pieces.sort(key=lambda piece: (piece[0].start, piece[1].start), reverse=True)
+        while pieces:
+            rows, columns, row, column, d2 = pieces.pop()
+            self._append(ends, rows, row, column, columns.start, d2)
+            if rows != columns:
+                order = np.argsort(column, kind="stable")
+                self._append(ends, columns, column[order], row[order], rows.start, d2[order])
+
+    def _append(
+        self, ends: np.ndarray, block: slice, row: np.ndarray, column: np.ndarray, first: int, d2: np.ndarray
+    ) -> None:
+        """Entries (row, column) in row order, counted from block.start and `first`, behind what the rows have."""
+        per_row = np.bincount(row, minlength=block.stop - block.start)
+        place = np.repeat(ends[block] - (np.cumsum(per_row) - per_row), per_row) + np.arange(len(row))
+        self.indices[place] = column.astype(np.int32) + first
+        self.d2[place] = d2
+        ends[block] += per_row
+
+
+_Piece = tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _near(unit: Vectors, most: Tensor, rows: slice, x: Tensor, columns: slice, y: Tensor) -> _Piece:
+    """(rows, columns, row, column, d2) of the pairs of a block below `most`, places within the block, row order."""
+    norms = unit.sq_norms
+    d2 = squared_distances(x, y, norms[rows], norms[columns])
+    if rows == columns:
+        d2.fill_diagonal_(torch.inf)
+    host = d2.cpu().numpy()
+    flat = np.flatnonzero(host < most.numpy())
+    row = flat // host.shape[1]
+    column = flat - row * host.shape[1]
+    return rows, columns, row.astype(np.uint16), column.astype(np.uint16), host.ravel()[flat]
+
+
+class Around(Protocol):
+    """Balls of one radius around every item."""
+
+    def counts(self, items: Tensor, flags: Tensor) -> Tensor:
+        """How many flagged items, bool (N,), lie in the ball of each of `items`, int64 (m,): int64 (m,)."""
+        ...
+
+    def clear(self, item: Tensor, flags: Tensor) -> None:
+        """Takes the flags (N,) from the items in the ball of `item`, int64 (1,), in place."""
+        ...
+
+
+class Listed:
+    """Balls of one radius, at most the lists' reach, read off `NearPairs`."""
+
+    def __init__(self, near: NearPairs, radius: Tensor) -> None:
+        self.near, self.limit = near, limit(radius, near.unit).numpy()
+
+    def degrees(self, flags: Tensor) -> Tensor:
+        """Flagged items in every item's ball, int64 (N,): one walk over the lists."""
+        from scipy.sparse import csr_array
+
+        near, weight = self.near, flags.numpy().astype(np.float32)  # counts below 2^24: exact
+        inside = (near.d2 < self.limit).astype(np.float32)
+        hit = csr_array((inside, near.indices, near.offsets), shape=(near.N, near.N))
+        return torch.from_numpy(hit @ weight + weight).long()
+
+    def counts(self, items: Tensor, flags: Tensor) -> Tensor:
+        """See `Around`."""
+        own = flags.numpy()
+        found = [np.count_nonzero(own[self._ball(i)]) + int(own[i]) for i in items.tolist()]
+        return torch.tensor(found, dtype=torch.int64)
+
+    def clear(self, item: Tensor, flags: Tensor) -> None:
+        """See `Around`."""
+        flags[item] = False
+        flags.numpy()[self._ball(int(item))] = False
+
+    def _ball(self, item: int) -> np.ndarray:
+        own = slice(self.near.offsets[item], self.near.offsets[item + 1])
+        return self.near.indices[own][self.near.d2[own] < self.limit]
+
+
+class Multiplied:
+    """Balls of one radius by products with the pool, where lists do not pay or do not fit: N D per ball."""
+
+    def __init__(self, unit: Vectors, radius: Tensor) -> None:
+        self.unit, self.limit = unit, limit(radius, unit)
+
+    def counts(self, items: Tensor, flags: Tensor) -> Tensor:
+        """See `Around`."""
+        return _counts(self._inside(items) & flags)
+
+    def clear(self, item: Tensor, flags: Tensor) -> None:
+        """See `Around`."""
+        flags &= ~self._inside(item)[0]
+
+    def _inside(self, items: Tensor) -> Tensor:
+        return below(_to_all(self.unit, items), self.limit.expand(len(items)))
+
+
+def out_degrees(unit: Vectors, radius: Sequence[Tensor], flags: Sequence[Tensor], block: int | None = None) -> Tensor:
+    """How many uncovered items lie within a radius of each item, int64 (R, N), the item itself included.
+
+    radius: R numbers (); flags: R times bool (N,), uncovered. Replicates share one symmetric pass; one with few
+    uncovered items (under a tenth) is served by products with those items only. Which of the two is decided by the
+    replicate's own flags, and counts are exact integers, so its result does not depend on the others.
+    """
+    if not radius:
+        return torch.zeros(0, unit.N, dtype=torch.int64, device=unit.device)
+    uncovered, limits = torch.stack(list(flags)), limit(torch.stack(list(radius)), unit)
+    out = torch.zeros(uncovered.shape, dtype=torch.int64, device=unit.device)
+    few = (uncovered.sum(1) * 10 < unit.N).tolist()
+    for r in (r for r in range(len(few)) if few[r]):
+        for chunk in uncovered[r].nonzero()[:, 0].split(_CHUNK):
+            hit = below(_to_all(unit, chunk), limits[r].expand(len(chunk)))
+            out[r] += hit.sum(0)
+    shared = [r for r in range(len(few)) if not few[r]]
+    norms = unit.sq_norms
+    for rows, x, columns, y in block_pairs(unit, block) if shared else ():
+        d2 = squared_distances(x, y, norms[rows], norms[columns])
+        if rows == columns:
+            d2.fill_diagonal_(-1.0)
+        hit, target = torch.empty_like(d2), uncovered.to(d2.dtype)
+        for r in shared:
+            torch.lt(d2, limits[r], out=hit)
+            out[r, rows] += (hit @ target[r, columns]).long()  # counts below 2^24: exact in float32
+            if rows != columns:
+                out[r, columns] += (target[r, rows] @ hit).long()
+    return out
