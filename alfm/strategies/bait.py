@@ -16,7 +16,8 @@ from alfm.strategies.embedding import embedding, per_replicate
 from alfm.strategies.fisher import Diagonal, Full, prune, refuse_if_too_large
 
 FRONT = 1024  # items among which picks are made ahead
-CHUNK = 10  # picks made ahead between two passes over everything
+CHUNK = 20  # picks made ahead between two passes over everything
+PIECE = 1024  # items replayed together on CPU: their features and products stay in the caches
 
 
 @dataclass(eq=False)
@@ -50,7 +51,7 @@ class Bait(Strategy):
     phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi, g = M^-1 F M^-1 phi changes b by -k (phi.u)^2 and a by
     -2 k (phi.u)(phi.g) + k^2 a_pick (phi.u)^2, k = w / (1 + w b_pick). Picks are made ahead among the best
     thousand items and verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3 passes
-    of N D^2 / 2 products, about B / 4 passes of 20 N D; N D + D^2 numbers. `full`: N (C D)^2 products, N C^2 (D + C)
+    of N D^2 / 2 products, about B / 6 passes of 40 N D; N D + D^2 numbers. `full`: N (C D)^2 products, N C^2 (D + C)
     per pick. `diagonal`: N C D operations, then only the items whose gain may still be the largest.
     """
 
@@ -144,51 +145,37 @@ class Binary:
 
     def forward(self, free: Tensor, count: int) -> Tensor:
         """`count` items in the order of greedy gain, ties to the lower row; int64 (count,)."""
-        device, dtype, D = self.phi.device, self.phi.pool.dtype, len(self.inverse)
         a, b, free = self.a, self.b, free.clone()
-        matrices = torch.cat([self.inverse, self.middle]).to(dtype)
-        U, G = matrices.new_zeros(2, count, D)  # u and g of the picks so far
-        k, e = a.new_zeros(2, count)  # k and a of the picks so far
-        picks = torch.empty(count, dtype=torch.int64, device=device)
+        picks = torch.empty(count, dtype=torch.int64, device=free.device)
+        ahead = Ahead(self.inverse, self.middle, count, self.phi.pool.dtype)
+        size = PIECE if free.device.type == "cpu" else None
         done = 0
         while done < count:
             hot = top(gain_of(self.w, a, b, free), free, FRONT).sort().values
-            x, w = self.phi.rows(hot), self.w[hot]
-            ha, hb, hfree = a[hot], b[hot], free[hot]
-            ahead = min(CHUNK, count - done, len(hot))
-            for t in range(done, done + ahead):
-                i = gain_of(w, ha, hb, hfree).argmax(0, keepdim=True)
-                picks[t : t + 1] = hot[i]
-                k[t : t + 1] = w[i] / (1 + w[i] * hb[i])
-                e[t : t + 1] = ha[i]
-                # M^-1 v and M^-1 F M^-1 v, from those of M0 and what the picks so far changed
-                v = x.index_select(0, i)[0]
-                u, g = torch.mv(matrices, v).view(2, D)
-                kt = k[:t].to(dtype)
-                ku = kt * (U[:t] @ v)
-                U[t] = u - ku @ U[:t]
-                G[t] = g - ku @ G[:t] + (ku * (kt * e[:t].to(dtype)) - kt * (G[:t] @ v)) @ U[:t]
-                ha, hb = shrunk(ha, hb, x @ U[t], x @ G[t], k[t], e[t])
-                hfree.index_fill_(0, i, False)
+            new = slice(done, done + min(CHUNK, count - done, len(hot)))
+            picks[new] = hot[ahead.picks(self.phi.rows(hot), self.w[hot], a[hot], b[hot], new)]
             # Replay on all items: a pick stands if no item outside the front had a larger gain then.
-            ug = torch.cat([U[done : done + ahead], G[done : done + ahead]]).T
-            products = torch.cat([z @ ug for _, z in self.phi.blocks()]).T.contiguous()
+            UG, k, e = ahead.UG[new].transpose(0, 1).flatten(0, 1), ahead.k[new, None], ahead.e[new, None]
+            products = [(rows, UG @ x.T) for rows, x in self.phi.blocks(size)]
             outside = free.index_fill(0, hot, False)
-            stands = torch.zeros(ahead, dtype=torch.bool, device=device)
-            states = []
-            for j in range(ahead):
-                states.append((a, b))
-                p = picks[done + j : done + j + 1]
-                now = gain_of(self.w, a, b, free)
-                stands[j : j + 1] = torch.where(outside, now, -torch.inf).max() <= now[p]
-                a, b = shrunk(a, b, products[j], products[ahead + j], k[done + j], e[done + j])
-                free.index_fill_(0, p, False)
+            stands = self._largest(a, b, products, k, e, outside) <= ahead.gain[new]
             good = int(torch.cumprod(stands.to(torch.uint8), 0).sum())
-            if good < ahead:
-                a, b = states[good]
-                free.index_fill_(0, picks[done + good : done + ahead], True)
+            a, b = after(a, b, products, k, e, good)
+            free.index_fill_(0, picks[done : done + good], False)
             done += good
         return picks
+
+    def _largest(self, a: Tensor, b: Tensor, products: Products, k: Tensor, e: Tensor, among: Tensor) -> Tensor:
+        """The largest gain among some items (N,) bool just before each of m picks, (m,) float64."""
+        before = torch.ones(len(k), len(k), dtype=a.dtype, device=a.device).tril_(-1)
+        best = []
+        for rows, product in products:
+            then = (
+                torch.addmm(now[rows], before, change)
+                for now, change in zip((a, b), changes(*product.chunk(2), k, e), strict=True)
+            )
+            best.append(gain_of(self.w[rows], *then, among[rows]).amax(1))
+        return torch.stack(best).amax(0)
 
     def keep(self, picks: Tensor, budget: int) -> Tensor:
         """Places (budget,) among the picks (m,) that stay after backward pruning, ascending."""
@@ -196,15 +183,70 @@ class Binary:
         return prune(V @ self.inverse @ V.T, V @ self.middle @ V.T, 1, budget)
 
 
-def gain_of(w: Tensor, a: Tensor, b: Tensor, free: Tensor) -> Tensor:
-    """Fall of tr(M^-1 F) for every item, (m,) float64; -Inf where not free."""
-    return torch.where(free, w * a / (1 + w * b), -torch.inf)
+Products = list[tuple[slice, Tensor]]
+"""Blocks (rows, (2 m, b)): phi.u of m picks, then their phi.g."""
 
 
-def shrunk(a: Tensor, b: Tensor, pu: Tensor, pg: Tensor, k: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """a and b (m,) after a pick, pu = phi.u and pg = phi.g (m,)."""
+class Ahead:
+    """Greedy picks among a few items, and what every pick so far did to M^-1 and M^-1 F M^-1 (D, D).
+
+    At the time of pick t: its `gain`, k, e = its a, (count,) float64, and u = M^-1 phi, g = M^-1 F M^-1 phi, UG[t]
+    (2, D) in the pool's dtype. Picks beyond those that stood are written again.
+    """
+
+    def __init__(self, inverse: Tensor, middle: Tensor, count: int, dtype: torch.dtype) -> None:
+        self.matrices = torch.cat([inverse, middle]).to(dtype)
+        self.UG = self.matrices.new_zeros(count, 2, len(inverse))
+        self.gain, self.k, self.e = inverse.new_zeros(3, count)
+
+    def picks(self, x: Tensor, w: Tensor, a: Tensor, b: Tensor, new: slice) -> Tensor:
+        """Picks `new` among m items x (m, D) with w, a, b (m,) float64: which of the m, int64. No wait for the device.
+
+        M^-1 v and M^-1 F M^-1 v are those of M0 and what the picks so far changed.
+        """
+        k, e = self.k.to(x.dtype), self.e.to(x.dtype)
+        place = torch.empty(new.stop - new.start, dtype=torch.int64, device=x.device)
+        free = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        for t in range(new.start, new.stop):
+            gain = gain_of(w, a, b, free)
+            i = gain.argmax(0, keepdim=True)
+            now = slice(t, t + 1)
+            place[t - new.start : t - new.start + 1] = i
+            self.gain[now], self.e[now] = gain[i], a[i]
+            self.k[now] = w[i] / (1 + w[i] * b[i])
+            k[now], e[now] = self.k[now], self.e[now]
+            v = x.index_select(0, i)[0]
+            U, G = self.UG[:t].unbind(1)
+            ku = k[:t] * (U @ v)
+            u, g = torch.mv(self.matrices, v).view(2, -1)
+            self.UG[t, 0] = torch.addmv(u, U.T, ku, alpha=-1)
+            self.UG[t, 1] = torch.addmv(g, G.T, ku, alpha=-1).addmv_(U.T, k[:t] * (ku * e[:t] - G @ v))
+            da, db = changes(*(self.UG[t] @ x.T), self.k[now], self.e[now])
+            a, b = a + da, b + db
+            free.index_fill_(0, i, False)
+        return place
+
+
+def changes(pu: Tensor, pg: Tensor, k: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    """What a pick adds to a and to b of items with phi.u = pu and phi.g = pg: float64, of their shape."""
     pu, pg = pu.double(), pg.double()
-    return a + k * pu * (k * e * pu - 2 * pg), b - k * pu * pu
+    ku = k * pu
+    return ku * (e * ku - 2 * pg), -ku * pu
+
+
+def after(a: Tensor, b: Tensor, products: Products, k: Tensor, e: Tensor, good: int) -> tuple[Tensor, Tensor]:
+    """a and b of all items after the first `good` of m picks."""
+    parts = []
+    for rows, product in products:
+        da, db = changes(*(p[:good] for p in product.chunk(2)), k[:good], e[:good])
+        parts.append((a[rows] + da.sum(0), b[rows] + db.sum(0)))
+    a, b = (torch.cat(part) for part in zip(*parts, strict=True))
+    return a, b
+
+
+def gain_of(w: Tensor, a: Tensor, b: Tensor, free: Tensor) -> Tensor:
+    """Fall of tr(M^-1 F) for every item, (m,) or (picks, m) float64; -Inf where not free."""
+    return torch.where(free, w * a / (1 + w * b), -torch.inf)
 
 
 # -- pool passes of N D^2, at 10/16 of their products since the matrices are symmetric -------------------------------
