@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 MAX_ELEMENTS = 1 << 22  # of a temporary in the joint scores: 16 MB in float32, near the caches
+BLOCK = 1 << 17  # of a temporary in `bald`: 512 kB in float32
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
+def _log_softmax(logits: Tensor, dim: int = -1) -> Tensor:
     # A finite floor, so that 0 * log 0 is 0 also for logits of -inf.
-    return torch.log_softmax(logits, -1).clamp_min(torch.finfo(logits.dtype).min)
+    return torch.log_softmax(logits, dim).clamp_min_(torch.finfo(logits.dtype).min)
 
 
 def _entropy(log_p: Tensor) -> Tensor:
@@ -32,15 +33,17 @@ def _plogp(p: Tensor) -> Tensor:
 
 def mean_probabilities(logits: Tensor) -> Tensor:
     """Logits (M, b, C) -> (b, C): the mean of the M probability vectors."""
-    total = torch.softmax(logits[0], -1)
-    for member in logits[1:]:  # one draw at a time: temporaries M times smaller, which stay in the caches
-        total += torch.softmax(member, -1)
-    return total.div_(len(logits))
+    # By classes along the first dimension, which many items pass side by side; one draw at a time, whose temporaries
+    # are M times smaller and stay in the caches.
+    total = torch.softmax(logits[0].mT, 0)
+    for member in logits[1:]:
+        total += torch.softmax(member.mT, 0)
+    return total.div_(len(logits)).mT
 
 
 def mean_log_probabilities(logits: Tensor) -> Tensor:
-    """Logits (M, b, C) -> (b, C): log of the mean of the M probability vectors, safe where all of them underflow."""
-    return torch.logsumexp(_log_softmax(logits), 0) - math.log(len(logits))
+    """Logits (M, b, C) -> (b, C): log of the mean of the M probability vectors, never below the least float's."""
+    return mean_probabilities(logits).clamp_min(torch.finfo(logits.dtype).tiny).log_()
 
 
 # -- one set of logits -----------------------------------------------------------------------------------------------
@@ -107,14 +110,17 @@ def bald(logits: Tensor) -> Tensor:
 
     Houlsby et al. 2011 (arXiv 1112.5745); Gal et al. 2017 (arXiv 1703.02910).
     """
-    mean = torch.zeros_like(logits[0])
-    within = torch.zeros_like(mean[:, 0])
-    for member in logits:
-        log_p = _log_softmax(member)
-        p = log_p.exp()
-        mean += p
-        within += torch.linalg.vecdot(p, log_p)
-    return ((within / len(logits)) - _plogp(mean.div_(len(logits))).sum(-1)).clamp_min_(0)
+    M, b, C = logits.shape
+    mean = logits.new_zeros(C, b)  # by classes first, as in `mean_probabilities`
+    within = logits.new_zeros(b)
+    for members in logits.mT.split(max(1, BLOCK // (b * C))):
+        z = torch.mul(members, 1 / math.log(2), out=logits.new_empty(members.shape))  # in bits: 2^z is cheaper than e^z
+        z.sub_(z.amax(1, keepdim=True)).clamp_min_(-1e4)  # 2^-1e4 is 0, and 0 * -1e4 too
+        e = z.exp2()
+        total = e.sum(1)
+        within += (total.log2() - z.mul_(e).sum(1).div_(total)).sum(0)
+        mean += e.div_(total[:, None]).sum(0)
+    return within.mul_(-math.log(2) / M).sub_(_plogp(mean.div_(M)).sum(0)).clamp_min_(0)
 
 
 def kl_to_consensus(logits: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from alfm.heads.base import Classifier, LinearHead
 from alfm.pool import Pool
 from alfm.posteriors.base import row_index
 from alfm.spaces import Raw, Scaled, Space, Unit
-from alfm.streams import keep_mask, stream
+from alfm.streams import keep_mask, packed_mask, stream, unpack_mask
+
+MASK_WORDS = 1 << 16  # 64-bit words of random bits at a time: 512 kB, near the caches
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,33 @@ class DropoutPosterior:
 
 
 class _Affine(NamedTuple):
-    """logits = (y V - W shift/scale) / norm + bias with y = mask * features / scale / (1 - p), V = [W, shift/scale].T.
+    """A space that is a shift, a scale and perhaps a normalisation, and the head on it.
 
-    Only y depends on the mask, and |y - shift/scale|^2 = |y|^2 - 2 y.shift/scale + |shift/scale|^2, so a pass costs
-    one product with C + 1 columns and one squared norm.
+    logits = W phi + bias, or W phi / |phi| + bias where `unit`, with phi = mask * features * factor + offset.
     """
 
     factor: Tensor  # (D,) 1 / scale / (1 - p)
-    columns: Tensor  # (C + 1, D)
-    constant: Tensor  # (C,)
-    square: Tensor  # () |shift / scale|^2
+    offset: Tensor  # (D,) -shift / scale
+    weight: Tensor  # (C, D)
+    bias: Tensor  # (C, 1)
     unit: bool
+
+    def logits(self, product: Tensor, norm: Tensor | None) -> Tensor:
+        """W phi (M, C, b) and, where `unit`, |phi| (M, b) -> (M, C, b), in the memory of `product`."""
+        if norm is None:
+            return product.add_(self.bias)
+        inverse = norm.clamp_min_(torch.finfo(norm.dtype).tiny).reciprocal_()
+        return torch.addcmul(self.bias, product, inverse[:, None], out=product)
+
+
+class _Kept(NamedTuple):
+    """What one mask for all items leaves of the head: a pass works on the kept features only."""
+
+    index: list[Tensor]  # M vectors of kept features
+    weight: list[Tensor]  # M times (C, kept)
+    constant: Tensor  # (M, C, 1) W phi of the dropped features
+    masks: Tensor  # (M, D) 1 = kept
+    square: Tensor  # (M, 1) |phi|^2 of the dropped features
 
 
 class DropoutDraws:
@@ -78,45 +96,78 @@ class DropoutDraws:
         self.drop = round(p * 256) / 256
         self.passes, self.joint = len(keys[0]), not per_item
         self.R, self.C = head.R, head.C
+        self._keys = torch.tensor(keys, dtype=torch.int64, device=head.weight.device)[..., None]
         self._affine = [_affine(head, r, 1 / (1 - self.drop), dim) for r in range(head.R)]
+        self._kept = [self._keep(a, r) if a and self.joint else None for r, a in enumerate(self._affine)]
 
     def masks(self, rows: Tensor, m: int, r: int) -> Tensor:
         """Pool rows (b,) -> bool (b, D), or (1, D) when all items share it: True = kept in pass m of replicate r."""
         return keep_mask(self.keys[r][m], rows if self.per_item else rows.new_zeros(1), self.dim, self.drop)
 
     def logits(self, rows: slice | Tensor, x: Tensor, r: int) -> Tensor:
-        """See `alfm.posteriors.base.Draws`."""
-        index = row_index(rows, x.device)
-        out = x.new_empty(self.passes, x.shape[0], self.C)
-        affine, bias = self._affine[r], self.head.bias[r]
-        x = x * (1 / (1 - self.drop) if affine is None else affine.factor)
-        y = torch.empty_like(x)
+        """See `alfm.posteriors.base.Draws`. In memory the result lies by classes, (M, C, b)."""
+        affine, kept = self._affine[r], self._kept[r]
+        if affine is None:
+            return self._any_space(rows, x, r)
+        parts = self._masked(affine, rows, x, r) if kept is None else self._selected(affine, kept, x)
+        return affine.logits(*parts).mT
+
+    def _masked(self, affine: _Affine, rows: slice | Tensor, x: Tensor, r: int) -> tuple[Tensor, Tensor | None]:
+        """W phi (M, C, b) and, where `unit`, |phi| (M, b), every pass in the same memory."""
+        index, b = row_index(rows, x.device), len(x)
+        group = max(1, MASK_WORDS // (b * (self.dim // 32 + 1)))  # passes whose masks are hashed at once
+        x = x * affine.factor
+        phi = torch.empty_like(x)
+        lanes: Tensor | None = None
+        product = x.new_empty(self.passes, self.C, b)
+        norm = x.new_empty(self.passes, b) if affine.unit else None
         for m in range(self.passes):
+            if m % group == 0:
+                packed = packed_mask(self._keys[r, m : m + group], index, self.dim, self.drop)
+                lanes = torch.empty(b, packed.shape[2] * 8, dtype=torch.int32, device=x.device) if m == 0 else lanes
             # Bytes convert to floats several times faster than bool does.
-            y.copy_(self.masks(index, m, r).view(torch.uint8)).mul_(x)
-            if affine is None:
-                out[m] = self.head.forward(y, r)
-                continue
-            product = torch.mm(affine.columns, y.T)
-            raw = product[:-1] - affine.constant[:, None]
-            if affine.unit:
-                square = torch.linalg.vecdot(y, y) - 2 * product[-1] + affine.square
-                raw *= square.clamp_min(torch.finfo(x.dtype).tiny).rsqrt()
-            torch.add(raw.T, bias, out=out[m])
-        return out
+            phi.copy_(unpack_mask(packed[m % group], self.dim, lanes).view(torch.uint8))
+            torch.addcmul(affine.offset, phi, x, out=phi)
+            torch.mm(affine.weight, phi.T, out=product[m])
+            if norm is not None:
+                torch.linalg.vector_norm(phi, dim=1, out=norm[m])
+        return product, norm
+
+    def _keep(self, affine: _Affine, r: int) -> _Kept:
+        masks = torch.cat([self.masks(affine.factor.new_zeros(1).long(), m, r) for m in range(self.passes)])
+        index = [mask.nonzero()[:, 0] for mask in masks]
+        dropped = affine.offset * ~masks
+        return _Kept(
+            index,
+            [affine.weight[:, i].contiguous() for i in index],
+            (dropped @ affine.weight.T)[..., None],
+            masks.to(affine.factor.dtype),
+            dropped.square().sum(1, keepdim=True),
+        )
+
+    def _selected(self, affine: _Affine, kept: _Kept, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """W phi (M, C, b) and, where `unit`, |phi| (M, b)."""
+        phi = torch.addcmul(affine.offset, x, affine.factor).T.contiguous()
+        product = x.new_empty(self.passes, self.C, len(x))
+        for m in range(self.passes):
+            torch.mm(kept.weight[m], phi.index_select(0, kept.index[m]), out=product[m])
+        product += kept.constant
+        if not affine.unit:
+            return product, None
+        return product, torch.addmm(kept.square, kept.masks, phi.square_()).sqrt_()
+
+    def _any_space(self, rows: slice | Tensor, x: Tensor, r: int) -> Tensor:
+        index = row_index(rows, x.device)
+        x = x / (1 - self.drop)
+        return torch.stack([self.head.forward(x * self.masks(index, m, r), r) for m in range(self.passes)])
 
 
 def _affine(head: LinearHead, r: int, gain: float, dim: int) -> _Affine | None:
     """The closed form, where the space is a shift, a scale, and perhaps a normalisation to length 1."""
     space: Space = head.spaces[r]
-    weight = head.weight[r]
+    weight, bias = head.weight[r], head.bias[r][:, None]
     if isinstance(space, Scaled):
-        shift, scale, unit = space.shift, space.scale, space.unit
-    elif isinstance(space, (Raw, Unit)):
-        shift, scale, unit = weight.new_zeros(dim), weight.new_ones(dim), isinstance(space, Unit)
-    else:
-        return None
-    offset = shift / scale
-    return _Affine(
-        gain / scale, torch.cat([weight, offset[None]]), weight @ offset, torch.linalg.vecdot(offset, offset), unit
-    )
+        return _Affine(gain / space.scale, -space.shift / space.scale, weight, bias, space.unit)
+    if isinstance(space, (Raw, Unit)):
+        return _Affine(weight.new_full((dim,), gain), weight.new_zeros(dim), weight, bias, isinstance(space, Unit))
+    return None
