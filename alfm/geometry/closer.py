@@ -30,10 +30,8 @@ from alfm.threads import side_by_side
 if TYPE_CHECKING:
     from alfm.pool import Vectors
 
-PAIRS = (
-    1 << 23
-)  # most pairs per replicate, 8 bytes each: 64 MiB. Independent of the number of replicates, as picks are.
-TOGETHER = 8  # replicates whose lists are made in one pass: bounds the memory on the way, about twice the lists'
+PAIRS = 1 << 24  # most pairs of a replicate, 8 bytes each; the same whoever runs beside it, since it decides the path
+PATIENCE = 64  # candidates looked at again before all gains are made anew; grows with the lists
 CHUNK = 1 << 16  # pairs at a time, so that the steps of a pass over them stay in the cache
 SAMPLE = 128  # targets that tell beforehand how long the lists will be
 
@@ -77,9 +75,8 @@ class Lists:
         for items, pairs in _chunks(self.offsets):
             near, value = self.targets[pairs], self.values[pairs]
             left = np.flatnonzero(value > self.kappa.take(near, mode="clip"))
-            ends.append(
-                np.searchsorted(left, self.offsets[items.start + 1 : items.stop + 1] - pairs.start) + ends[-1][-1]
-            )
+            stops = self.offsets[items.start + 1 : items.stop + 1] - pairs.start
+            ends.append(np.searchsorted(left, stops) + ends[-1][-1])
             targets.append(near[left])
             values.append(value[left])
         self.offsets = np.concatenate(ends)
@@ -151,7 +148,7 @@ class Listed(Lists):
     def _best(self, open_bounds: np.ndarray) -> int:
         """The item of largest gain; open_bounds: bounds, -1 where an item is not to be had."""
         fresh: set[int] = set()
-        patience = 64 + len(self.values) // 4096  # as many candidates cost as much as a pass over all pairs
+        patience = PATIENCE + len(self.values) // 4096  # as many candidates cost as much as a pass over all pairs
         while True:
             best = int(open_bounds.argmax())  # the first of equals
             if best in fresh or open_bounds[best] == 0:  # no gain is below 0
@@ -184,11 +181,11 @@ def _joined(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
 def listed(
     vectors: Vectors, kernel: Kernel, added: Sequence[Tensor], kept: Sequence[object] | None
 ) -> list[Lists | None]:
-    """Each replicate's lists with the pool rows added[r], int64 (n_r,), None where they would be longer than PAIRS.
+    """Each replicate's lists with the pool rows added[r], int64 (n_r,); None where they would be longer than PAIRS.
 
     kept: what was kept from the round before, or None. Lists among it go on where what they hold comes first in
-    added[r]. Values are `kernel.closeness`. All that is missing costs one pass of N^2 D / 2 products per TOGETHER
-    replicates. On another device than the CPU there are no lists.
+    added[r]. Values are `kernel.closeness`. All that is missing costs one pass of N^2 D / 2 products. On another
+    device than the CPU, and while nothing is added (every pair would be listed), there are no lists.
     """
     out: list[Lists | None] = [None] * len(added)
     if vectors.device.type != "cpu":
@@ -199,9 +196,8 @@ def listed(
             old.add(rows[r][len(old.added) :])
             out[r] = old
     missing = [r for r, one in enumerate(out) if one is None]
-    for start in range(0, len(missing), TOGETHER):
-        group = missing[start : start + TOGETHER]
-        for r, one in zip(group, _make(vectors, kernel, [added[r] for r in group]), strict=True):
+    if missing:
+        for r, one in zip(missing, _make(vectors, kernel, [added[r] for r in missing]), strict=True):
             out[r] = one
     return out
 
@@ -233,38 +229,25 @@ def states(
 
 
 def _make(vectors: Vectors, kernel: Kernel, added: list[Tensor]) -> list[Lists | None]:
-    """New lists for replicates that had none, from one pass for those whose lists are short enough."""
+    """New lists, from one pass for all whose lists are short enough."""
     least = _reached(vectors, kernel, added)
     out: list[Lists | None] = [None] * len(added)
-    few = [r for r, fits in enumerate(_short(vectors, kernel, least)) if fits]
-    if few:
-        for r, one in zip(few, _fill(vectors, kernel, [added[r] for r in few], least[few]), strict=True):
-            out[r] = one
-    return out
-
-
-def _fill(vectors: Vectors, kernel: Kernel, added: list[Tensor], least: Tensor) -> list[Lists | None]:
-    size = coverage.pair_block(vectors)
-    strips = _pass(vectors, kernel, least.amin(0), size, PAIRS * len(added))
-    if strips is None:
-        # Somebody's are longer than expected. Whose they are must not depend on who runs beside whom.
-        each = range(len(added)) if len(added) > 1 else ()
-        return [_fill(vectors, kernel, [added[r]], least[r : r + 1])[0] for r in each] or [None]
-    levels = least.numpy()
-    grouped = side_by_side([partial(_group, strips, start, size, levels) for start in sorted(strips)], vectors.device)
+    few = [r for r, short in enumerate(_short(vectors, kernel, least)) if short and len(added[r])]
+    if not few:
+        return out
+    parts = _pass(vectors, kernel, least[few].numpy())
     most = float(kernel.diagonal(vectors.sq_norms).max())
-    out: list[Lists | None] = []
-    for own in added:
-        mine = [parts.pop(0) for parts in grouped]  # freed one replicate after the other
-        counts, targets, values = (np.concatenate([part[i] for part in mine]) for i in range(3))
-        if len(targets) > PAIRS:
-            out.append(None)
+    for r, mine in zip(few, parts, strict=True):
+        if mine is None:
             continue
+        counts, targets, values = (np.concatenate([part[i] for part in mine]) for i in range(3))
+        mine.clear()
         offsets = np.zeros(vectors.N + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[1:])
         one = Lists(offsets, targets, values, np.full(vectors.N, kernel.floor, dtype=values.dtype), [], most)
-        one.add(own.tolist())  # the values of the blocks, so that a best value does not depend on when it came
-        out.append(one)
+        one.add(added[r].tolist())  # the blocks' own values, so that a best value does not depend on when it came
+        one._pruned = len(one.added)
+        out[r] = one
     return out
 
 
@@ -288,8 +271,6 @@ def _short(vectors: Vectors, kernel: Kernel, least: Tensor) -> list[bool]:
         return [True] * len(least)
     sample = torch.arange(0, N, max(1, N // SAMPLE))
     y, sq, limit = vectors.rows(sample), vectors.sq_norms, least[:, sample]
-    if bool((limit == -torch.inf).all()):
-        return [False] * len(least)
     count = torch.zeros(len(least), dtype=torch.int64)
     for rows, x in vectors.blocks():
         close = kernel.closeness(x @ y.T, sq[rows], sq[sample])
@@ -298,31 +279,48 @@ def _short(vectors: Vectors, kernel: Kernel, least: Tensor) -> list[bool]:
 
 
 Piece = tuple[np.ndarray, np.ndarray, np.ndarray, int]  # items and targets in their blocks, values, first target
+Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # of a block of items: pairs per item, targets, values
 
 
-def _pass(vectors: Vectors, kernel: Kernel, least: Tensor, size: int, most: int) -> dict[int, list[Piece]] | None:
-    """All pairs closer than their target's least (N,), by first item of the item's block; None: more than `most`."""
-    sq = vectors.sq_norms
-    found: dict[int, list[Piece]] = {}
-    pairs = 0
+def _pass(vectors: Vectors, kernel: Kernel, levels: np.ndarray) -> list[list[Part] | None]:
+    """Each replicate's pairs above its levels (R, N), block of items by block of items; None: more than PAIRS.
+
+    Memory beside the result: pairs whose block of items is not complete yet, at most a quarter.
+    """
+    N, size, sq = vectors.N, coverage.pair_block(vectors), vectors.sq_norms
+    strip = size if vectors.matrix is not None else 16 * size  # blocks of rows that `block_pairs` finishes together
+    levels = levels.copy()
+    lowest = torch.from_numpy(levels.min(0))
+    out: list[list[Part] | None] = [[] for _ in levels]
+    pairs = np.zeros(len(levels), dtype=np.int64)
+    found: dict[int, list[Piece]] = {}  # by first item of the block
 
     def job(rows: slice, x: Tensor, columns: slice, y: Tensor) -> list[tuple[int, Piece]]:
         close = kernel.closeness(_product(x, y), sq[rows], sq[columns])
-        row, column, value = _coordinates(close, close > least[columns])
-        out = [(rows.start, (row, column, value, columns.start))]
+        row, column, value = _coordinates(close, close > lowest[columns])
+        pieces = [(rows.start, (row, column, value, columns.start))]
         if rows != columns:
-            row, column, value = _coordinates(close, close > least[rows, None])
-            out.append((columns.start, (column, row, value, rows.start)))
-        return out
+            row, column, value = _coordinates(close, close > lowest[rows, None])
+            pieces.append((columns.start, (column, row, value, rows.start)))
+        return pieces
 
     for blocks in batched(coverage.block_pairs(vectors, size), 16):
         for pieces in side_by_side([partial(job, *block) for block in blocks], vectors.device):
             for start, piece in pieces:
                 found.setdefault(start, []).append(piece)
-                pairs += len(piece[2])
-        if pairs > most:
-            return None
-    return found
+        last_rows, _, last_columns, _ = blocks[-1]
+        end = N if last_rows.stop == last_columns.stop == N else last_rows.start // strip * strip
+        ready = sorted(start for start in found if start < end)
+        jobs = [partial(_group, found.pop(start), min(size, N - start), levels) for start in ready]
+        for parts in side_by_side(jobs, vectors.device):
+            for r, part in enumerate(parts):
+                if (mine := out[r]) is not None:
+                    mine.append(part)
+                    pairs[r] += len(part[1])
+        for r in np.flatnonzero((pairs > PAIRS) & (levels[:, 0] < np.inf)):
+            out[r], levels[r] = None, np.inf
+            lowest = torch.from_numpy(levels.min(0))
+    return out
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:
@@ -343,19 +341,13 @@ def _coordinates(close: Tensor, hit: Tensor) -> tuple[np.ndarray, np.ndarray, np
     return row, column, close.numpy().ravel()[place]
 
 
-def _group(
-    strips: dict[int, list[Piece]], start: int, size: int, levels: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Per replicate its share of a block of items: pairs per item, targets (int32), values. Frees the block's pieces.
-
-    levels: each replicate's own limits, (R, N).
-    """
-    pieces = strips.pop(start)
+def _group(pieces: list[Piece], size: int, levels: np.ndarray) -> list[Part]:
+    """Each replicate's share of a block of `size` items, grouped by item; levels (R, N): each replicate's limits."""
     item = np.concatenate([piece[0] for piece in pieces])
     order = np.argsort(item, kind="stable")  # 16 bits: a radix sort
     targets = np.concatenate([piece[1] + np.int32(piece[3]) for piece in pieces])[order]
     values = np.concatenate([piece[2] for piece in pieces])[order]
-    ends = np.searchsorted(item[order], np.arange(min(size, levels.shape[1] - start) + 1))
+    ends = np.searchsorted(item[order], np.arange(size + 1))
     out = []
     for level in levels:
         left = np.flatnonzero(values > level.take(targets, mode="clip"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from alfm.acquisition import margin_uncertainty
 from alfm.geometry.closer import listed
 from alfm.geometry.herding import RBF, Herding, prepare
 from alfm.strategies.base import Query, Strategy
+from alfm.threads import side_by_side
 
 
 @dataclass(eq=False)
@@ -36,7 +38,8 @@ class UHerding(Strategy):
         labelled = [query.labelled(r) for r in range(query.R)]
         weight = torch.ones(query.R, query.pool.N, dtype=query.pool.dtype, device=query.pool.device)
         if query.head is not None:
-            temperature = [self._temperature(query, r) for r in range(query.R)]
+            own = [partial(self._temperature, query, r) for r in range(query.R)]
+            temperature = side_by_side(own, query.pool.device)
 
             def uncertainty(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
                 return margin_uncertainty(logits / temperature[r])
@@ -90,11 +93,23 @@ def calibration_errors(logits: Tensor, labels: Tensor, temperatures: Tensor, bin
 
 
 def smallest_distance(x: Tensor) -> float:
-    """The smallest positive distance between rows (n, D) of unit length, 1 when there is none."""
-    if len(x) < 2:
-        return 1.0
+    """The smallest positive distance between rows (n, D) of at most unit length, 1 when there is none.
+
+    Products tell which few pairs to measure by their difference, which alone can tell near from equal.
+    """
+    slack = max(64 * torch.finfo(x.dtype).eps, 4e-12)  # more than a product's error, and than (1e-6)^2
+    sq = torch.linalg.vecdot(x, x)
     smallest = torch.inf
-    for part in x.split(1024):
-        d = torch.cdist(part, x, compute_mode="donot_use_mm_for_euclid_dist")
-        smallest = min(smallest, float(d.masked_fill(d <= 1e-6, torch.inf).min()))
+    for start in range(0, len(x), 1024):
+        part, rest = x[start : start + 1024], x[start:]
+        square = (part @ rest.T).mul_(-2.0).add_(sq[start : start + 1024, None]).add_(sq[start:])
+        square.fill_diagonal_(torch.inf)
+        limit = square.where(square > slack, torch.inf).min() + 2 * slack
+        i, j = ((square <= limit) & (square < torch.inf)).nonzero().T
+        if len(i) > 4 * len(rest):  # many equal rows
+            d = torch.cdist(part, rest, compute_mode="donot_use_mm_for_euclid_dist")
+        else:
+            d = torch.linalg.vector_norm(part[i] - rest[j], dim=1)
+        d = d[d > 1e-6]
+        smallest = min(smallest, float(d.min())) if len(d) else smallest
     return smallest if smallest < torch.inf else 1.0
