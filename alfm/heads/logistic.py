@@ -29,6 +29,10 @@ UNSEEN = 20.0
 """A class without labels gets weight 0 and a bias this far below the lowest seen one: probability about e^-20."""
 
 
+BATCHED = 1 << 16
+"""Logits of the reweighted heads fitted as one batch on CPU: with more, vectors of the solver leave the caches."""
+
+
 @dataclass
 class Logistic:
     """Classifier `logistic`.
@@ -90,6 +94,38 @@ class Logistic:
         weights, biases = zip(*side_by_side([partial(fit, part) for part in parts], pool.device), strict=True)
         return LinearHead((space,) * R, torch.cat(weights), torch.cat(biases))
 
+    def fit_reweighted(
+        self, pool: Pool, rows: Tensor, targets: Tensor, num_classes: int, weight: Tensor, start: LinearHead
+    ) -> LinearHead:
+        """M heads for each of R replicates, all of a replicate's on the same rows (R, n) with weights (R, M, n) >= 0.
+
+        A bootstrap resample is a weighting by counts: one gather, one basis and one product per step serve M members,
+        in a quarter of the time of M fits on 100 x 384 with 20 classes. start: R heads to begin from, fitted on these
+        rows. Returns R M heads, replicate by replicate.
+        """
+        space = self.space(pool)
+        R, M, n = weight.shape
+        if 2 * n > pool.vectors(space).dim:
+            self._principal(pool, space)
+
+        def fit(r: int) -> tuple[Tensor, Tensor]:
+            labelled = rows[r] >= 0
+            size = M
+            if pool.device.type == "cpu":
+                size = max(1, BATCHED // (num_classes * int(labelled.sum())))
+            weights, biases = [], []
+            for part in weight[r].split(size):
+                w, b = self._fit_group(
+                    pool, space, rows[r : r + 1], targets[r : r + 1], num_classes, part,
+                    (start.weight[r : r + 1].expand(len(part), -1, -1), start.bias[r : r + 1].expand(len(part), -1)),
+                )  # fmt: skip
+                weights.append(w)
+                biases.append(b)
+            return torch.cat(weights), torch.cat(biases)
+
+        weights, biases = zip(*side_by_side([partial(fit, r) for r in range(R)], pool.device), strict=True)
+        return LinearHead((space,) * (R * M), torch.cat(weights), torch.cat(biases))
+
     def _fit_group(
         self,
         pool: Pool,
@@ -100,14 +136,16 @@ class Logistic:
         weight: Tensor | None,
         previous: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        R = rows.shape[0]
-        if R == 1:  # no padding needed
+        """rows and targets (R, n, ..), or (1, n, ..) when all R rows of `weight` are for the same ones."""
+        R = rows.shape[0] if weight is None else weight.shape[0]
+        same = rows.shape[0] == 1
+        if same:  # no padding needed
             keep = rows[0] >= 0
             rows, targets = rows[:, keep], targets[:, keep]
             weight = None if weight is None else weight[:, keep]
         valid = rows >= 0
         n = rows.shape[1]
-        phi = pool.vectors(space).rows(rows.clamp_min(0).flatten()).view(R, n, -1)
+        phi = pool.vectors(space).rows(rows.clamp_min(0).flatten()).view(len(rows), n, -1)
         w = valid.to(phi.dtype) if weight is None else weight.to(phi.dtype) * valid
         Y = _one_hot(targets, num_classes, phi.dtype)
         mass = (w[..., None] * Y).sum(1)
@@ -116,12 +154,13 @@ class Logistic:
             share = torch.where(seen, w.sum(1, keepdim=True) / (seen.sum(1, keepdim=True) * mass), 0.0)
             w = w * (Y @ share[..., None])[..., 0]
             mass = (w[..., None] * Y).sum(1)
-        columns = seen[0].nonzero()[:, 0] if R == 1 else torch.arange(num_classes, device=phi.device)
+        columns = seen.any(0).nonzero()[:, 0] if same else torch.arange(num_classes, device=phi.device)
         Y, mass, active = Y[..., columns], mass[:, columns], seen[:, columns]
 
         # The bias is free, so the rows may be centred: it decouples the bias from the weights.
-        centre = (w[..., None] * phi).sum(1, keepdim=True) / w.sum(1)[:, None, None]
-        phi = (phi - centre) * (w[..., None] > 0)
+        use = w.sum(0, keepdim=True) if same else w
+        centre = (use[..., None] * phi).sum(1, keepdim=True) / use.sum(1)[:, None, None]
+        phi = (phi - centre) * (use[..., None] > 0)
         basis = self._basis(pool, space, phi)
         X = phi @ basis
         bias = torch.where(active, torch.log(mass / w.sum(1, keepdim=True)), -1e4)
@@ -177,7 +216,7 @@ def solve(
     max_iterations: int,
     history: int = 8,
 ) -> tuple[Tensor, Tensor]:
-    """R regressions side by side: X (R, n, k), Y (R, n, C) rows summing to 1, weight (R, n), active (R, C) classes.
+    """R regressions side by side: X (R or 1, n, k), Y (R or 1, n, C) rows summing to 1, weight (R, n), active (R, C).
 
     Start and result: A (R, k, C), b (R, C). Stops when g' H0^-1 g / 2 <= tolerance * objective, g the gradient and H0
     the diagonal Hessian estimate; a replicate that has converged is frozen.

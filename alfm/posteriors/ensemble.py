@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,12 +15,28 @@ from alfm.pool import Pool
 from alfm.streams import integer, stream
 
 
+@runtime_checkable
+class Reweighted(Protocol):
+    """A classifier that fits M heads on the same rows with weights (R, M, n) of their own, see `Logistic`."""
+
+    def fit_reweighted(
+        self,
+        pool: Pool,
+        rows: Tensor,
+        targets: Tensor,
+        num_classes: int,
+        weight: Tensor,
+        start: LinearHead,
+    ) -> LinearHead: ...
+
+
 @dataclass(frozen=True)
 class Ensemble:
     """M heads, each fitted on a bootstrap resample of the labelled items and with a seed of its own.
 
-    Members are more replicates: one call fits all R * M of them. With `bootstrap=False` members differ by their seeds
-    alone, so a classifier without randomness (logistic) is refused. Cost: M fits per replicate.
+    Members are more replicates: one call fits all R * M of them. Where the classifier can (logistic), a resample is a
+    weighting of the labelled items by counts, and members start from the round's head. With `bootstrap=False` members
+    differ by their seeds alone, so a classifier without randomness (logistic) is refused. Cost: M fits per replicate.
     """
 
     passes: int = 10
@@ -42,24 +59,33 @@ class Ensemble:
         round: int,
     ) -> EnsembleDraws:
         """See `alfm.posteriors.base.Posterior`. Raises UserError when all members would be equal."""
+        if self.bootstrap and isinstance(classifier, Reweighted):
+            weight = torch.zeros(*rows.shape[:1], self.passes, rows.shape[1], dtype=pool.dtype)
+            for r, place in enumerate(_labelled(rows)):
+                for m in range(self.passes):
+                    drawn = self._resample(place.cpu(), seeds[r], round, m)
+                    weight[r, m] = torch.bincount(drawn, minlength=rows.shape[1])
+            fitted = classifier.fit_reweighted(pool, rows, targets, head.C, weight.to(pool.device), head)
+            return EnsembleDraws(fitted, self.passes, pool)
         member_rows, member_targets, member_seeds = [], [], []
-        for r, seed in enumerate(seeds):
-            place = (rows[r] >= 0).nonzero()[:, 0]
+        for r, place in enumerate(_labelled(rows)):
             for m in range(self.passes):
-                pick = place
-                if self.bootstrap:
-                    drawn = stream(seed, round, f"bootstrap {m}").integers(len(place), size=len(place))
-                    pick = place[torch.from_numpy(drawn).to(place.device)]
+                pick = self._resample(place, seeds[r], round, m) if self.bootstrap else place
                 member_rows.append(rows[r, pick])
                 member_targets.append(targets[r, pick])
-                member_seeds.append(integer(seed, round, f"member {m}"))
+                member_seeds.append(integer(seeds[r], round, f"member {m}"))
         fitted = classifier.fit(pool, _padded(member_rows), _padded(member_targets), head.C, member_seeds, round)
         if not self.bootstrap and self.passes > 1 and torch.equal(fitted.weight[0], fitted.weight[1]):
             raise UserError(
                 "posterior=ensemble with bootstrap=false needs a classifier that depends on its seed, for example "
                 "classifier=dropout: here all members would be equal. Set bootstrap=true."
             )
-        return EnsembleDraws(fitted, self.passes)
+        return EnsembleDraws(fitted, self.passes, pool)
+
+    def _resample(self, place: Tensor, seed: int, round: int, member: int) -> Tensor:
+        """As many of the labelled places (n,) as there are, drawn with replacement."""
+        drawn = stream(seed, round, f"bootstrap {member}").integers(len(place), size=len(place))
+        return place[torch.from_numpy(drawn).to(place.device)]
 
 
 class EnsembleDraws:
@@ -67,17 +93,24 @@ class EnsembleDraws:
 
     joint = True
 
-    def __init__(self, members: LinearHead, passes: int) -> None:
+    def __init__(self, members: LinearHead, passes: int, pool: Pool) -> None:
         self.members, self.passes = members, passes
         self.R, self.C = members.R // passes, members.C
+        self._phi = pool.vectors(members.spaces[0]).matrix if members.shared else None
 
     def logits(self, rows: slice | Tensor, x: Tensor, r: int) -> Tensor:
-        """See `alfm.posteriors.base.Draws`."""
-        heads = range(r * self.passes, (r + 1) * self.passes)
-        if self.members.shared:
-            phi = self.members.spaces[0](x)
-            return torch.stack([self.members.logits(phi, i) for i in heads])
-        return torch.stack([self.members.forward(x, i) for i in heads])
+        """See `alfm.posteriors.base.Draws`. On a shared space all members are one product; a view, (M, b, C)."""
+        own = slice(r * self.passes, (r + 1) * self.passes)
+        if not self.members.shared:
+            return torch.stack([self.members.forward(x, i) for i in range(own.start, own.stop)])
+        phi = self._phi[rows] if self._phi is not None else self.members.spaces[0](x)
+        weight, bias = self.members.weight[own].flatten(0, 1), self.members.bias[own].flatten()
+        return torch.addmm(bias, phi, weight.T).view(len(phi), self.passes, self.C).transpose(0, 1)
+
+
+def _labelled(rows: Tensor) -> list[Tensor]:
+    """Places of each replicate's labelled rows, R vectors int64 (n,)."""
+    return [(own >= 0).nonzero()[:, 0] for own in rows]
 
 
 def _padded(vectors: list[Tensor]) -> Tensor:
