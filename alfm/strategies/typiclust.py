@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from alfm.geometry.kmeans import kmeans
+from alfm.geometry.kmeans import kmeans_each
 from alfm.geometry.neighbours import knn
 from alfm.strategies.base import Query, Strategy
 
@@ -30,13 +31,12 @@ class TypiClust(Strategy):
     min_size: int = 5
 
     def select(self, query: Query, budget: int) -> Tensor:
-        _ = query.pool.unit  # made once, before the replicates ask for it side by side
-        return query.each(lambda r: self._select_one(query, r, budget), budget)
+        counts = [min(len(query.labelled(r)) + budget, self.max_clusters, query.pool.N) for r in range(query.R)]
+        clusters = cluster_pool(query, counts)
+        return query.each(lambda r: self._select_one(query, r, budget, clusters[r], counts[r]), budget)
 
-    def _select_one(self, query: Query, r: int, budget: int) -> Tensor:
+    def _select_one(self, query: Query, r: int, budget: int, clusters: Tensor, count: int) -> Tensor:
         labelled = query.labelled(r)
-        count = min(len(labelled) + budget, self.max_clusters, query.pool.N)
-        clusters = cluster_pool(query, r, count)
         size = torch.bincount(clusters, minlength=count).tolist()
         known = torch.bincount(clusters[labelled], minlength=count).tolist()
         order = sorted(range(count), key=lambda c: (size[c] <= self.min_size, known[c], -size[c], c))
@@ -57,14 +57,13 @@ class TypiClust(Strategy):
         return torch.stack(picks)
 
 
-def cluster_pool(query: Query, r: int, count: int) -> Tensor:
-    """Cluster of every pool item, (N,) int64: k-means on all unit features by the replicate's own stream."""
-    if query.pool.unit.matrix is not None:
-        x = query.pool.unit.matrix
-    else:
-        x = torch.cat([block for _, block in query.pool.unit.blocks()])
+def cluster_pool(query: Query, counts: Sequence[int]) -> list[Tensor]:
+    """Cluster of every pool item, R times (N,) int64: k-means on all unit features by each replicate's own stream."""
+    unit = query.pool.unit
+    x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
+    rngs = [query.rng(r, "k-means") for r in range(query.R)]
     # five passes reach the inertia of 25 unseeded ones; the most typical items do not depend on the last per cent
-    return kmeans(x, count, query.rng(r, "k-means"), iterations=5).assignment
+    return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=5)]
 
 
 def most_typical(x: Tensor, neighbours: int) -> int:

@@ -20,7 +20,7 @@ def test_switch_and_sequence(round: int, rounds: int) -> None:
     query = make_query(round=round)
     view = seen(query)
     if tcm(round, rounds) == "typiclust":
-        found = cluster_pool(query, 0, 12 + 10).numpy()
+        found = cluster_pool(query, [12 + 10])[0].numpy()
         expected = typiclust(query.pool.features.numpy(), found, view.labelled, view.free, 10)
     else:
         expected = ranked(uncertainty(view.p, "margins"), view.free, 10)

@@ -16,13 +16,13 @@ from alfm.strategies.typiclust import TypiClust, cluster_pool, most_typical
 def test_sequence_with_its_own_clusters() -> None:
     query = make_query(N=200)
     view = seen(query)
-    found = cluster_pool(query, 0, 12 + 30).numpy()
+    found = cluster_pool(query, [12 + 30])[0].numpy()
     expected = typiclust(query.pool.features.numpy(), found, view.labelled, view.free, 30)
     assert TypiClust().select(query, 30)[0].tolist() == expected
 
 
 def given(monkeypatch: pytest.MonkeyPatch, assignment: np.ndarray) -> None:
-    monkeypatch.setattr(module, "cluster_pool", lambda query, r, count: torch.from_numpy(assignment))
+    monkeypatch.setattr(module, "cluster_pool", lambda query, counts: [torch.from_numpy(assignment)])
 
 
 @pytest.mark.parametrize("budget, neighbours", [(5, 20), (60, 20), (108, 3)])
@@ -63,7 +63,7 @@ def test_most_typical_is_the_definition() -> None:
 
 def test_how_many_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(module, "cluster_pool", lambda q, r, k: (asked.append(k), torch.arange(q.pool.N) % k)[1])
+    monkeypatch.setattr(module, "cluster_pool", lambda q, k: (asked.extend(k), [torch.arange(q.pool.N) % k[0]])[1])
     TypiClust().select(make_query(n=12), 9)
     TypiClust(max_clusters=15).select(make_query(n=12), 9)
     TypiClust().select(make_query(N=30, n=12), 18)
@@ -73,10 +73,10 @@ def test_how_many_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_clusters_are_those_of_the_seed_and_round() -> None:
     """A fixed seed would give 'independent' runs the same clusters, hence false significance."""
     together = make_query(seeds=(1, 2), rows=[list(range(12))] * 2)
-    one, two = (cluster_pool(together, r, 20) for r in (0, 1))
+    one, two = cluster_pool(together, [20, 20])
     assert not torch.equal(one, two)
-    assert torch.equal(one, cluster_pool(make_query(seeds=(1,)), 0, 20))
-    assert not torch.equal(one, cluster_pool(make_query(seeds=(1,), round=3), 0, 20))
+    assert torch.equal(one, cluster_pool(make_query(seeds=(1,)), [20])[0])
+    assert not torch.equal(one, cluster_pool(make_query(seeds=(1,), round=3), [20])[0])
 
 
 def test_fewer_distinct_items_than_clusters() -> None:
