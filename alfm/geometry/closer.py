@@ -1,7 +1,7 @@
 """Herding on lists: for every item the targets that it is closer to than anything labelled.
 
 A pair (item x, target n) adds to a gain only while x is closer to n than every item added so far, whatever the
-kernel's width and the target's weight. With n items added at random about N^2 / (n + 1) pairs are left: 1 % of them at
+kernel's width and the target's weight. With n items added at random about N^2 / (n + 1) pairs are left, 1 % of all at
 100 labels. One symmetric pass over the pool, its products shared by all replicates, lists them; from then on gains
 are short sums over lists, which only shrink. Lists live on the host: on a GPU the pass is cheap and its numbers are
 better used there (`herding.Herding`).

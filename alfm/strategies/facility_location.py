@@ -20,8 +20,9 @@ class FacilityLocation(Strategy):
 
     query_rows, query_classes: examples of what is looked for (rows, or whatever is labelled with these classes). The
     batch then maximises FLVMI: an item counts only up to `eta` times its similarity to the query set. While the set is
-    empty the plain function is used. Lazy greedy is exact. Cost: one symmetric pass of N^2 D / 2 products per round
-    for all replicates.
+    empty the plain function is used. Lazy greedy is exact. Cost: one symmetric pass of N^2 D / 2 products for all
+    replicates at a run's first query, then lists of 8 N^2 / (n + 1) bytes per replicate as for MaxHerding; one such
+    pass per round about a query set.
     """
 
     needs_head = False

@@ -23,8 +23,10 @@ class UHerding(Strategy):
     expected calibration error of a head fitted on 70 % of the labels and measured on the others; 1 while a labelled
     class has fewer than two (classes never seen are left out). Kernel width: the smallest positive distance between
     labelled items, 1 if there is none.
-    Labelled targets weigh 0; with no labels it is MaxHerding. Cost: one symmetric pass of N^2 D / 2 products per round
-    for all replicates, because weights and widths change, and two fits.
+    Labelled targets weigh 0; with no labels it is MaxHerding. Which pairs (item, target) can still gain depends on
+    neither weights nor widths, so they are listed once per run, as for MaxHerding. Cost: two fits per round and one
+    step over 8 N^2 / (n + 1) bytes of lists per replicate, made in one symmetric pass of N^2 D / 2 products for all
+    replicates at a run's first query; one such pass per round where lists are too long.
     """
 
     limits = {"held_out": (0.0, 0.9)}

@@ -35,7 +35,9 @@ def rare(**options) -> Query:
 
 
 @pytest.mark.parametrize("n", [1, 12])
-def test_sequence(n: int) -> None:
+@pytest.mark.parametrize("pairs", [0, 1 << 24])
+def test_sequence(n: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)  # without lists and with them
     query = make_query(n=n, block_rows=50)
     view = seen(query)
     expected = facility_location(query.pool.features.numpy(), view.labelled.tolist(), view.free, BUDGET)
@@ -88,6 +90,22 @@ def test_a_class_without_a_label_yet_leaves_the_plain_function(kind: type) -> No
     picks = kind(query_classes=[2]).select(both, 5)
     plain = kind().select(both, 5)
     assert torch.equal(picks[0], plain[0]) and not torch.equal(picks[1], plain[1])
+
+
+def test_what_is_kept_survives_a_round_about_a_query_set() -> None:
+    """Replicate 1 has a query set at once, replicate 0 only in its second round."""
+    x, y = clusters(60, 6, 3)
+    without = np.flatnonzero(y < 2)[:6].tolist()
+    first = make_query(x=x, y=y, C=3, rows=[without, [2, *without[1:]]], seeds=(1, 2))
+    strategy = FacilityLocation(query_classes=[2])
+    picks = strategy.select(first, 5)
+    rows = [first.labelled(r).tolist() + picks[r].tolist() for r in range(2)]
+    for change in (0, 1):
+        if change:
+            rows[0][-1] = next(i for i in range(60) if y[i] == 2 and i not in rows[0])
+        later, fresh = (make_query(x=x, y=y, C=3, rows=rows, seeds=(1, 2), round=3) for _ in range(2))
+        later.carry = first.carry
+        assert torch.equal(strategy.select(later, 5), strategy.select(fresh, 5))
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from reference.maxherding import coverage, kernel, maxherding
 from strategies.factory import (
     SITUATIONS,
@@ -14,14 +15,19 @@ from strategies.factory import (
     seen,
 )
 
-from alfm.strategies.base import Query, ask
+from alfm.geometry.coverage import block_pairs
+from alfm.strategies.base import Query, Strategy, ask
+from alfm.strategies.facility_location import FacilityLocation
 from alfm.strategies.maxherding import MaxHerding
+from alfm.strategies.uherding import UHerding
 
 
 @pytest.mark.parametrize("width", [1.0, 0.3, 2.0])
 @pytest.mark.parametrize("n", [1, 12])
-def test_sequence_and_coverage(width: float, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pairs", [0, 1 << 24])
+def test_sequence_and_coverage(width: float, n: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
+    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)  # without lists and with them
     query = make_query(n=n, block_rows=50)
     view = seen(query)
     h, known = query.pool.features.numpy(), view.labelled.tolist()
@@ -33,8 +39,10 @@ def test_sequence_and_coverage(width: float, n: int, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("width", [1.0, 0.3])
-def test_every_pick_of_a_long_batch_gains_most(width: float) -> None:
+@pytest.mark.parametrize("pairs", [0, 1 << 24])
+def test_every_pick_of_a_long_batch_gains_most(width: float, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two items that cover only each other gain the same, so late in a batch rounding chooses between exact ties."""
+    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)
     query = make_query(n=12, block_rows=50)
     view = seen(query)
     k, chosen = kernel(query.pool.features.numpy(), width), view.labelled.tolist()
@@ -67,7 +75,9 @@ def carried(query: Query, picks: list[int]) -> Query:
     return later
 
 
-def test_rounds_with_kept_state_equal_one_long_batch() -> None:
+@pytest.mark.parametrize("pairs", [0, 1 << 24])
+def test_rounds_with_kept_state_equal_one_long_batch(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)
     query = make_query(n=3)
     view = seen(query)
     picks: list[int] = []
@@ -107,6 +117,33 @@ def test_hard_situations(situation: str) -> None:
     assert picks_in(MaxHerding(), situation)[1] == 0
 
 
-def test_replicates_and_order() -> None:
+@pytest.mark.parametrize("pairs", [0, 1 << 24])
+def test_replicates_and_order(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)
     assert_replicates_independent(MaxHerding)
     assert_equivariant(MaxHerding())
+
+
+@pytest.mark.parametrize("make", [MaxHerding, UHerding, FacilityLocation])
+def test_one_pass_over_pairs_in_a_run_that_begins_with_labels(
+    make: type[Strategy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later rounds live on lists, for all replicates; and pick what a round with nothing kept picks."""
+    passes: list[int] = []
+
+    def counting(*args: object) -> object:
+        passes.append(1)
+        return block_pairs(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("alfm.geometry.coverage.block_pairs", counting)
+    query = make_query(n=8, seeds=(1, 2, 3), dtype=torch.float32)
+    rows = [query.labelled(r).tolist() for r in range(3)]
+    for round in range(2, 5):
+        later = make_query(rows=rows, seeds=(1, 2, 3), dtype=torch.float32, round=round)
+        fresh = make_query(rows=rows, seeds=(1, 2, 3), dtype=torch.float32, round=round)
+        later.pool, later.carry = query.pool, query.carry
+        picks = make().select(later, 7)
+        assert passes == [1]
+        assert torch.equal(make().select(fresh, 7), picks)
+        passes.pop()
+        rows = [known + new for known, new in zip(rows, picks.tolist(), strict=True)]

@@ -38,7 +38,9 @@ def expected_temperature(query: Query, strategy: UHerding) -> float:
 
 @pytest.mark.parametrize("flips", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("share", [0.3, 0.5])
-def test_sequence(flips: float, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pairs", [0, 1 << 24])
+def test_sequence(flips: float, share: float, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)  # without lists and with them
     monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
     query, strategy = noisy(flips=flips, block_rows=50), UHerding(share)
     view = seen(query)
@@ -83,6 +85,20 @@ def test_width_is_the_smallest_positive_distance_between_labels() -> None:
     for rows in ([2, 7, 11, 30], list(range(50)), [2, 7], [4], []):
         assert smallest_distance(u[rows]) == pytest.approx(width(h, np.array(rows, int)), rel=1e-9)
     assert smallest_distance(u[[2, 7]]) == 1.0
+
+
+def test_the_width_where_many_rows_are_equal_and_others_nearly() -> None:
+    h = clusters(60, 5, 3)[0]
+    h[10:50] = h[10]
+    h[50] = h[10] * (1 + 1e-9)
+    h[51] = h[10] + 1e-4
+    u = torch.from_numpy(h / np.linalg.norm(h, axis=1, keepdims=True))
+    expected = width(h, np.arange(60))
+    assert smallest_distance(u) == pytest.approx(expected, rel=1e-6) and expected < 1e-3
+    assert smallest_distance(u.float()) == pytest.approx(expected, rel=1e-2)
+    assert smallest_distance(u[10:51]) == 1.0
+    many = torch.nn.functional.normalize(torch.randn(2100, 4, generator=torch.Generator().manual_seed(0)).double())
+    assert smallest_distance(many) == pytest.approx(float(torch.nn.functional.pdist(many).min()), rel=1e-9)
 
 
 def test_without_labels_it_is_maxherding() -> None:
