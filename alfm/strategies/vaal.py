@@ -143,8 +143,8 @@ class Networks:
         # The judge's output is one number, so one backward pass of d logit serves both losses: a row of it times the
         # derivative of the autoencoder's loss goes on into mu, times that of the discriminator's into the parameters.
         own, other = (p - is_labelled[:, None]).div_(b), (p - 1).mul_(adversarial / b)
-        d_two = layers[6][0].expand_as(two).masked_fill(two <= 0, 0.0)
-        d_one = (d_two @ layers[5][0]).masked_fill_(one <= 0, 0.0)
+        d_two = layers[6][0] * two.sign()
+        d_one = (d_two @ layers[5][0]).mul_(one.sign())
         d_mu = (d_one @ layers[4][0]).mul_(other).add_(d_code).add_(mu, alpha=beta / b)
         for d, h, slope in ((own, two, slopes[6]), (d_two.mul_(own), one, slopes[5]), (d_one.mul_(own), mu, slopes[4])):
             _slopes(d, h, slope)
@@ -192,4 +192,4 @@ def _through(d: Tensor, x: Tensor, layer: Layer, slope: Layer, relu: bool = True
     """The same, and the gradient (m, a) of what went into the layer, before its ReLU if there was one."""
     _slopes(d, x, slope)
     d = d @ layer[0]
-    return d.masked_fill_(x <= 0, 0.0) if relu else d
+    return d.mul_(x.sign()) if relu else d  # the sign of what a ReLU gave is its slope
