@@ -26,9 +26,17 @@ def _entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1).clamp_max(0)
 
 
+def _log_(p: Tensor) -> Tensor:
+    """Natural logarithm in place. On CPU NumPy's is nearly three times as fast as torch's (0.37 ns a number, 1.04)."""
+    if p.device.type != "cpu":
+        return p.log_()
+    np.log(p.numpy(), out=p.numpy())
+    return p
+
+
 def _plogp(p: Tensor) -> Tensor:
     """p log p with 0 log 0 = 0."""
-    return p.clamp_min(torch.finfo(p.dtype).tiny).log_().mul_(p)
+    return _log_(p.clamp_min(torch.finfo(p.dtype).tiny)).mul_(p)
 
 
 def mean_probabilities(logits: Tensor) -> Tensor:
@@ -182,62 +190,65 @@ def epig(logits: Tensor, target: Tensor) -> Tensor:
 def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samples: int = 4096) -> Tensor:
     """Greedy batch of largest joint mutual information, log_probs (M, n, C) of joint draws -> picks int64 (budget,).
 
-    Joint entropies are exact while the batch so far has at most `max_samples` label configurations (C^picks), and from
-    then on estimated by importance sampling from `max_samples` configurations, stratified over the M draws, that
-    `rng` extends by one label per pick. Returns min(budget, n) distinct candidates in the order picked; ties to the
-    lower index. Cost per pick n C K M multiply-adds, K configurations, in blocks of bounded size. Kirsch et al. 2019
-    (arXiv 1906.08158), eqs. 12 and 14.
+    An item's gain is the entropy of its label given the batch's labels, averaged over their configurations, less its
+    entropy given the weights. All C^picks configurations are listed while they are at most `max_samples`; from then on
+    as many are sampled, stratified over the M draws, and `rng` extends them by one label per pick. Returns
+    min(budget, n) distinct candidates in the order picked; ties to the lower index. Kirsch et al. 2019 (arXiv
+    1906.08158), eqs. 12 and 14.
+
+    Lazy (Minoux 1978): joint information is submodular, so a gain computed for a smaller batch bounds the present one,
+    and candidates are looked at in the order of that bound until none left can be the best. With listed configurations
+    the picks are those of the plain greedy; with sampled ones a bound is an estimate like the gain itself, and the
+    pick is the best up to that noise. On a GPU every candidate is looked at, because stopping would need the host.
+    Cost per candidate looked at: C K M multiply-adds and C K logarithms, K configurations, in blocks of bounded size.
     """
     M, n, C = log_probs.shape
     log_probs = log_probs.clamp_min(-1e4)  # e^-1e4 is 0, and sums of many stay finite
     p = log_probs.exp()
     conditional = -(p * log_probs).sum(-1).mean(0)
-    # What is known of a configuration: its log probability under each draw, less the largest (`log_scale`).
-    log_joint = p.new_zeros(1, M)
-    log_scale = p.new_zeros(1)
+    gain = torch.full_like(conditional, torch.inf)  # the latest known of every candidate, -inf once picked
+    log_joint = p.new_zeros(1, M)  # log probability of a configuration under each draw; sampled: up to a constant
     source: Tensor | None = None  # the draw a sampled configuration came from; None while all are listed
-    free = torch.ones(n, dtype=torch.bool, device=p.device)
-    picks: list[int] = []
-    while len(picks) < min(budget, n):
-        gain = _joint_entropy(log_joint, log_scale, p, exact=source is None) - conditional
-        pick = int(torch.where(free, gain, -math.inf).argmax())
-        picks.append(pick)
-        free[pick] = False
+    picks: list[Tensor] = []
+    while True:
+        share = log_joint.logsumexp(1) if source is None else log_joint.new_zeros(len(log_joint))
+        left = n - len(picks)
+        picks.append(_best(gain, left, conditional, p, torch.softmax(log_joint, 1), torch.softmax(share, 0)))
+        if len(picks) == min(budget, n):
+            return torch.cat(picks)
+        gain.index_fill_(0, picks[-1], -torch.inf)
+        new = picks[-1:]
         if source is None and len(log_joint) * C > max_samples:
             source = torch.arange(max(max_samples, M), device=p.device) % M
-            log_joint = p.new_zeros(len(source), M)
-            log_scale = p.new_zeros(len(source))
-            new = picks
-        else:
-            new = picks[-1:]
+            log_joint, new = p.new_zeros(len(source), M), picks
         for item in new:
+            given = log_probs.index_select(1, item)[:, 0].T  # (C, M)
             if source is None:
-                log_joint = (log_joint[:, None, :] + log_probs[:, item].T).reshape(-1, M)
-                log_scale = log_scale.repeat_interleave(C)
-            else:
-                u = torch.from_numpy(rng.random(len(source))).to(p)
-                label = (p[:, item].cumsum(1)[source] < u[:, None]).sum(1).clamp_max(C - 1)
-                log_joint = log_joint + log_probs[:, item].T[label]
-            largest = log_joint.amax(1)
-            log_joint, log_scale = log_joint - largest[:, None], log_scale + largest
-    return torch.tensor(picks, dtype=torch.int64, device=p.device)
+                log_joint = (log_joint[:, None] + given).flatten(0, 1)
+                continue
+            u = torch.from_numpy(rng.random(len(source))).to(p)
+            steps = p.index_select(1, item)[:, 0].cumsum(1)
+            label = (steps[source] < u[:, None]).sum(1).clamp_max_(C - 1)
+            log_joint = log_joint + given[label]
+            log_joint -= log_joint.amax(1, keepdim=True)  # long batches neither underflow nor lose digits
 
 
-def _joint_entropy(log_joint: Tensor, log_scale: Tensor, p: Tensor, exact: bool) -> Tensor:
-    """H(labels of the batch, label of candidate i) less a constant, (K, M), (K,), (M, n, C) -> (n,).
+def _best(gain: Tensor, left: int, conditional: Tensor, p: Tensor, posterior: Tensor, share: Tensor) -> Tensor:
+    """The candidate of largest gain, int64 (1,); updates `gain` (n,) of those it looks at.
 
-    Exact: the sum over all K configurations. Otherwise the mean over sampled ones of the same summand divided by
-    the configuration's probability. Probabilities are scaled by e^-log_scale, so that long batches do not underflow;
-    the constant, mean -log_scale, is left out because it would drown the differences between candidates.
+    left: how many candidates are not picked; conditional (n,), p (M, n, C); posterior (K, M): of the draws given a
+    configuration; share (K,): of a configuration.
     """
-    M, n, C = p.shape
-    joint = log_joint.exp() / M
-    mean = joint.sum(1)
-    outer = log_scale.exp() if exact else 1 / (mean * len(mean))
-    out = p.new_empty(n)
-    size = max(1, MAX_ELEMENTS // (C * len(joint)))
-    for start in range(0, n, size):
-        block = p[:, start : start + size]
-        q = _plogp(torch.mm(joint, block.reshape(M, -1)))
-        out[start : start + size] = -(outer @ q).view(-1, C).sum(1)
-    return out
+    lazy = p.device.type == "cpu"
+    size = max(1, (BLOCK if lazy else MAX_ELEMENTS) // (p.shape[2] * len(posterior)))
+    bound, order = gain.sort(descending=True, stable=True)
+    best = -math.inf
+    for start in range(0, left, size):
+        if lazy and float(bound[start]) + 1e-5 < best:  # rounding in either
+            break
+        rows = order[start : min(start + size, left)]
+        q = _plogp(torch.mm(posterior, p.index_select(1, rows).flatten(1)))
+        value = -(share @ q).view(len(rows), -1).sum(1) - conditional[rows]
+        gain[rows] = value
+        best = max(best, float(value.max())) if lazy else best
+    return gain.argmax(0, keepdim=True)

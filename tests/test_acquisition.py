@@ -170,29 +170,64 @@ def test_batchbald_exact_equals_plain_greedy() -> None:
     assert expected != bald_order  # the joint term matters on this input
 
 
-def test_batchbald_sampled_joint_entropy_estimates_the_exact_one() -> None:
+def gains(log_joint: torch.Tensor, p: torch.Tensor, listed: bool) -> torch.Tensor:
+    """What each of the candidates p (M, n, C) adds to a batch with these configurations (K, M)."""
+    share = log_joint.logsumexp(1) if listed else torch.zeros(len(log_joint), dtype=p.dtype)
+    conditional = -(p * p.log()).sum(-1).mean(0)
+    out = torch.full_like(conditional, torch.inf)
+    best = acq._best(out, len(out), conditional, p, torch.softmax(log_joint, 1), torch.softmax(share, 0))
+    assert int(best) == int(out.argmax())
+    return out
+
+
+def test_batchbald_gains_from_listed_and_from_sampled_configurations() -> None:
     p = torch.from_numpy(softmax(draws(5, 8, 3, seed=5)))
-    log_p = p.log()
+    log_p, batch = p.log(), [0, 1, 2]
     listed = torch.zeros(1, 5, dtype=torch.float64)
-    for item in (0, 1, 2):
+    for item in batch:
         listed = (listed[:, None] + log_p[:, item].T).reshape(-1, 5)
-    zero = torch.zeros(len(listed), dtype=torch.float64)
-    exact = acq._joint_entropy(listed, zero, p, exact=True)
+    exact = gains(listed, p, listed=True)
+    expected = [joint_information(p.numpy(), [*batch, i]) - joint_information(p.numpy(), batch) for i in range(3, 8)]
+    np.testing.assert_allclose(exact[3:].numpy(), expected, atol=1e-12)
     rng = np.random.default_rng(0)
     source = torch.arange(40_000) % 5
     sampled = torch.zeros(len(source), 5, dtype=torch.float64)
-    for item in (0, 1, 2):
+    for item in batch:
         u = torch.from_numpy(rng.random(len(source)))
         label = (p[:, item].cumsum(1)[source] < u[:, None]).sum(1)
         sampled += log_p[:, item].T[label]
-    scale = sampled.amax(1)
-    estimate = acq._joint_entropy(sampled - scale[:, None], scale, p, exact=False)
-    estimate -= scale.mean()  # the constant that the function leaves out
-    np.testing.assert_allclose(estimate.numpy(), exact.numpy(), atol=0.02)
-    # The scaling changes the constant only.
-    scale = listed.amax(1)
-    shifted = acq._joint_entropy(listed - scale[:, None], scale, p, exact=True)
-    np.testing.assert_allclose((shifted - shifted[0]).numpy(), (exact - exact[0]).numpy(), atol=1e-12)
+    estimate = gains(sampled, p, listed=False)
+    np.testing.assert_allclose(estimate.numpy(), exact.numpy(), atol=0.01)
+    # A configuration's constant changes nothing: long batches are scaled.
+    scaled = gains(sampled - sampled.amax(1, keepdim=True), p, listed=False)
+    np.testing.assert_allclose(scaled.numpy(), estimate.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("max_samples", [10**5, 50])
+def test_batchbald_lazy_is_the_greedy(max_samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listed (3^7 configurations): the same picks for fewer candidates looked at. Sampled: as good up to the noise."""
+    z = draws(8, 60, 3, scale=3.0, seed=7)
+    z[:, ::2] *= np.linspace(0.02, 0.3, 30)[:, None]  # half of the items say little
+    log_p = torch.log_softmax(torch.from_numpy(z), -1)
+    looked: list[int] = []
+    real = acq._plogp
+    monkeypatch.setattr(acq, "_plogp", lambda q: (looked.append(q.shape[1] // 3), real(q))[1])
+
+    def picks(block: int) -> list[int]:
+        looked.clear()
+        monkeypatch.setattr(acq, "BLOCK", block)
+        return acq.batchbald(log_p, 8, np.random.default_rng(0), max_samples).tolist()
+
+    plain = picks(10**9)
+    assert sum(looked) == sum(range(53, 61))
+    lazy = picks(1)
+    assert sum(looked) < 0.6 * sum(range(53, 61))
+    if max_samples > 3**8:
+        assert lazy == plain
+    else:
+        p = softmax(z)
+        worth = [joint_information(p, batch) for batch in (lazy, plain)]
+        assert abs(worth[0] - worth[1]) < 0.05 * worth[1]
 
 
 def test_batchbald_long_batches_are_distinct_seeded_and_do_not_underflow() -> None:
