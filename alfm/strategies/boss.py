@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from alfm.heads.base import LinearHead
 from alfm.pool import Pool
+from alfm.spaces import RAW, UNIT, Space
 from alfm.strategies.badge import Badge
 from alfm.strategies.base import Query, Strategy, ask
 from alfm.strategies.coreset import Coreset
@@ -18,6 +21,10 @@ from alfm.strategies.margins import Margins
 from alfm.strategies.maxherding import MaxHerding
 from alfm.strategies.random import Random
 from alfm.strategies.typiclust import TypiClust
+from alfm.threads import side_by_side
+
+if TYPE_CHECKING:
+    from alfm.loop import Task
 
 
 def _members() -> list[Strategy]:
@@ -31,7 +38,8 @@ class Boss(Strategy):
     (ties to the earlier batch).
 
     It sees hidden labels and the test split, so it is a ceiling for benchmarks and is reported as "oracle", never as a
-    method. Strategies take turns. Cost: `batches` fits, test passes and small queries per replicate and round.
+    method. Strategies take turns. Cost: `batches` fits, test passes and small queries per replicate and round; each
+    core holds one sub-pool, 12 D bytes an item.
     """
 
     stochastic = True
@@ -41,14 +49,24 @@ class Boss(Strategy):
     strategies: Sequence[Strategy] = field(default_factory=_members)
 
     def select(self, query: Query, budget: int) -> Tensor:
-        return query.each(lambda r: self._best(query, r, budget), budget)
+        assert query.head is not None
+        for space in {id(space): space for space in (RAW, UNIT, *query.head.spaces) if space.shared}.values():
+            query.pool.vectors(space)  # made once, before the candidates ask for it side by side
+        # All candidates of all replicates side by side: a core does not wait for the last replicate.
+        asked = []
+        for r in range(query.R):
+            rng = query.rng(r, "boss")
+            for i in range(self.batches):
+                asked.append(partial(self._candidate, query, r, budget, i, *self._draw(query, r, budget, rng)))
+        found = side_by_side(asked, query.pool.device)
+        candidates = [torch.stack(found[r * self.batches : (r + 1) * self.batches]) for r in range(query.R)]
+        return torch.stack([self._best(query, r, own) for r, own in enumerate(candidates)])
 
-    def _best(self, query: Query, r: int, budget: int) -> Tensor:
+    def _best(self, query: Query, r: int, candidates: Tensor) -> Tensor:
+        """The winner among candidates (batches, B) of replicate r."""
         assert query.oracle is not None and query.head is not None and query.classifier is not None
-        task, rows = query.oracle, query.labelled(r)
-        rng = query.rng(r, "boss")
-        candidates = torch.stack([self._candidate(query, r, budget, i, rng) for i in range(self.batches)])
-        grown = torch.cat([rows.expand(self.batches, -1), candidates], 1)
+        task = query.oracle
+        grown = torch.cat([query.labelled(r).expand(self.batches, -1), candidates], 1)
         seeds = [query.seeds[r]] * self.batches
         heads = query.classifier.fit(
             query.pool, grown, task.labels[grown], query.num_classes, seeds, query.round,
@@ -58,30 +76,66 @@ class Boss(Strategy):
                 query.head.bias[r].expand(self.batches, -1),
             ),
         )  # fmt: skip
-        wrong = [(logits.argmax(1) != task.test_labels).sum() for logits in task.test_logits(heads)]
-        return candidates[int(np.argmin(torch.stack(wrong).tolist()))]
+        return candidates[int(np.argmin(errors(task, heads)))]
 
-    def _candidate(self, query: Query, r: int, budget: int, i: int, rng: np.random.Generator) -> Tensor:
+    def _draw(self, query: Query, r: int, budget: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """A candidate's sub-pool, places int64 (m,) ascending among the available items, and its seed."""
+        free = int(query.available[r].sum())
+        places = rng.choice(free, min(max(self.sub_pool, budget), free), replace=False)
+        return np.sort(places), int(rng.integers(2**31))
+
+    def _candidate(self, query: Query, r: int, budget: int, i: int, places: np.ndarray, seed: int) -> Tensor:
         """The batch of strategy i (in turn) on a sub-pool of its own, as rows of the whole pool."""
         assert query.head is not None
-        rows = query.labelled(r)
-        free = query.available[r].nonzero()[:, 0]
-        size = min(max(self.sub_pool, budget), len(free))
-        chosen = free[torch.from_numpy(rng.choice(len(free), size, replace=False)).to(free.device).sort().values]
-        places = torch.cat([chosen, rows])
-        available = torch.zeros(1, len(places), dtype=torch.bool, device=rows.device)
+        rows, size, one = query.labelled(r), len(places), slice(r, r + 1)
+        chosen = query.available[r].nonzero()[:, 0][torch.from_numpy(places).to(rows.device)]
+        every = torch.cat([chosen, rows])
+        available = torch.zeros(1, len(every), dtype=torch.bool, device=rows.device)
         available[0, :size] = True
-        one = slice(r, r + 1)
         sub = Query(
-            pool=Pool(query.pool.gather(places), query.pool.device),
-            rows=torch.arange(size, len(places), device=rows.device)[None],
+            pool=_SubPool(query.pool, every),
+            rows=torch.arange(size, len(every), device=rows.device)[None],
             targets=query.labels_of(r)[None],
             available=available,
             num_classes=query.num_classes,
-            seeds=[int(rng.integers(2**31))],
+            seeds=[seed],
             round=query.round,
             head=LinearHead(query.head.spaces[one], query.head.weight[one], query.head.bias[one]),
             classifier=query.classifier,
         )
         picks, _ = ask(self.strategies[i % len(self.strategies)], sub, budget)
-        return places[picks[0]]
+        return every[picks[0]]
+
+
+class _SubPool(Pool):
+    """Some rows of a pool: its coordinates are gathered where it keeps them, and nothing is checked again."""
+
+    def __init__(self, whole: Pool, rows: Tensor) -> None:
+        self._whole, self._rows = whole, rows
+        super().__init__(whole.gather(rows), whole.device)
+
+    def materialise(self, space: Space) -> Tensor:
+        matrix = self._whole.vectors(space).matrix
+        return super().materialise(space) if matrix is None or space is RAW else matrix[self._rows]
+
+    def _check_finite(self) -> None:
+        pass
+
+
+def errors(task: Task, heads: LinearHead) -> list[int]:
+    """How many test items each head gets wrong: one product for as many heads as 16 million logits hold."""
+    if not heads.shared:
+        wrong = [(logits.argmax(1) != task.test_labels).sum() for logits in task.test_logits(heads)]
+        return torch.stack(wrong).tolist()
+    source = task.test.vectors(heads.spaces[0])
+    parts = []
+    size = max(1, (1 << 24) // (min(task.test.N, task.test.block_rows) * heads.C))
+    for start in range(0, heads.R, size):
+        part = slice(start, start + size)
+        weight, bias = heads.weight[part].flatten(0, 1), heads.bias[part].flatten()
+        wrong = torch.zeros(len(bias) // heads.C, dtype=torch.int64, device=bias.device)
+        for rows, x in source.blocks():
+            logits = torch.addmm(bias, x, weight.T).view(len(x), -1, heads.C)
+            wrong += (logits.argmax(2) != task.test_labels[rows, None]).sum(0)
+        parts.append(wrong)
+    return torch.cat(parts).tolist()

@@ -8,11 +8,13 @@ import torch
 from reference.boss import boss, zero_one_loss
 from strategies.factory import clusters, make_query
 
+from alfm.heads.adapter import Adapter
 from alfm.heads.logistic import Logistic
 from alfm.loop import Task
 from alfm.pool import Pool
+from alfm.spaces import RAW, UNIT
 from alfm.strategies.base import Query, Strategy, ask
-from alfm.strategies.boss import Boss
+from alfm.strategies.boss import Boss, _SubPool, errors
 from alfm.strategies.margins import Margins
 from alfm.strategies.random import Random
 
@@ -29,15 +31,15 @@ def with_oracle(n: int = 8, **options) -> Query:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Filled with the candidates in their order, whatever order they are made in."""
     kept: list[list[int]] = []
-    real = Boss._candidate
+    real = Boss._best
 
-    def spy(self, *arguments):
-        batch = real(self, *arguments)
-        kept.append(batch.tolist())
-        return batch
+    def spy(self, query, r, candidates):
+        kept.extend(candidates.tolist())
+        return real(self, query, r, candidates)
 
-    monkeypatch.setattr(Boss, "_candidate", spy)
+    monkeypatch.setattr(Boss, "_best", spy)
     return kept
 
 
@@ -75,10 +77,43 @@ def test_candidates_come_from_the_strategies_in_turn_on_sub_pools(monkeypatch: p
 
     whole = with_oracle()
     Boss(batches=4, sub_pool=30, strategies=[Spy(Random()), Spy(Margins())]).select(whole, 5)
-    assert [name for name, _, _ in asked] == ["random", "margins", "random", "margins"]
+    assert sorted(name for name, _, _ in asked) == ["margins", "margins", "random", "random"]
     assert all(len(rows) == 30 for _, rows, _ in asked)
     assert len({rows.tobytes() for _, rows, _ in asked}) == 4
     assert all(hidden for _, _, hidden in asked)  # the members see no hidden label
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_sub_pool_has_the_coordinates_of_its_features(keep: bool) -> None:
+    whole = Pool(torch.from_numpy(clusters(90, 6, 4)[0]).float())
+    whole.resident = keep
+    space = Logistic().space(whole)
+    rows = torch.randperm(90, generator=torch.Generator().manual_seed(0))[:40]
+    sub, plain = _SubPool(whole, rows), Pool(whole.features[rows])
+    for one in (RAW, UNIT, space):
+        assert torch.equal(sub.vectors(one).matrix, plain.vectors(one).matrix)
+        assert (whole.vectors(one).matrix is not None) == keep
+
+
+@pytest.mark.parametrize("block_rows", [7, None])
+def test_errors_are_those_of_each_head_alone(block_rows: int | None) -> None:
+    query = with_oracle()
+    query.oracle.test = Pool(query.oracle.test.features, block_rows=block_rows)
+    rows = torch.stack([torch.randperm(80, generator=torch.Generator().manual_seed(i))[:9] for i in range(5)])
+    for classifier in (Logistic(), Adapter()):
+        heads = classifier.fit(query.pool, rows, query.oracle.labels[rows], 4, [0] * 5, 1)
+        expected = [
+            zero_one_loss(
+                heads.weight[r].numpy(),
+                heads.bias[r].numpy(),
+                query.oracle.test.materialise(heads.spaces[r]).numpy(),
+                query.oracle.test_labels.numpy(),
+            )
+            for r in range(5)
+        ]
+        found = errors(query.oracle, heads)
+        assert len(set(found)) > 1
+        np.testing.assert_allclose(np.array(found) / query.oracle.test.N, expected)
 
 
 def test_a_batch_larger_than_the_sub_pool() -> None:
