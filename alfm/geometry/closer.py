@@ -30,10 +30,10 @@ from alfm.threads import side_by_side
 if TYPE_CHECKING:
     from alfm.pool import Vectors
 
-PAIRS = 1 << 24  # most pairs of a replicate, 8 bytes each; the same whoever runs beside it, since it decides the path
+PAIRS = 12 << 20  # most pairs of a replicate, 8 bytes each; the same whoever runs beside it, since it decides the path
 PATIENCE = 64  # candidates looked at again before all gains are made anew; grows with the lists
 CHUNK = 1 << 16  # pairs at a time, so that the steps of a pass over them stay in the cache
-SAMPLE = 128  # targets that tell beforehand how long the lists will be
+SAMPLE = 256  # targets that tell beforehand how long the lists will be
 
 
 class Lists:
@@ -82,9 +82,12 @@ class Lists:
         self.offsets = np.concatenate(ends)
         self.targets, self.values = _joined(targets, self.targets), _joined(values, self.values)
 
-    def at(self, kernel: Kernel, weight: Tensor | None = None) -> Listed:
-        """Gains for a kernel and the targets' weights >= 0, (N,): values are the kernel's `closeness` here."""
-        return Listed(self, kernel, None if weight is None else weight.numpy())
+    def at(self, kernel: Kernel, weight: Tensor | None = None, last: bool = False) -> Listed:
+        """Gains for a kernel and the targets' weights >= 0, (N,): values are the kernel's `closeness` here.
+
+        last: these lists are not needed afterwards, so their memory may be used.
+        """
+        return Listed(self, kernel, None if weight is None else weight.numpy(), last)
 
 
 class Listed(Lists):
@@ -95,7 +98,7 @@ class Listed(Lists):
     that is looked at again.
     """
 
-    def __init__(self, lists: Lists, kernel: Kernel, weight: np.ndarray | None) -> None:
+    def __init__(self, lists: Lists, kernel: Kernel, weight: np.ndarray | None = None, last: bool = False) -> None:
         self.kernel = kernel
         N = len(lists.kappa)
         top = lists.most * (1.0 if weight is None else float(weight.max()))
@@ -108,7 +111,7 @@ class Listed(Lists):
                 similar = similar * weight[near]
             return np.multiply(similar, closeness.dtype.type(scale))
 
-        values = np.empty_like(lists.values)
+        values = lists.values if last else np.empty_like(lists.values)
         for start in range(0, len(values), CHUNK):
             part = slice(start, start + CHUNK)
             values[part] = value(lists.values[part], lists.targets[part])
@@ -213,7 +216,7 @@ def states(
     old = [one if one is not None and one.kernel == kernel else None for one in kept or [None] * len(added)]
     out: list[Herding | Listed | None] = []
     for one, before in zip(listed(vectors, kernel, added, old), old, strict=True):
-        out.append(one if one is None or one is before else one.at(kernel))
+        out.append(one if one is None or one is before else one.at(kernel, last=True))
     for r, before in enumerate(old):
         if out[r] is None and isinstance(before, Herding):
             held = torch.cat(before.added)
@@ -275,7 +278,7 @@ def _short(vectors: Vectors, kernel: Kernel, least: Tensor) -> list[bool]:
     for rows, x in vectors.blocks():
         close = kernel.closeness(x @ y.T, sq[rows], sq[sample])
         count += torch.stack([(close > own).sum() for own in limit])
-    return [pairs * N <= 0.7 * PAIRS * len(sample) for pairs in count.tolist()]
+    return [pairs * N <= 0.75 * PAIRS * len(sample) for pairs in count.tolist()]
 
 
 Piece = tuple[np.ndarray, np.ndarray, np.ndarray, int]  # items and targets in their blocks, values, first target

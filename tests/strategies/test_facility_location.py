@@ -35,7 +35,7 @@ def rare(**options) -> Query:
 
 
 @pytest.mark.parametrize("n", [1, 12])
-@pytest.mark.parametrize("pairs", [0, 1 << 24])
+@pytest.mark.parametrize("pairs", [0, 12 << 20])
 def test_sequence(n: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)  # without lists and with them
     query = make_query(n=n, block_rows=50)

@@ -38,7 +38,7 @@ def expected_temperature(query: Query, strategy: UHerding) -> float:
 
 @pytest.mark.parametrize("flips", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("share", [0.3, 0.5])
-@pytest.mark.parametrize("pairs", [0, 1 << 24])
+@pytest.mark.parametrize("pairs", [0, 12 << 20])
 def test_sequence(flips: float, share: float, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)  # without lists and with them
     monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
