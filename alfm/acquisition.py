@@ -121,13 +121,15 @@ def bald(logits: Tensor) -> Tensor:
     M, b, C = logits.shape
     mean = logits.new_zeros(C, b)  # by classes first, as in `mean_probabilities`
     within = logits.new_zeros(b)
-    for members in logits.mT.split(max(1, BLOCK // (b * C))):
-        z = torch.mul(members, 1 / math.log(2), out=logits.new_empty(members.shape))  # in bits: 2^z is cheaper than e^z
+    size = min(M, max(1, BLOCK // (b * C)))
+    scratch = logits.new_empty(2, size, C, b)
+    for members in logits.mT.split(size):
+        z, e = scratch[:, : len(members)]
+        torch.mul(members, 1 / math.log(2), out=z)  # in bits: torch has a much faster 2^z than e^z
         z.sub_(z.amax(1, keepdim=True)).clamp_min_(-1e4)  # 2^-1e4 is 0, and 0 * -1e4 too
-        e = z.exp2()
-        total = e.sum(1)
-        within += (total.log2() - z.mul_(e).sum(1).div_(total)).sum(0)
-        mean += e.div_(total[:, None]).sum(0)
+        total = torch.exp2(z, out=e).sum(1, keepdim=True)
+        within += (total.log2() - z.mul_(e).sum(1, keepdim=True).div_(total)).sum((0, 1))
+        mean += e.div_(total).sum(0)
     return within.mul_(-math.log(2) / M).sub_(_plogp(mean.div_(M)).sum(0)).clamp_min_(0)
 
 

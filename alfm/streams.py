@@ -27,7 +27,6 @@ def integer(seed: int, round: int, purpose: str) -> int:
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
-_LOW_NIBBLES = 0x0F0F0F0F0F0F0F0F
 
 
 def _xorshift(z: torch.Tensor, by: int, scratch: torch.Tensor) -> None:
@@ -48,10 +47,10 @@ def _mix(z: torch.Tensor) -> torch.Tensor:
 
 
 def packed_mask(key: int | torch.Tensor, rows: torch.Tensor, dim: int, drop: float) -> torch.Tensor:
-    """Dropout masks before `unpack_mask`: one bit per feature, in the low half of each byte.
+    """Dropout masks before `unpack_mask`: one bit per feature.
 
     `key`: integers of the replicate's stream and the pass (see `integer`), an int or int64 that broadcasts with
-    `rows`, int64 pool rows; `drop` counts in steps of 1/256. Returns int64 (..., 2 ceil(dim / 64)), ... the shape of
+    `rows`, int64 pool rows; `drop` counts in steps of 1/256. Returns int64 (..., ceil(dim / 64)), ... the shape of
     `key + rows`. A feature is kept when its random binary fraction is below the share kept: bit by bit from the least
     significant, `or` where the share has a 1 and `and` where it has a 0, so 64 features cost as many hashes as
     the share has binary places (two for 1/4, eight at most). Source of the hash: Steele, Lea & Flood 2014
@@ -62,32 +61,34 @@ def packed_mask(key: int | torch.Tensor, rows: torch.Tensor, dim: int, drop: flo
         share, places = share // 2, places - 1
     row_key = _mix(rows.to(torch.int64) * _GOLDEN + key)
     column = _mix(torch.arange(1, places * words + 1, dtype=torch.int64, device=rows.device) * _GOLDEN)
-    z = row_key.view(1, -1) ^ column[:, None]
+    z = row_key[..., None] ^ column
     scratch = torch.empty_like(z)
     z *= _MIX1  # both sides are mixed already, so half of `_mix` is enough
     _xorshift(z, 32, scratch)
     z *= _MIX2
     _xorshift(z, 29, scratch)
-    if places:
-        keep, *others = z.view(places, words, -1)
-    else:
-        keep, others = z.new_full((words, row_key.numel()), -1), []
+    if places < 2:
+        return z if places else z.new_full((*row_key.shape, words), -1)
+    keep, *others = z.split(words, -1)
     for place, other in enumerate(others, 1):
-        keep = keep.bitwise_or_(other) if share >> place & 1 else keep.bitwise_and_(other)
-    halves = torch.cat([keep & _LOW_NIBBLES, (keep >> 4) & _LOW_NIBBLES])
-    return halves.T.contiguous().view(*row_key.shape, 2 * words)
+        keep = keep | other if share >> place & 1 else keep & other
+    return keep
 
 
 def unpack_mask(packed: torch.Tensor, dim: int, lanes: torch.Tensor | None = None) -> torch.Tensor:
     """Result of `packed_mask`, int64 (b, w), contiguous -> bool (b, dim), True = kept.
 
-    lanes: int32 (b, 8 w) to work in; the result is a view of it.
+    lanes: int32 (b, 2, 8 w) to work in; the result is a view of it.
     """
-    nibbles = packed.view(torch.uint8)
-    lanes = nibbles.to(torch.int32) if lanes is None else lanes.copy_(nibbles)
-    # The product holds the nibble at bits 0, 7, 14 and 21, so that bit i of it comes to lie at the start of byte i.
+    every = packed.view(torch.uint8)
+    if lanes is None:
+        lanes = torch.empty(every.shape[0], 2, every.shape[1], dtype=torch.int32, device=packed.device)
+    low, high = lanes.unbind(1)
+    torch.bitwise_right_shift(low.copy_(every), 4, out=high)
+    low &= 15
+    # The product holds four bits at places 0, 7, 14 and 21, so that bit i of them comes to lie at the start of byte i.
     lanes.mul_(0x00204081).bitwise_and_(0x01010101)
-    return lanes.view(torch.bool)[:, :dim]
+    return lanes.flatten(1).view(torch.bool)[:, :dim]
 
 
 def keep_mask(key: int | torch.Tensor, rows: torch.Tensor, dim: int, drop: float) -> torch.Tensor:

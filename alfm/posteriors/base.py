@@ -90,7 +90,7 @@ def _reduce(draws: Draws, fn: Callable[..., Any], rows: slice, x: Tensor, r: int
 
 def block_rows(pool: Pool, draws: Draws) -> int:
     """Items whose features and logits are held together."""
-    numbers, least = (1 << 18, 64) if pool.device.type == "cpu" else (1 << 26, 256)
+    numbers, least = (1 << 19, 64) if pool.device.type == "cpu" else (1 << 26, 256)
     return max(least, numbers // max(pool.D, draws.passes * draws.C))
 
 

@@ -124,7 +124,7 @@ class DropoutDraws:
         for m in range(self.passes):
             if m % group == 0:
                 packed = packed_mask(self._keys[r, m : m + group], index, self.dim, self.drop)
-                lanes = torch.empty(b, packed.shape[2] * 8, dtype=torch.int32, device=x.device) if m == 0 else lanes
+                lanes = torch.empty(b, 2, packed.shape[2] * 8, dtype=torch.int32, device=x.device) if m == 0 else lanes
             # Bytes convert to floats several times faster than bool does.
             phi.copy_(unpack_mask(packed[m % group], self.dim, lanes).view(torch.uint8))
             torch.addcmul(affine.offset, phi, x, out=phi)
