@@ -15,9 +15,9 @@ from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.embedding import embedding, per_replicate
 from alfm.strategies.fisher import Diagonal, Full, prune, refuse_if_too_large
 
-FRONT = 1024  # items among which picks are made ahead
+FRONT = 512  # items among which picks are made ahead
 CHUNK = 20  # picks made ahead between two passes over everything
-PIECE = 1024  # items replayed together on CPU: their features and products stay in the caches
+PIECE = 1 << 18  # numbers of the features that a pass visits together on CPU: 1 MB, so that they stay in the caches
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ class Bait(Strategy):
     `binary` never updates a D x D matrix per pick: gain = w a / (1 + w b), w = q B / (n + B), a = phi^T M^-1 F M^-1
     phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi, g = M^-1 F M^-1 phi changes b by -k (phi.u)^2 and a by
     -2 k (phi.u)(phi.g) + k^2 a_pick (phi.u)^2, k = w / (1 + w b_pick). Picks are made ahead among the best
-    thousand items and verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3 passes
+    512 items and verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3 passes
     of N D^2 / 2 products, about B / 6 passes of 40 N D; N D + D^2 numbers. `full`: N (C D)^2 products, N C^2 (D + C)
     per pick. `diagonal`: N C D operations, then only the items whose gain may still be the largest.
     """
@@ -119,11 +119,15 @@ def binary_information(logits: Tensor) -> Tensor:
 
 
 class Binary:
-    """The rank-one problem of one replicate: M0 and F (D, D) float64, and a and b of every item."""
+    """The rank-one problem of one replicate: M0 and F (D, D) float64, and a and b of every item.
+
+    Below, phi stands for sqrt(w) phi wherever it meets M^-1: then gain = a / c with c = 1 + b, and a pick with u, g and
+    k = 1 / c changes a by k (phi.u) (gain phi.u - 2 phi.g) and c by -k (phi.u)^2.
+    """
 
     def __init__(self, phi: Vectors, q: Tensor, labelled: Tensor, ridge: float, share: float) -> None:
         self.phi = phi
-        self.w = q.double() * share
+        self.scale = (q.double() * share).sqrt()
         F = second_moment(phi, q) / phi.N
         L = phi.rows(labelled).double() * (q[labelled].double() * ((1 - share) / len(labelled))).sqrt()[:, None]
         n, D = L.shape
@@ -133,53 +137,65 @@ class Binary:
             E = torch.linalg.solve_triangular(torch.linalg.cholesky(G), L, upper=False)
             self.inverse = torch.eye(D, dtype=L.dtype, device=L.device).addmm_(E.T, E, alpha=-1).div_(ridge)
             narrow = E.T.to(phi.pool.dtype)
-            inside = torch.cat([(x @ narrow).square_().sum(1) for _, x in phi.blocks()])
-            self.b = (phi.sq_norms.double() - inside) / ridge
+            inside = torch.cat([(x @ narrow).square_().sum(1) for _, x in phi.blocks(piece(phi))])
+            b = (phi.sq_norms.double() - inside) / ridge
         else:
             M = L.T @ L
             M.diagonal().add_(ridge)
             self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(M))  # M0^-1
-            self.b = quadratic_form(phi, self.inverse)
+            b = quadratic_form(phi, self.inverse)
         self.middle = self.inverse @ F @ self.inverse  # M0^-1 F M0^-1
-        self.a = quadratic_form(phi, self.middle)
+        w = self.scale.square()
+        self.a, self.c = w * quadratic_form(phi, self.middle), 1 + w * b
 
     def forward(self, free: Tensor, count: int) -> Tensor:
         """`count` items in the order of greedy gain, ties to the lower row; int64 (count,)."""
-        a, b, free = self.a, self.b, free.clone()
+        a, c, free = torch.where(free, self.a, -torch.inf), self.c, free.clone()
         picks = torch.empty(count, dtype=torch.int64, device=free.device)
         ahead = Ahead(self.inverse, self.middle, count, self.phi.pool.dtype)
-        size = PIECE if free.device.type == "cpu" else None
         done = 0
         while done < count:
-            hot = top(gain_of(self.w, a, b, free), free, FRONT).sort().values
+            hot = top(a / c, free, FRONT).sort().values
             new = slice(done, done + min(CHUNK, count - done, len(hot)))
-            picks[new] = hot[ahead.picks(self.phi.rows(hot), self.w[hot], a[hot], b[hot], new)]
+            front = self.phi.rows(hot) * self.scale[hot, None].to(self.phi.pool.dtype)
+            picks[new] = hot[ahead.picks(front, a[hot], c[hot], new)]
             # Replay on all items: a pick stands if no item outside the front had a larger gain then.
-            UG, k, e = ahead.UG[new].transpose(0, 1).flatten(0, 1), ahead.k[new, None], ahead.e[new, None]
-            products = [(rows, UG @ x.T) for rows, x in self.phi.blocks(size)]
-            outside = free.index_fill(0, hot, False)
-            stands = self._largest(a, b, products, k, e, outside) <= ahead.gain[new]
+            UG = ahead.UG[new].transpose(0, 1).flatten(0, 1)
+            products = [(rows, UG @ x.T) for rows, x in self.phi.blocks(piece(self.phi))]
+            outside = a.index_fill(0, hot, -torch.inf)
+            stands = self._largest(outside, c, products, ahead.k[new, None], ahead.gain[new, None]) <= ahead.gain[new]
             good = int(torch.cumprod(stands.to(torch.uint8), 0).sum())
-            a, b = after(a, b, products, k, e, good)
-            free.index_fill_(0, picks[done : done + good], False)
+            now = slice(done, done + good)
             done += good
+            if done < count:
+                a, c = self._after(a, c, products, ahead.k[now, None], ahead.gain[now, None])
+                a.index_fill_(0, picks[now], -torch.inf)
+                free.index_fill_(0, picks[now], False)
         return picks
 
-    def _largest(self, a: Tensor, b: Tensor, products: Products, k: Tensor, e: Tensor, among: Tensor) -> Tensor:
-        """The largest gain among some items (N,) bool just before each of m picks, (m,) float64."""
+    def _largest(self, a: Tensor, c: Tensor, products: Products, k: Tensor, gain: Tensor) -> Tensor:
+        """The largest gain just before each of m picks, (m,) float64; a is -Inf for items that do not count."""
         before = torch.ones(len(k), len(k), dtype=a.dtype, device=a.device).tril_(-1)
         best = []
         for rows, product in products:
-            then = (
-                torch.addmm(now[rows], before, change)
-                for now, change in zip((a, b), changes(*product.chunk(2), k, e), strict=True)
-            )
-            best.append(gain_of(self.w[rows], *then, among[rows]).amax(1))
+            da, dc = changes(product.double() * self.scale[rows], k, gain)
+            then = torch.addmm(a[rows], before, da)
+            best.append(then.div_(torch.addmm(c[rows], before, dc)).amax(1))
         return torch.stack(best).amax(0)
+
+    def _after(self, a: Tensor, c: Tensor, products: Products, k: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """a and c of all items after the first m picks."""
+        parts = []
+        for rows, product in products:
+            both = product.view(2, -1, product.shape[1])[:, : len(k)].double() * self.scale[rows]
+            da, dc = changes(both.flatten(0, 1), k, gain)
+            parts.append((a[rows] + da.sum(0), c[rows] + dc.sum(0)))
+        a, c = (torch.cat(part) for part in zip(*parts, strict=True))
+        return a, c
 
     def keep(self, picks: Tensor, budget: int) -> Tensor:
         """Places (budget,) among the picks (m,) that stay after backward pruning, ascending."""
-        V = self.phi.rows(picks).double() * self.w[picks, None].sqrt()
+        V = self.phi.rows(picks).double() * self.scale[picks, None]
         return prune(V @ self.inverse @ V.T, V @ self.middle @ V.T, 1, budget)
 
 
@@ -190,63 +206,50 @@ Products = list[tuple[slice, Tensor]]
 class Ahead:
     """Greedy picks among a few items, and what every pick so far did to M^-1 and M^-1 F M^-1 (D, D).
 
-    At the time of pick t: its `gain`, k, e = its a, (count,) float64, and u = M^-1 phi, g = M^-1 F M^-1 phi, UG[t]
-    (2, D) in the pool's dtype. Picks beyond those that stood are written again.
+    At the time of pick t: its `gain` and k (count,) float64, and u = M^-1 phi, g = M^-1 F M^-1 phi, UG[t] (2, D) in
+    the pool's dtype. Picks beyond those that stood are written again.
     """
 
     def __init__(self, inverse: Tensor, middle: Tensor, count: int, dtype: torch.dtype) -> None:
         self.matrices = torch.cat([inverse, middle]).to(dtype)
         self.UG = self.matrices.new_zeros(count, 2, len(inverse))
-        self.gain, self.k, self.e = inverse.new_zeros(3, count)
+        self.gain, self.k = inverse.new_zeros(2, count)
 
-    def picks(self, x: Tensor, w: Tensor, a: Tensor, b: Tensor, new: slice) -> Tensor:
-        """Picks `new` among m items x (m, D) with w, a, b (m,) float64: which of the m, int64. No wait for the device.
+    def picks(self, x: Tensor, a: Tensor, c: Tensor, new: slice) -> Tensor:
+        """Picks `new` among m items x (m, D), scaled, with a, c (m,) float64: which of the m, int64.
 
-        M^-1 v and M^-1 F M^-1 v are those of M0 and what the picks so far changed.
+        No wait for the device. M^-1 v and M^-1 F M^-1 v are those of M0 and what the picks so far changed.
         """
-        k, e = self.k.to(x.dtype), self.e.to(x.dtype)
-        place = torch.empty(new.stop - new.start, dtype=torch.int64, device=x.device)
-        free = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        a, c = a.clone(), c.clone()
+        gain, k = self.gain.to(x.dtype), self.k.to(x.dtype)
+        places = []
         for t in range(new.start, new.stop):
-            gain = gain_of(w, a, b, free)
-            i = gain.argmax(0, keepdim=True)
+            every = a / c
+            i = every.argmax(0, keepdim=True)
+            places.append(i)
             now = slice(t, t + 1)
-            place[t - new.start : t - new.start + 1] = i
-            self.gain[now], self.e[now] = gain[i], a[i]
-            self.k[now] = w[i] / (1 + w[i] * b[i])
-            k[now], e[now] = self.k[now], self.e[now]
+            torch.index_select(every, 0, i, out=self.gain[now])
+            torch.reciprocal(c.index_select(0, i), out=self.k[now])
+            gain[now], k[now] = self.gain[now], self.k[now]
             v = x.index_select(0, i)[0]
-            U, G = self.UG[:t].unbind(1)
-            ku = k[:t] * (U @ v)
             u, g = torch.mv(self.matrices, v).view(2, -1)
-            self.UG[t, 0] = torch.addmv(u, U.T, ku, alpha=-1)
-            self.UG[t, 1] = torch.addmv(g, G.T, ku, alpha=-1).addmv_(U.T, k[:t] * (ku * e[:t] - G @ v))
-            da, db = changes(*(self.UG[t] @ x.T), self.k[now], self.e[now])
-            a, b = a + da, b + db
-            free.index_fill_(0, i, False)
-        return place
+            if t:
+                U, G = self.UG[:t].unbind(1)
+                ku, kg = (torch.mv(self.UG[:t].flatten(0, 1), v).view(t, 2) * k[:t, None]).unbind(1)
+                u = torch.addmv(u, U.T, ku, alpha=-1)
+                g = torch.addmv(g, G.T, ku, alpha=-1).addmv_(U.T, gain[:t] * ku - kg)
+            self.UG[t, 0], self.UG[t, 1] = u, g
+            da, dc = changes((self.UG[t] @ x.T).double(), self.k[now], self.gain[now])
+            a.add_(da[0]).index_fill_(0, i, -torch.inf)
+            c.add_(dc[0])
+        return torch.cat(places)
 
 
-def changes(pu: Tensor, pg: Tensor, k: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """What a pick adds to a and to b of items with phi.u = pu and phi.g = pg: float64, of their shape."""
-    pu, pg = pu.double(), pg.double()
+def changes(products: Tensor, k: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """What m picks add to a and to c of items, each (m, b); products (2 m, b): phi.u of the picks, then phi.g."""
+    pu, pg = products.chunk(2)
     ku = k * pu
-    return ku * (e * ku - 2 * pg), -ku * pu
-
-
-def after(a: Tensor, b: Tensor, products: Products, k: Tensor, e: Tensor, good: int) -> tuple[Tensor, Tensor]:
-    """a and b of all items after the first `good` of m picks."""
-    parts = []
-    for rows, product in products:
-        da, db = changes(*(p[:good] for p in product.chunk(2)), k[:good], e[:good])
-        parts.append((a[rows] + da.sum(0), b[rows] + db.sum(0)))
-    a, b = (torch.cat(part) for part in zip(*parts, strict=True))
-    return a, b
-
-
-def gain_of(w: Tensor, a: Tensor, b: Tensor, free: Tensor) -> Tensor:
-    """Fall of tr(M^-1 F) for every item, (m,) or (picks, m) float64; -Inf where not free."""
-    return torch.where(free, w * a / (1 + w * b), -torch.inf)
+    return torch.mul(gain, pu).sub_(pg, alpha=2).mul_(ku), ku.mul_(pu).neg_()
 
 
 # -- pool passes of N D^2, at 10/16 of their products since the matrices are symmetric -------------------------------
@@ -257,14 +260,23 @@ def _columns(D: int) -> list[slice]:
     return [slice(start, min(start + size, D)) for start in range(0, D, size)]
 
 
+def piece(phi: Vectors) -> int | None:
+    """Items that a pass visits together; None: the pool's own blocks."""
+    return max(256, PIECE // phi.pool.D) if phi.device.type == "cpu" else None
+
+
 def second_moment(phi: Vectors, weight: Tensor) -> Tensor:
     """sum_i weight_i phi_i phi_i^T, (D, D) float64, blocks in the pool's dtype."""
     D = phi.dim
     out = torch.zeros(D, D, dtype=torch.float64, device=phi.device)
     for rows, x in phi.blocks():
-        y = x * weight[rows, None]
-        for J in _columns(D):
-            out[: J.stop, J] += x[:, : J.stop].T @ y[:, J]
+        size = piece(phi) or len(x)
+        block = x.new_zeros(D, D)
+        for part, w in zip(x.split(size), weight[rows].split(size), strict=True):
+            y = part * w[:, None]
+            for J in _columns(D):
+                block[: J.stop, J].addmm_(part[:, : J.stop].T, y[:, J])
+        out += block
     return out.triu() + out.triu(1).T
 
 
@@ -274,7 +286,7 @@ def quadratic_form(phi: Vectors, A: Tensor) -> Tensor:
     # the part above the diagonal blocks counts twice
     parts = [(J, torch.cat([2 * A[: J.start, J], A[J, J]])) for J in _columns(phi.dim)]
     total = torch.zeros(phi.N, dtype=torch.float64, device=phi.device)
-    for rows, x in phi.blocks():
+    for rows, x in phi.blocks(piece(phi)):
         for J, part in parts:
             total[rows] += torch.linalg.vecdot(x[:, : J.stop] @ part, x[:, J])
     return total
