@@ -93,9 +93,9 @@ class Lists:
 class Listed(Lists):
     """Herding on lists: `select` what comes next. Its picks are those of `herding.Herding`, up to rounding.
 
-    Values are weighted similarities in integer steps of 2^-62 of the largest possible sum. bounds: int64 (N,), gains or
-    what they were before something was added, kept between rounds. Cost: about 2 ns per pair once, 5 us per candidate
-    that is looked at again.
+    Values are weighted similarities, scaled so that contributions can be rounded to integers: a step is less than 2^-58
+    of the largest possible gain. bounds: int64 (N,), gains or what they were before something was added, kept between
+    rounds. Cost: about 2 ns per pair once, 5 us per candidate that is looked at again.
     """
 
     def __init__(self, lists: Lists, kernel: Kernel, weight: np.ndarray | None = None, last: bool = False) -> None:
