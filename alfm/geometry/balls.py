@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from itertools import pairwise
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from alfm.threads import side_by_side
 _CHUNK = 128  # centres in a product
 _BLOCK = 4096  # items in it
 _JOBS = 8  # block pairs at a time: enough for every core, few enough to hold
+_MORE = 1.02  # lists reach this much farther than what is asked for
 _SAMPLE = 64  # items whose distances say how many pairs a radius holds
 
 
@@ -127,50 +129,60 @@ class NearPairs:
 
     def hold(self, radius: float) -> None:
         """Lists for balls of up to this radius: one symmetric pass, N^2 D / 2 products, unless they are there."""
+        wanted = min(_MORE * radius, self.most)  # radii move little from round to round
         if radius > self.reach:
-            self.reach = min(1.02 * radius, self.most)  # radii move little from round to round
-            self._fill(limit(self.reach, self.unit))
+            self._fill(limit(wanted, self.unit))
+        elif self.reach > _MORE * wanted:  # radii fall as labels come in: shorter lists are walked faster
+            self._cut(limit(wanted, self.unit))
+        else:
+            return
+        self.reach = wanted
 
     def _fill(self, most: Tensor) -> None:
+        from scipy.sparse import csr_array
+
         self.indices, self.d2 = self.indices[:0], self.d2[:0]  # the old lists make room
         pieces: list[_Piece] = []
         for pairs in batched(block_pairs(self.unit, self._block), _JOBS):
             pieces += side_by_side([partial(_near, self.unit, most, *pair) for pair in pairs], self.unit.device)
-        degrees = np.zeros(self.N, dtype=np.int64)
-        for rows, columns, row, column, _ in pieces:
-            degrees[rows] += np.bincount(row, minlength=rows.stop - rows.start)
-            if rows != columns:
-                degrees[columns] += np.bincount(column, minlength=columns.stop - columns.start)
-        np.cumsum(degrees, out=self.offsets[1:])
-        self.indices = np.empty(int(self.offsets[-1]), dtype=np.int32)
-        self.d2 = np.empty(len(self.indices), dtype=pieces[0][4].dtype)
-        ends = self.offsets[:-1].copy()  # where each row's next neighbour goes
-        # In the order of the rows' blocks every row gets its neighbours in ascending order: first, transposed, from the
-        # blocks above it, then from its own and the later ones. A piece is dropped as soon as it is written.
-        pieces.sort(key=lambda piece: (piece[0].start, piece[1].start), reverse=True)
-        while pieces:
-            rows, columns, row, column, d2 = pieces.pop()
-            self._append(ends, rows, row, column, columns.start, d2)
-            if rows != columns:
-                order = np.argsort(column, kind="stable")
-                self._append(ends, columns, column[order], row[order], rows.start, d2[order])
+        total = sum(len(piece.d2) * (1 if piece.rows == piece.columns else 2) for piece in pieces)
+        self.indices, self.d2 = np.empty(total, dtype=np.int32), np.empty(total, dtype=pieces[0].d2.dtype)
+        # In the order of the blocks every row gets its neighbours in ascending order: first, transposed, from the
+        # blocks above it, then from its own and the later ones.
+        pieces.sort(key=lambda piece: (piece.rows.start, piece.columns.start))
+        for block in dict.fromkeys((piece.rows.start, piece.rows.stop) for piece in pieces):
+            above = [piece for piece in pieces if piece.columns.start == block[0] > piece.rows.start]
+            after = [piece for piece in pieces if piece.rows.start == block[0]]
+            row = [piece.column for piece in above] + [piece.row for piece in after]
+            column = [piece.row + np.int32(piece.rows.start) for piece in above]
+            column += [piece.column + np.int32(piece.columns.start) for piece in after]
+            d2 = np.concatenate([piece.d2 for piece in above + after])
+            lists = csr_array((d2, (np.concatenate(row), np.concatenate(column))), shape=(block[1] - block[0], self.N))
+            first = self.offsets[block[0]]
+            self.offsets[block[0] + 1 : block[1] + 1] = first + lists.indptr[1:]
+            own = slice(first, first + len(d2))
+            self.indices[own], self.d2[own] = lists.indices, lists.data
+            pieces = [piece for piece in pieces if piece.columns.start > block[0]]  # the others are written
 
-    def _append(
-        self, ends: np.ndarray, block: slice, row: np.ndarray, column: np.ndarray, first: int, d2: np.ndarray
-    ) -> None:
-        """Entries (row, column) in row order, counted from block.start and `first`, behind what the rows have."""
-        per_row = np.bincount(row, minlength=block.stop - block.start)
-        place = np.repeat(ends[block] - (np.cumsum(per_row) - per_row), per_row) + np.arange(len(row))
-        self.indices[place] = column.astype(np.int32) + first
-        self.d2[place] = d2
-        ends[block] += per_row
+    def _cut(self, most: Tensor) -> None:
+        kept = self.d2 < most.numpy()
+        degrees = [np.count_nonzero(kept[first:last]) for first, last in pairwise(self.offsets.tolist())]
+        self.offsets[1:] = np.cumsum(degrees)
+        self.indices, self.d2 = self.indices[kept], self.d2[kept]
 
 
-_Piece = tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]
+class _Piece(NamedTuple):
+    """The pairs of a block that are near: places within the block, uint16, and d2, in row order."""
+
+    rows: slice
+    columns: slice
+    row: np.ndarray
+    column: np.ndarray
+    d2: np.ndarray
 
 
 def _near(unit: Vectors, most: Tensor, rows: slice, x: Tensor, columns: slice, y: Tensor) -> _Piece:
-    """(rows, columns, row, column, d2) of the pairs of a block below `most`, places within the block, row order."""
+    """The pairs of a block below `most`."""
     norms = unit.sq_norms
     d2 = squared_distances(x, y, norms[rows], norms[columns])
     if rows == columns:
@@ -179,7 +191,7 @@ def _near(unit: Vectors, most: Tensor, rows: slice, x: Tensor, columns: slice, y
     flat = np.flatnonzero(host < most.numpy())
     row = flat // host.shape[1]
     column = flat - row * host.shape[1]
-    return rows, columns, row.astype(np.uint16), column.astype(np.uint16), host.ravel()[flat]
+    return _Piece(rows, columns, row.astype(np.uint16), column.astype(np.uint16), host.ravel()[flat])
 
 
 class Around(Protocol):
@@ -201,10 +213,16 @@ class Listed:
         self.near, self.limit = near, limit(radius, near.unit).numpy()
 
     def degrees(self, flags: Tensor) -> Tensor:
-        """Flagged items in every item's ball, int64 (N,): one walk over the lists."""
+        """Flagged items in every item's ball, int64 (N,): one walk over the lists, of the flagged items if few."""
         from scipy.sparse import csr_array
 
-        near, weight = self.near, flags.numpy().astype(np.float32)  # counts below 2^24: exact
+        near, own = self.near, flags.numpy()
+        if np.count_nonzero(own) * 4 < near.N:
+            total = own.astype(np.int64)
+            for i in np.flatnonzero(own):
+                total[self._ball(i)] += 1
+            return torch.from_numpy(total)
+        weight = own.astype(np.float32)  # counts below 2^24: exact
         inside = (near.d2 < self.limit).astype(np.float32)
         hit = csr_array((inside, near.indices, near.offsets), shape=(near.N, near.N))
         return torch.from_numpy(hit @ weight + weight).long()

@@ -39,8 +39,8 @@ def test_out_degrees_of_replicates_with_many_and_few_uncovered() -> None:
     pool = clustered(dtype="float64")
     d = distances(pool)
     rng = np.random.default_rng(5)
-    uncovered = rng.random((3, pool.N)) < np.array([[0.9], [0.05], [0.5]])
-    radius = np.array([0.4, 0.8, 0.0])
+    uncovered = rng.random((4, pool.N)) < np.array([[0.9], [0.05], [0.5], [0.2]])
+    radius = np.array([0.4, 0.8, 0.0, 0.3])
     ball = [(d < r) | np.eye(pool.N, dtype=bool) for r in radius]
     expected = np.stack([(b & u).sum(1) for b, u in zip(ball, uncovered, strict=True)])
     radii, flags = list(torch.from_numpy(radius)), list(torch.from_numpy(uncovered))
@@ -48,7 +48,7 @@ def test_out_degrees_of_replicates_with_many_and_few_uncovered() -> None:
     assert np.array_equal(together.numpy(), expected)
     near = NearPairs(pool.unit, block=64)
     near.hold(0.8)
-    for r in range(3):
+    for r in range(4):
         alone = out_degrees(pool.unit, radii[r : r + 1], flags[r : r + 1], block=64)
         assert torch.equal(alone[0], together[r])
         assert torch.equal(Listed(near, radii[r]).degrees(flags[r]), together[r])
@@ -69,7 +69,10 @@ def test_lists_hold_every_pair_nearer_than_their_reach(block: int, keep: bool) -
             own = slice(near.offsets[i], near.offsets[i + 1])
             assert np.array_equal(near.indices[own], np.flatnonzero(inside[i]))
             np.testing.assert_allclose(np.sqrt(near.d2[own]), d[i][inside[i]], atol=1e-4)
-    assert near.reach == pytest.approx(1.02 * gap_radius(d, 0.3))  # a smaller radius is there already
+        assert near.reach == pytest.approx(1.02 * gap_radius(d, quantile))
+    held = near.indices
+    near.hold(0.99 * gap_radius(d, 0.1))
+    assert near.indices is held  # a little less is there already
 
 
 def test_lists_and_products_answer_alike() -> None:
