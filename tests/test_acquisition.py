@@ -68,6 +68,17 @@ def test_equals_plain_numpy(name: str, dtype: torch.dtype) -> None:
     np.testing.assert_allclose(got.double().numpy(), expected, atol=1e-6 if dtype == torch.float32 else 1e-12)
 
 
+@pytest.mark.parametrize("name", MANY)
+def test_draws_may_lie_by_classes_in_memory_and_in_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    z = torch.from_numpy(draws())
+    by_classes = z.mT.contiguous().mT
+    kept = by_classes.clone()
+    expected = getattr(acq, name)(z)
+    monkeypatch.setattr(acq, "BLOCK", 2 * 30 * 5)  # two draws at a time, one in the last block
+    torch.testing.assert_close(getattr(acq, name)(by_classes), expected)
+    assert torch.equal(by_classes, kept)  # the logits are left as they were
+
+
 EXTREME = [
     [1e4, -1e4, 0.0],
     [88.0, -88.0, 0.0],

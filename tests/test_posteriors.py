@@ -58,6 +58,17 @@ def test_dropout_masks_raw_features_before_the_space(space: str, per_item: bool)
     torch.testing.assert_close(draws.logits(torch.tensor([24, 11]), x[[14, 1]], 1), got[:, [14, 1]])
 
 
+@pytest.mark.parametrize("words", [1, 1 << 16])
+def test_dropout_masks_do_not_depend_on_how_many_are_made_at_once(words: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, head = setup()
+    draws = bound(DropoutPosterior(passes=5), pool, head)
+    monkeypatch.setattr("alfm.posteriors.dropout.MASK_WORDS", words)
+    x = pool.features
+    got = draws.logits(slice(0, N), x, 0)
+    for m in range(5):
+        torch.testing.assert_close(got[m], head.forward(x * draws.masks(torch.arange(N), m, 0) * 4, 0))
+
+
 def test_dropout_with_everything_dropped_or_nothing() -> None:
     pool, head = setup("unit")
     draws = bound(DropoutPosterior(p=255 / 256, passes=20), pool, head)  # most rows lose all of their 10 features

@@ -20,8 +20,10 @@ class BatchBald(Strategy):
 
     Needs joint draws (one weight setting shared by all items): dropout with one mask per pass, `laplace` or
     `ensemble`. The batch is chosen among the `oversample` x budget items of highest BALD score (the paper considers
-    the whole pool; an item's joint gain never exceeds its BALD score). Joint entropies are exact while C^picks is at
-    most `max_samples`, then estimated from as many sampled configurations. Cost per pick: candidates x C x samples x M.
+    the whole pool; an item's joint gain never exceeds its BALD score). Gains are exact while C^picks is at most
+    `max_samples`, then estimated from as many sampled configurations. A candidate whose earlier gain is below the best
+    present one is not looked at: exact, up to the noise of the estimates. Cost: a BALD pass, then C x samples x M per
+    pick and candidate looked at.
     """
 
     stochastic = True
