@@ -9,6 +9,10 @@ k = 100: 0.05 -> 649 and 0.05 -> 659. Image features 12k x 768: k = 10 0.27 -> 6
 1.49 -> 44618 and 1.33 -> 44593. Both spend their time in the same products, 85 GFLOP/s; neither is ahead throughout.
 This one stays, on CPU and CUDA: it takes float64 and weights of zero, has defined ties, needs no copy to another
 library, and its seeds save passes where clusters are many. On a GPU nothing was measured: none was at hand.
+
+Why no bounds (Elkan 2003, Hamerly 2010). From the third pass on they leave 2 to 7 % of the pairs of items and centroids
+(10k x 384, k = 140 and 200), but a pair alone costs thirty times one in a product, and the 256 items of a product need
+20 to 80 % of the centroids between them, clusters sorted: a pass took 1.3 to 3 times the plain one (busy machine).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from alfm.geometry.kmeans import kmeans, nearest_items
+from alfm.geometry.kmeans import kmeans, kmeans_each, nearest_items
 
 
 def blobs(seed: int, n: int, k: int, d: int = 8) -> Tensor:
@@ -54,6 +54,42 @@ def test_the_generator_decides() -> None:
     a, b, c = (kmeans(x, 9, np.random.default_rng(s), iterations=2) for s in (1, 1, 2))
     assert torch.equal(a.centroids, b.centroids)
     assert not torch.equal(a.centroids, c.centroids)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_several_problems_together_are_each_alone(weighted: bool, threads: int) -> None:
+    """Of different sizes, over several blocks of items, and stopping after different numbers of passes."""
+    x = [blobs(12, 3000, 9).float(), blobs(13, 2100, 5).float(), blobs(14, 40, 3).float()]
+    k = [30, 4, 40]
+    weight = [torch.linspace(0, 2, len(one)) for one in x] if weighted else None
+
+    def rngs() -> list[np.random.Generator]:
+        return [np.random.default_rng(s) for s in (5, 6, 7)]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = kmeans_each(x, k, rngs(), weight, 15)
+    finally:
+        torch.set_num_threads(before)
+    for r, rng in enumerate(rngs()):
+        alone = kmeans(x[r], k[r], rng, None if weight is None else weight[r], 15)
+        assert torch.equal(together[r].centroids, alone.centroids)
+        assert torch.equal(together[r].assignment, alone.assignment)
+        assert together[r].inertia == alone.inertia
+
+
+def test_a_core_need_not_wait_for_the_last_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass is one round of jobs for all problems and blocks, and no job is a whole problem."""
+    from alfm.geometry import kmeans as module
+
+    jobs = []
+    real = module.side_by_side
+    monkeypatch.setattr(module, "side_by_side", lambda some, device: jobs.append(len(some)) or real(some, device))
+    x = blobs(15, 3000, 9)
+    kmeans_each([x] * 5, [8] * 5, [np.random.default_rng(s) for s in range(5)], iterations=2, tolerance=0)
+    assert jobs == [5, 15, 5, 15, 5]
 
 
 def test_empty_clusters_are_filled() -> None:
