@@ -15,7 +15,7 @@ from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.embedding import embedding, per_replicate
 from alfm.strategies.fisher import Diagonal, Full, prune, refuse_if_too_large
 
-FRONT = 512  # items among which picks are made ahead
+FRONT = 768  # items among which picks are made ahead
 CHUNK = 20  # picks made ahead between two passes over everything
 PIECE = 1 << 18  # numbers of the features that a pass visits together on CPU: 1 MB, so that they stay in the caches
 
@@ -50,9 +50,9 @@ class Bait(Strategy):
     `binary` never updates a D x D matrix per pick: gain = w a / (1 + w b), w = q B / (n + B), a = phi^T M^-1 F M^-1
     phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi, g = M^-1 F M^-1 phi changes b by -k (phi.u)^2 and a by
     -2 k (phi.u)(phi.g) + k^2 a_pick (phi.u)^2, k = w / (1 + w b_pick). Picks are made ahead among the best
-    512 items and verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3 passes
-    of N D^2 / 2 products, about B / 6 passes of 40 N D; N D + D^2 numbers. `full`: N (C D)^2 products, N C^2 (D + C)
-    per pick. `diagonal`: N C D operations, then only the items whose gain may still be the largest.
+    few hundred items and verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3
+    passes of N D^2 / 2 products, about B / 8 passes of 40 N D; N D + D^2 numbers. `full`: N (C D)^2 products, N C^2
+    (D + C) per pick. `diagonal`: N C D operations, then only the items whose gain may still be the largest.
     """
 
     limits = {"certainty": (0.0, 0.999)}
