@@ -27,7 +27,8 @@ class Dcom(Strategy):
     (1 - S) density, both min-max scaled; density = how many uncovered items lie within the mean radius. After each pick
     the ball of mean radius around it counts as covered; the density is scaled once per batch. Cost: once per run one
     symmetric pass of N^2 D / 2 products that lists the pairs nearer than the mean radius (8 bytes each way; without the
-    lists, on a GPU or beyond 512 MB of them, such a pass per round), and N D n per round for the labelled balls.
+    lists, on a GPU or beyond 512 MB of them, such a pass per round), and per round N D n products for the labelled
+    balls, 4 N n bytes (at most 256 MB) on each core.
     """
 
     a: float = 0.8
