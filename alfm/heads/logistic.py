@@ -109,19 +109,11 @@ class Logistic:
             self._principal(pool, space)
 
         def fit(r: int) -> tuple[Tensor, Tensor]:
-            labelled = rows[r] >= 0
-            size = M
-            if pool.device.type == "cpu":
-                size = max(1, BATCHED // (num_classes * int(labelled.sum())))
-            weights, biases = [], []
-            for part in weight[r].split(size):
-                w, b = self._fit_group(
-                    pool, space, rows[r : r + 1], targets[r : r + 1], num_classes, part,
-                    (start.weight[r : r + 1].expand(len(part), -1, -1), start.bias[r : r + 1].expand(len(part), -1)),
-                )  # fmt: skip
-                weights.append(w)
-                biases.append(b)
-            return torch.cat(weights), torch.cat(biases)
+            own = slice(r, r + 1)
+            return self._fit_group(
+                pool, space, rows[own], targets[own], num_classes, weight[r],
+                (start.weight[own].expand(M, -1, -1), start.bias[own].expand(M, -1)),
+            )  # fmt: skip
 
         weights, biases = zip(*side_by_side([partial(fit, r) for r in range(R)], pool.device), strict=True)
         return LinearHead((space,) * (R * M), torch.cat(weights), torch.cat(biases))
@@ -173,9 +165,14 @@ class Logistic:
             warm = known.any(1, keepdim=True) & active
             bias = torch.where(warm, torch.where(known, b0, lowest), bias)
             start = (W0 @ basis).mT * active[:, None]
-        A, b = solve(
-            X, Y, w, 1.0 / self.inverse_l2(num_classes), active, start, bias, self.tolerance, self.max_iterations
-        )
+        l2, size = 1.0 / self.inverse_l2(num_classes), R
+        if same and pool.device.type == "cpu":
+            size = max(1, BATCHED // (n * len(columns)))
+        solved = [
+            solve(X, Y, w[m], l2, active[m], start[m], bias[m], self.tolerance, self.max_iterations)
+            for m in (slice(i, i + size) for i in range(0, R, size))
+        ]
+        A, b = (torch.cat(part) for part in zip(*solved, strict=True))
 
         W = torch.zeros(R, num_classes, phi.shape[2], dtype=phi.dtype, device=phi.device)
         W[:, columns] = (basis @ A).mT

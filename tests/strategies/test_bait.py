@@ -67,15 +67,24 @@ def test_flat_heads_are_sharpened_and_certain_ones_left_alone() -> None:
     assert sharpening(torch.zeros(3, 4), 0.9) == 100.0  # nothing to sharpen: bounded
 
 
-@pytest.mark.parametrize("front", [3, 20])
+@pytest.mark.parametrize("front, chunk", [(3, 20), (20, 4), (20, 20), (200, 7)])
 @pytest.mark.parametrize("classifier", [None, Dropout()])
-def test_picks_made_ahead_are_those_of_the_plain_greedy(front: int, classifier, monkeypatch) -> None:
+def test_picks_made_ahead_are_those_of_the_plain_greedy(front: int, chunk: int, classifier, monkeypatch) -> None:
     """With few front-runners others overtake them all the time, and the passes over everything must notice."""
     query = make_query(N=150, D=10, classifier=classifier)
     view = seen(query)
     expected, _ = bait(view.phi, view.p, view.labelled, view.free, 15)
     monkeypatch.setattr("alfm.strategies.bait.FRONT", front)
+    monkeypatch.setattr("alfm.strategies.bait.CHUNK", chunk)
     assert forward_picks(query, 15) == expected
+
+
+def test_few_passes_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    largest = Binary._largest
+    monkeypatch.setattr(Binary, "_largest", lambda *args: (passes.append(1), largest(*args))[1])
+    assert len(set(forward_picks(make_query(N=400, D=10), 20))) == 40
+    assert len(passes) <= 3  # not 40
 
 
 def test_float32_agrees_and_lowers_the_objective_alike() -> None:
