@@ -27,6 +27,8 @@ def integer(seed: int, round: int, purpose: str) -> int:
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+_BYTES = 0x0101010101010101
+_LOW_BITS, _HIGH_BITS = 0x08040201, -2143281136  # 0x80402010 as a signed 32-bit number
 
 
 def _xorshift(z: torch.Tensor, by: int, scratch: torch.Tensor) -> None:
@@ -76,19 +78,20 @@ def packed_mask(key: int | torch.Tensor, rows: torch.Tensor, dim: int, drop: flo
 
 
 def unpack_mask(packed: torch.Tensor, dim: int, lanes: torch.Tensor | None = None) -> torch.Tensor:
-    """Result of `packed_mask`, int64 (b, w), contiguous -> bool (b, dim), True = kept.
+    """Result of `packed_mask`, int64 (b, w), contiguous -> uint8 (b, dim), 0 = dropped.
 
+    What a kept feature has is a power of two that depends on the feature alone: what `packed` = -1 gives. Whoever
+    multiplies by it divides by that once, where equal values would cost as much again for every mask.
     lanes: int32 (b, 2, 8 w) to work in; the result is a view of it.
     """
     every = packed.view(torch.uint8)
     if lanes is None:
         lanes = torch.empty(every.shape[0], 2, every.shape[1], dtype=torch.int32, device=packed.device)
     low, high = lanes.unbind(1)
-    torch.bitwise_right_shift(low.copy_(every), 4, out=high)
-    low &= 15
-    # The product holds four bits at places 0, 7, 14 and 21, so that bit i of them comes to lie at the start of byte i.
-    lanes.mul_(0x00204081).bitwise_and_(0x01010101)
-    return lanes.flatten(1).view(torch.bool)[:, :dim]
+    low.copy_(every).mul_(0x01010101)  # eight bits in each of four bytes
+    torch.bitwise_and(low, _HIGH_BITS, out=high)
+    low &= _LOW_BITS
+    return lanes.flatten(1).view(torch.uint8)[:, :dim]
 
 
 def keep_mask(key: int | torch.Tensor, rows: torch.Tensor, dim: int, drop: float) -> torch.Tensor:
@@ -97,4 +100,8 @@ def keep_mask(key: int | torch.Tensor, rows: torch.Tensor, dim: int, drop: float
     `key`: integer of the replicate's stream and the pass (see `integer`), or int64 (b,), one per row; `rows` int64
     (b,): pool rows; returns bool (b, dim).
     """
-    return unpack_mask(packed_mask(key, rows, dim, drop), dim)
+    packed = packed_mask(key, rows, dim, drop)
+    # Nonzero bytes become 1, eight at a time: torch compares single bytes far more slowly.
+    bytes8 = unpack_mask(packed, packed.shape[1] * 64).view(torch.int64)
+    bytes8.add_(_BYTES * 0x7F).bitwise_right_shift_(7).bitwise_and_(_BYTES)
+    return bytes8.view(torch.bool)[:, :dim]

@@ -58,7 +58,7 @@ def test_dropout_masks_raw_features_before_the_space(space: str, per_item: bool)
     torch.testing.assert_close(draws.logits(torch.tensor([24, 11]), x[[14, 1]], 1), got[:, [14, 1]])
 
 
-@pytest.mark.parametrize("words", [1, 1 << 16])
+@pytest.mark.parametrize("words", [1, 2 * N, 1 << 17])
 def test_dropout_masks_do_not_depend_on_how_many_are_made_at_once(words: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pool, head = setup()
     draws = bound(DropoutPosterior(passes=5), pool, head)

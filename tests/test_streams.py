@@ -57,5 +57,7 @@ def test_masks_of_many_keys_at_once_are_those_of_each_key():
     for k, key in enumerate(keys):
         mask = keep_mask(key, rows, 70, 0.75)
         assert mask.shape == (3, 70)
-        assert torch.equal(unpack_mask(packed[k], 70), mask)
+        values = unpack_mask(torch.full((1, 2), -1), 70)
+        assert torch.equal(unpack_mask(packed[k], 70), mask * values)
+        assert bool((values > 0).all())
         assert torch.equal(each[k], mask[k])
