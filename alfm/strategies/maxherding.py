@@ -10,6 +10,7 @@ from torch import Tensor
 from alfm.geometry.closer import states
 from alfm.geometry.herding import RBF
 from alfm.strategies.base import Query, Strategy
+from alfm.strategies.sampled import on_samples
 
 
 @dataclass(eq=False)
@@ -21,15 +22,23 @@ class MaxHerding(Strategy):
     about N^2 / (n + 1) of 8 bytes (at most 96 MiB, on CPU), or, where that is too long, every target's coverage and
     every item's last gain. Cost: one symmetric pass of N^2 D / 2 products for all replicates at a run's first query
     with labels, 8 N^2 / (n + 1) bytes of lists per replicate and a look at some of them per pick; about 32 N D products
-    per refresh where lists are too long.
+    per refresh where lists are too long. Pools above `exact_up_to` items: candidates and targets are `sample` random
+    items of the replicate's own stream.
     """
 
-    limits = {"width": (1e-6, inf)}
+    limits = {"width": (1e-6, inf), "sample": (1, inf)}
 
     needs_head = False
     width: float = 1.0
+    exact_up_to: int = 200_000
+    sample: int = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
+        if query.pool.N > self.exact_up_to:
+            return on_samples(query, budget, self.sample, self._greedy)
+        return self._greedy(query, budget)
+
+    def _greedy(self, query: Query, budget: int) -> Tensor:
         labelled = [query.labelled(r) for r in range(query.R)]
         kept = states(query.pool.unit, RBF(self.width), labelled, query.carry.get("maxherding"))
         query.carry["maxherding"] = kept

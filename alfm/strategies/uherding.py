@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from alfm.acquisition import margin_uncertainty
 from alfm.geometry.closer import listed
 from alfm.geometry.herding import RBF, Herding, prepare
 from alfm.strategies.base import Query, Strategy
+from alfm.strategies.sampled import on_samples
 from alfm.threads import side_by_side
 
 
@@ -26,16 +28,24 @@ class UHerding(Strategy):
     Labelled targets weigh 0; with no labels it is MaxHerding. Which pairs (item, target) can still gain depends on
     neither weights nor widths, so they are listed once per run, as for MaxHerding. Cost: two fits per round and one
     step over 8 N^2 / (n + 1) bytes of lists per replicate, made in one symmetric pass of N^2 D / 2 products for all
-    replicates at a run's first query; one such pass per round where lists are too long.
+    replicates at a run's first query; one such pass per round where lists are too long. Pools above `exact_up_to`
+    items: candidates and targets are `sample` random items of the replicate's own stream.
     """
 
-    limits = {"held_out": (0.0, 0.9)}
+    limits = {"held_out": (0.0, 0.9), "sample": (1, inf)}
 
     needs_head = False
     stochastic = True
     held_out: float = 0.3
+    exact_up_to: int = 200_000
+    sample: int = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
+        if query.pool.N > self.exact_up_to:
+            return on_samples(query, budget, self.sample, self._greedy)
+        return self._greedy(query, budget)
+
+    def _greedy(self, query: Query, budget: int) -> Tensor:
         unit = query.pool.unit
         labelled = [query.labelled(r) for r in range(query.R)]
         weight = torch.ones(query.R, query.pool.N, dtype=query.pool.dtype, device=query.pool.device)

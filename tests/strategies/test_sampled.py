@@ -11,11 +11,17 @@ from strategies.factory import assert_replicates_independent, make_query
 
 from alfm.pool import Pool
 from alfm.strategies.base import Query, Strategy, ask
+from alfm.strategies.maxherding import MaxHerding
 from alfm.strategies.probcover import ProbCover
+from alfm.strategies.uherding import UHerding
 from alfm.streams import stream
 
-STRATEGIES = [lambda size: ProbCover(0.8, exact_up_to=100, sample=size)]
-each_strategy = pytest.mark.parametrize("make", STRATEGIES, ids=["probcover"])
+STRATEGIES = [
+    lambda size: ProbCover(0.8, exact_up_to=100, sample=size),
+    lambda size: MaxHerding(exact_up_to=100, sample=size),
+    lambda size: UHerding(exact_up_to=100, sample=size),
+]
+each_strategy = pytest.mark.parametrize("make", STRATEGIES, ids=["probcover", "maxherding", "uherding"])
 Make = Callable[[int], Strategy]
 
 
@@ -41,7 +47,7 @@ def test_picks_are_those_of_the_exact_form_on_the_part(make: Make) -> None:
     place = {int(item): i for i, item in enumerate(items)}
     part.rows = torch.tensor([[place[int(i)] for i in query.rows[0]]])
     part.targets, part.available = query.targets, query.available[:, items]
-    part.pool = Pool(query.pool.features[items])
+    part.pool, part.head = Pool(query.pool.features[items]), query.head
     assert picks[0].tolist() == items[ask(exact(make(150)), part, 7)[0][0]].tolist()
 
 
