@@ -238,19 +238,13 @@ def _make(vectors: Vectors, kernel: Kernel, added: list[Tensor]) -> list[Lists |
     few = [r for r, short in enumerate(_short(vectors, kernel, least)) if short and len(added[r])]
     if not few:
         return out
-    parts = _pass(vectors, kernel, least[few].numpy())
     most = float(kernel.diagonal(vectors.sq_norms).max())
-    for r, mine in zip(few, parts, strict=True):
-        if mine is None:
-            continue
-        counts, targets, values = (np.concatenate([part[i] for part in mine]) for i in range(3))
-        mine.clear()
-        offsets = np.zeros(vectors.N + 1, dtype=np.int64)
-        np.cumsum(counts, out=offsets[1:])
-        one = Lists(offsets, targets, values, np.full(vectors.N, kernel.floor, dtype=values.dtype), [], most)
-        one.add(added[r].tolist())  # the blocks' own values, so that a best value does not depend on when it came
-        one._pruned = len(one.added)
-        out[r] = one
+    for r, pairs in zip(few, _pass(vectors, kernel, least[few].numpy()), strict=True):
+        if pairs is not None:
+            one = Lists(*pairs.whole(), np.full(vectors.N, kernel.floor, dtype=pairs.values.dtype), [], most)
+            one.add(added[r].tolist())  # the blocks' own values, so that a best value does not depend on when it came
+            one._pruned = len(one.added)
+            out[r] = one
     return out
 
 
@@ -285,7 +279,30 @@ Piece = tuple[np.ndarray, np.ndarray, np.ndarray, int]  # items and targets in t
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # of a block of items: pairs per item, targets, values
 
 
-def _pass(vectors: Vectors, kernel: Kernel, levels: np.ndarray) -> list[list[Part] | None]:
+class _Pairs:
+    """Lists on the way: at most `most` pairs, of which only those written so far take memory."""
+
+    def __init__(self, most: int, dtype: np.dtype) -> None:
+        self.counts: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
+        self.targets, self.values = np.empty(most, dtype=np.int32), np.empty(most, dtype=dtype)
+        self.length = 0
+
+    def append(self, part: Part) -> bool:
+        """Adds the next block of items; False where there is no room for it."""
+        counts, targets, values = part
+        place = slice(self.length, self.length + len(targets))
+        if place.stop > len(self.targets):
+            return False
+        self.targets[place], self.values[place], self.length = targets, values, place.stop
+        self.counts.append(counts)
+        return True
+
+    def whole(self) -> Part:
+        """Offsets (N + 1,), targets, values."""
+        return np.cumsum(np.concatenate(self.counts)), self.targets[: self.length], self.values[: self.length]
+
+
+def _pass(vectors: Vectors, kernel: Kernel, levels: np.ndarray) -> list[_Pairs | None]:
     """Each replicate's pairs above its levels (R, N), block of items by block of items; None: more than PAIRS.
 
     Memory beside the result: pairs whose block of items is not complete yet, at most a quarter.
@@ -294,8 +311,7 @@ def _pass(vectors: Vectors, kernel: Kernel, levels: np.ndarray) -> list[list[Par
     strip = size if vectors.matrix is not None else 16 * size  # blocks of rows that `block_pairs` finishes together
     levels = levels.copy()
     lowest = torch.from_numpy(levels.min(0))
-    out: list[list[Part] | None] = [[] for _ in levels]
-    pairs = np.zeros(len(levels), dtype=np.int64)
+    out: list[_Pairs | None] = [_Pairs(min(PAIRS, N * N), levels.dtype) for _ in levels]
     found: dict[int, list[Piece]] = {}  # by first item of the block
 
     def job(rows: slice, x: Tensor, columns: slice, y: Tensor) -> list[tuple[int, Piece]]:
@@ -317,12 +333,10 @@ def _pass(vectors: Vectors, kernel: Kernel, levels: np.ndarray) -> list[list[Par
         jobs = [partial(_group, found.pop(start), min(size, N - start), levels) for start in ready]
         for parts in side_by_side(jobs, vectors.device):
             for r, part in enumerate(parts):
-                if (mine := out[r]) is not None:
-                    mine.append(part)
-                    pairs[r] += len(part[1])
-        for r in np.flatnonzero((pairs > PAIRS) & (levels[:, 0] < np.inf)):
-            out[r], levels[r] = None, np.inf
-            lowest = torch.from_numpy(levels.min(0))
+                mine = out[r]
+                if mine is not None and not mine.append(part):
+                    out[r], levels[r] = None, np.inf
+                    lowest = torch.from_numpy(levels.min(0))
     return out
 
 
