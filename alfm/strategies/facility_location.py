@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from alfm.geometry.closer import Listed, states
 from alfm.geometry.herding import Dot, Herding
-from alfm.geometry.submodular import location_information
+from alfm.geometry.submodular import location_information, query_location
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
@@ -19,16 +20,18 @@ class FacilityLocation(Strategy):
     """Every item of the pool should have something similar (cosine, negative counts as 0) labelled or picked.
 
     query_rows, query_classes: examples of what is looked for (rows, or whatever is labelled with these classes). The
-    batch then maximises FLVMI: an item counts only up to `eta` times its similarity to the query set. While the set is
-    empty the plain function is used. Lazy greedy is exact. Cost: one symmetric pass of N^2 D / 2 products for all
-    replicates at a run's first query, then lists of 8 N^2 / (n + 1) bytes per replicate as for MaxHerding; one such
-    pass per round about a query set.
+    batch then maximises their mutual information. form `flvmi`: every item of the pool counts, up to `eta` times its
+    similarity to the query set; `flqmi`: the set's own coverage, plus `eta` times each pick's similarity to the set.
+    While the set is empty the plain function is used. Lazy greedy is exact. Cost: one symmetric pass of N^2 D / 2
+    products for all replicates at a run's first query, then lists of 8 N^2 / (n + 1) bytes per replicate as for
+    MaxHerding; one such pass per round about a query set by `flvmi`, N D q products by `flqmi` about q items.
     """
 
     needs_head = False
     query_rows: Sequence[int] = ()
     query_classes: Sequence[int] = ()
     eta: float = 1.0
+    form: Literal["flvmi", "flqmi"] = "flvmi"
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
@@ -44,6 +47,11 @@ class FacilityLocation(Strategy):
         if about:
             # what is labelled is not there to represent the query set: it is the query set, in part
             chosen = [labelled[r][:0] for r in about]
-            found = location_information(unit, Dot(), chosen, [sets[r] for r in about], self.eta)
+            shown_to = [sets[r] for r in about]
+            if self.form == "flvmi":
+                found = location_information(unit, Dot(), chosen, shown_to, self.eta)
+            else:
+                pairs = zip(chosen, shown_to, strict=True)
+                found = [query_location(unit, Dot(), none, some, self.eta) for none, some in pairs]
             made = made | dict(zip(about, found, strict=True))
         return query.each(lambda r: made[r].select(query.available[r], budget), budget)

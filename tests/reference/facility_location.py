@@ -29,10 +29,15 @@ def facility_location(
     budget: int,
     query: list[int] | None = None,
     eta: float = 1.0,
+    form: str = "flvmi",
 ) -> list[int]:
-    """sum_n max_A s_na, A labelled or picked; about a query set Q: sum_n min(max_A s_na, eta max_Q s_nq), A picked."""
+    """sum_n max_A s_na, A labelled or picked. About a query set Q, A picked: flvmi sum_n min(max_A s_na, eta max_Q s_nq),
+    flqmi sum_Q max_A s_qa + eta sum_A max_Q s_aq."""
     s = similarity(h)
     if not query:
         return greedy(lambda A: float(s[:, A].max(1).sum()), labelled, free, budget)
+    if form == "flqmi":
+        like = eta * s[:, query].max(1)
+        return greedy(lambda A: float(s[query][:, A].max(1).sum() + like[A].sum()), [], free, budget)
     cap = eta * s[:, query].max(1)
     return greedy(lambda A: float(np.minimum(s[:, A].max(1), cap).sum()), [], free, budget)

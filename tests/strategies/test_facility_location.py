@@ -45,12 +45,13 @@ def test_sequence(n: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.5])
-def test_sequence_about_a_query_set(eta: float) -> None:
+@pytest.mark.parametrize("form", ["flvmi", "flqmi"])
+def test_sequence_about_a_query_set(form: str, eta: float) -> None:
     query = rare(block_rows=50)
     view = seen(query)
     for options, shown in (({"query_rows": [50, 2]}, [2, 50]), ({"query_classes": [3]}, [0, 1])):
-        expected = facility_location(query.pool.features.numpy(), [], view.free, BUDGET, shown, eta)
-        assert FacilityLocation(**options, eta=eta).select(query, BUDGET)[0].tolist() == expected
+        expected = facility_location(query.pool.features.numpy(), [], view.free, BUDGET, shown, eta, form)
+        assert FacilityLocation(**options, eta=eta, form=form).select(query, BUDGET)[0].tolist() == expected
 
 
 def test_without_a_label() -> None:
