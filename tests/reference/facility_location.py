@@ -31,8 +31,11 @@ def facility_location(
     eta: float = 1.0,
     form: str = "flvmi",
 ) -> list[int]:
-    """sum_n max_A s_na, A labelled or picked. About a query set Q, A picked: flvmi sum_n min(max_A s_na, eta max_Q s_nq),
-    flqmi sum_Q max_A s_qa + eta sum_A max_Q s_aq."""
+    """sum_n max_A s_na, A labelled or picked.
+
+    About a query set Q, A picked alone: `flvmi` sum_n min(max_A s_na, eta max_Q s_nq), `flqmi` sum_Q max_A s_qa + eta
+    sum_A max_Q s_aq.
+    """
     s = similarity(h)
     if not query:
         return greedy(lambda A: float(s[:, A].max(1).sum()), labelled, free, budget)
