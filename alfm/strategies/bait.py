@@ -79,10 +79,10 @@ class Bait(Strategy):
         forward = min(2 * budget, int(free.sum()))
         sharper = sharpening(head.logits(phi.rows(labelled), r), self.certainty)
         if self.variant == "binary":
-            q = torch.cat([binary_information(head.logits(x, r) * sharper) for _, x in phi.blocks()])
+            q = torch.cat([binary_information(head.logits(x, r) * sharper) for _, x in phi.blocks(piece(phi))])
             problem = Binary(phi, q, labelled, ridge, share)
         else:
-            log_p = torch.cat([torch.log_softmax(head.logits(x, r) * sharper, 1) for _, x in phi.blocks()])
+            log_p = torch.cat([torch.log_softmax(head.logits(x, r) * sharper, 1) for _, x in phi.blocks(piece(phi))])
             if self.variant == "diagonal":
                 problem = Diagonal(phi, log_p, labelled, ridge, share)
             else:
