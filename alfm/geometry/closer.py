@@ -160,7 +160,7 @@ class Listed(Lists):
                 self.bounds = self.gains()
                 np.copyto(open_bounds, self.bounds, where=open_bounds >= 0)
                 return int(open_bounds.argmax())
-            gain = self._steps(slice(self.offsets[best], self.offsets[best + 1])).sum()
+            gain = np.add.reduce(self._steps(slice(self.offsets[best], self.offsets[best + 1])))
             self.bounds[best] = open_bounds[best] = gain
             fresh.add(best)
 
@@ -235,11 +235,14 @@ def _make(vectors: Vectors, kernel: Kernel, added: list[Tensor]) -> list[Lists |
     """New lists, from one pass for all whose lists are short enough."""
     least = _reached(vectors, kernel, added)
     out: list[Lists | None] = [None] * len(added)
-    few = [r for r, short in enumerate(_short(vectors, kernel, least)) if short and len(added[r])]
+    expected = _expected(vectors, kernel, least)
+    most_expected = 0.75 * PAIRS if vectors.N**2 > PAIRS else torch.inf
+    few = [r for r, own in enumerate(added) if len(own) and expected[r] <= most_expected]
     if not few:
         return out
     most = float(kernel.diagonal(vectors.sq_norms).max())
-    for r, pairs in zip(few, _pass(vectors, kernel, least[few].numpy()), strict=True):
+    made = _pass(vectors, kernel, least[few].numpy(), [expected[r] for r in few])
+    for r, pairs in zip(few, made, strict=True):
         if pairs is not None:
             one = Lists(*pairs.whole(), np.full(vectors.N, kernel.floor, dtype=pairs.values.dtype), [], most)
             one.add(added[r].tolist())  # the blocks' own values, so that a best value does not depend on when it came
@@ -261,18 +264,16 @@ def _reached(vectors: Vectors, kernel: Kernel, added: list[Tensor]) -> Tensor:
     return best.sub_(slack).clamp_min_(kernel.floor)
 
 
-def _short(vectors: Vectors, kernel: Kernel, least: Tensor) -> list[bool]:
-    """Whether lists of pairs above least (R, N) are likely to have at most PAIRS pairs, from a sample of targets."""
-    N = vectors.N
-    if N * N <= PAIRS:
-        return [True] * len(least)
+def _expected(vectors: Vectors, kernel: Kernel, least: Tensor) -> list[int]:
+    """About how many pairs are above least (R, N), from a sample of targets."""
+    N, sq = vectors.N, vectors.sq_norms
     sample = torch.arange(0, N, max(1, N // SAMPLE))
-    y, sq, limit = vectors.rows(sample), vectors.sq_norms, least[:, sample]
+    y, limits = vectors.rows(sample), least[:, sample]
     count = torch.zeros(len(least), dtype=torch.int64)
     for rows, x in vectors.blocks():
         close = kernel.closeness(x @ y.T, sq[rows], sq[sample])
-        count += torch.stack([(close > own).sum() for own in limit])
-    return [pairs * N <= 0.75 * PAIRS * len(sample) for pairs in count.tolist()]
+        count += torch.stack([(close > own).sum() for own in limits])
+    return [pairs * N // len(sample) for pairs in count.tolist()]
 
 
 Piece = tuple[np.ndarray, np.ndarray, np.ndarray, int]  # items and targets in their blocks, values, first target
@@ -280,19 +281,23 @@ Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # of a block of items: pairs p
 
 
 class _Pairs:
-    """Lists on the way: at most `most` pairs, of which only those written so far take memory."""
+    """Lists on the way, in arrays that are made for as many pairs as expected and grow if there are more."""
 
-    def __init__(self, most: int, dtype: np.dtype) -> None:
+    def __init__(self, expected: int, dtype: np.dtype) -> None:
         self.counts: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
-        self.targets, self.values = np.empty(most, dtype=np.int32), np.empty(most, dtype=dtype)
+        size = min(PAIRS, expected + expected // 4)
+        self.targets, self.values = np.empty(size, dtype=np.int32), np.empty(size, dtype=dtype)
         self.length = 0
 
     def append(self, part: Part) -> bool:
-        """Adds the next block of items; False where there is no room for it."""
+        """Adds the next block of items; False where that makes more than PAIRS."""
         counts, targets, values = part
         place = slice(self.length, self.length + len(targets))
-        if place.stop > len(self.targets):
+        if place.stop > PAIRS:
             return False
+        if place.stop > len(self.targets):
+            size = min(PAIRS, place.stop + place.stop // 4)
+            self.targets, self.values = np.resize(self.targets, size), np.resize(self.values, size)
         self.targets[place], self.values[place], self.length = targets, values, place.stop
         self.counts.append(counts)
         return True
@@ -302,7 +307,7 @@ class _Pairs:
         return np.cumsum(np.concatenate(self.counts)), self.targets[: self.length], self.values[: self.length]
 
 
-def _pass(vectors: Vectors, kernel: Kernel, levels: np.ndarray) -> list[_Pairs | None]:
+def _pass(vectors: Vectors, kernel: Kernel, levels: np.ndarray, expected: list[int]) -> list[_Pairs | None]:
     """Each replicate's pairs above its levels (R, N), block of items by block of items; None: more than PAIRS.
 
     Memory beside the result: pairs whose block of items is not complete yet, at most a quarter.
@@ -311,7 +316,7 @@ def _pass(vectors: Vectors, kernel: Kernel, levels: np.ndarray) -> list[_Pairs |
     strip = size if vectors.matrix is not None else 16 * size  # blocks of rows that `block_pairs` finishes together
     levels = levels.copy()
     lowest = torch.from_numpy(levels.min(0))
-    out: list[_Pairs | None] = [_Pairs(min(PAIRS, N * N), levels.dtype) for _ in levels]
+    out: list[_Pairs | None] = [_Pairs(pairs, levels.dtype) for pairs in expected]
     found: dict[int, list[Piece]] = {}  # by first item of the block
 
     def job(rows: slice, x: Tensor, columns: slice, y: Tensor) -> list[tuple[int, Piece]]:

@@ -168,7 +168,7 @@ def test_lists_that_are_too_long_are_left_out_whoever_runs_beside_them(monkeypat
     # beforehand there is a margin, for a sample may be wrong: the first is just too long, the second by far
     assert [one is None for one in listed(vectors, RBF(), added, None)] == [True, True, False]
     # what a sample did not foresee is found on the way
-    monkeypatch.setattr(closer, "_short", lambda vectors, kernel, least: [True] * len(least))
+    monkeypatch.setattr(closer, "_expected", lambda vectors, kernel, least: [0] * len(least))
     one, none, other = listed(vectors, RBF(), added, None)
     assert none is None and one is not None and other is not None
     assert same(one, whole[0]) and same(other, whole[2])
