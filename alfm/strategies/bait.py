@@ -51,8 +51,9 @@ class Bait(Strategy):
     phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi, g = M^-1 F M^-1 phi changes b by -k (phi.u)^2 and a by
     -2 k (phi.u)(phi.g) + k^2 a_pick (phi.u)^2, k = w / (1 + w b_pick). Picks are made ahead among the best
     few hundred items and verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3
-    passes of N D^2 / 2 products, about B / 8 passes of 40 N D; N D + D^2 numbers. `full`: N (C D)^2 products, N C^2
-    (D + C) per pick. `diagonal`: N C D operations, then only the items whose gain may still be the largest.
+    passes of N D^2 / 2 products, about B / 8 passes of 40 N D; 4 N D + 40 N + 24 D^2 bytes for one replicate
+    per core. `full`: N (C D)^2 products, N C^2 (D + C) per pick. `diagonal`: N C D operations, then only the items
+    whose gain may still be the largest.
     """
 
     limits = {"certainty": (0.0, 0.999)}

@@ -23,7 +23,7 @@ class BatchBald(Strategy):
     the whole pool; an item's joint gain never exceeds its BALD score). Gains are exact while C^picks is at most
     `max_samples`, then estimated from as many sampled configurations. A candidate whose earlier gain is below the best
     present one is not looked at: exact, up to the noise of the estimates. Cost: a BALD pass, then C x samples x M per
-    pick and candidate looked at.
+    pick and candidate looked at; 4 M (candidates x C + samples) bytes for one replicate per core.
     """
 
     stochastic = True

@@ -6,7 +6,8 @@
 
 One line and paper: the first comment of `conf/query_strategy/<name>.yaml`, "what it does (authors year)"; arXiv numbers
 come from the docstring of the strategy's module. Cost: the sentence "Cost: ..." of the class docstring, in the words of
-METHODS: N items, D features, C classes, B picks, n labelled, M draws.
+METHODS: N items, D features, C classes, B picks, n labelled, M draws; bytes are those beside the features and one
+float32 copy of them in each space in use (4 N D).
 """
 
 from __future__ import annotations

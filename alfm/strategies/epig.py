@@ -23,7 +23,8 @@ class Epig(Strategy):
     at random. Needs joint draws. Information about targets never exceeds information about the weights (data
     processing), so EPIG <= BALD: items are evaluated in the order of BALD and the search ends, exactly, when no
     remaining item can enter the batch. oversample: evaluate at most the `oversample` x budget items of highest BALD
-    (the paper evaluates all; None does so too). Cost: a BALD pass, then T C^2 M per item evaluated.
+    (the paper evaluates all; None does so too). Cost: a BALD pass, then T C^2 M per item evaluated; 4 N
+    bytes per replicate, 4 M (candidates + T) C for one per core.
     """
 
     stochastic = True

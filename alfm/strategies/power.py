@@ -33,14 +33,14 @@ class Power(Scored):
 
 @dataclass(eq=False)
 class PowerBald(Power, Bald):
-    """BALD scores drawn by power. Cost: that of BALD."""
+    """BALD scores drawn by power. Cost: that of BALD, N random numbers and 8 N bytes."""
 
 
 @dataclass(eq=False)
 class PowerEntropy(Power, Entropy):
-    """Predictive entropies drawn by power. Cost: one pool pass."""
+    """Predictive entropies drawn by power. Cost: one pool pass, N random numbers and 12 N bytes."""
 
 
 @dataclass(eq=False)
 class PowerMargins(Power, Margins):
-    """1 - margin drawn by power. Cost: one pool pass."""
+    """1 - margin drawn by power. Cost: one pool pass, N random numbers and 12 N bytes."""

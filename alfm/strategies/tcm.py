@@ -13,7 +13,10 @@ from alfm.strategies.typiclust import TypiClust
 
 @dataclass(eq=False)
 class Tcm(Strategy):
-    """TypiClust for the first `rounds` queries after the initial set, then margins. Cost: that of either."""
+    """TypiClust for the first `rounds` queries after the initial set, then margins.
+
+    Cost: that of either, in operations and bytes.
+    """
 
     needs_head = False
     stochastic = True

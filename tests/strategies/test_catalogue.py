@@ -27,6 +27,7 @@ def test_every_config_has_a_row_with_nothing_left_out(rows):
     assert set(rows) == {path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml")}
     for row in rows.values():
         assert row.line and row.paper and row.cost and "\n" not in row.cost and not row.cost.endswith("."), row
+        assert "bytes" in row.cost or "that of" in row.cost, row
 
 
 def test_what_the_rows_say(rows):
