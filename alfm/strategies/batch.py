@@ -39,7 +39,8 @@ def clustered(
 
     candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default the
     pool's unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns
-    R vectors of min(budget, K_r) distinct rows.
+    R vectors of min(budget, K_r) distinct rows. At most 6 passes from k-means++ seeds: the centroids only say which
+    items to take, and move little after that.
     """
     take = embedding or (lambda r, rows, unit=query.pool.unit: unit.rows(rows))
 

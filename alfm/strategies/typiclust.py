@@ -20,9 +20,12 @@ class TypiClust(Strategy):
     K = min(labelled + B, max_clusters) clusters of the unit features, drawn by the replicate's stream. Clusters with
     more than `min_size` members come in the order (fewest labelled, largest), cyclically; typicality counts the
     min(neighbours, size // 2) nearest among the cluster's members that are neither labelled nor picked. A cluster used
-    up is passed over, then the small clusters follow, so that always exactly B items are picked (in the authors' code
-    a batch may come out short). Cost: k-means (5 passes of N D K products, 8 K D + 28 N bytes per replicate) and the
-    distances within the clusters visited.
+    up is passed over, then the small clusters follow, so that always exactly B items are picked.
+
+    Departures from the authors' code: there a batch may come out short, and k-means runs until it has converged (mini
+    batches above 50 clusters); here it makes 5 passes from k-means++ seeds, since the clusters only spread the picks.
+    Cost: these passes of N D K products, 8 K D + 28 N bytes per replicate, and the distances within the clusters
+    visited.
     """
 
     needs_head = False
