@@ -290,7 +290,7 @@ class Herding:
         targets: Tensor | None = None,
         cap: Tensor | None = None,
         bonus: Tensor | None = None,
-        column_bytes: int = 256 << 20,
+        column_bytes: int = 128 << 20,
     ) -> None:
         """kappa (T,), weight (T,), cap (T,), targets (T,): as in `first_gains`, without the replicates' dimension.
 
