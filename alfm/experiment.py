@@ -222,7 +222,7 @@ def from_config(group: str, name: str, **options: Any) -> Any:
 
 def simulate(
     cache: FeatureCache | Simulation | str | Path,
-    query_strategy: str | Strategy = "tcm",
+    query_strategy: str | Strategy = "uherding",
     *,
     init_strategy: str | Strategy = "random",
     classifier: str | Classifier = "logistic",

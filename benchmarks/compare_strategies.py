@@ -26,7 +26,10 @@ from alfm.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-OWN_STARTS = {"typiclust": "typiclust", "probcover": "probcover", "maxherding": "maxherding", "dropquery": "centroid"}
+OWN_STARTS = {
+    "typiclust": "typiclust", "tcm": "typiclust", "probcover": "probcover", "maxherding": "maxherding",
+    "uherding": "maxherding", "dropquery": "centroid",
+}  # fmt: skip
 ORACLES = ("boss",)
 START = "random"
 MARKS = {"better": " ▲", "worse": " ▼", "too few seeds": " ?"}

@@ -94,7 +94,7 @@ def outcome(folder: Path) -> tuple[list[dict[str, str]], dict[str, list[int]]]:
 def test_a_run_leaves_its_folder_and_says_where(cache, capsys):
     assert train(cache) == 0
     folder = run_folder()
-    assert folder.parent == logs() / "digits" / "pixels" and folder.name.startswith("tcm-")
+    assert folder.parent == logs() / "digits" / "pixels" and folder.name.startswith("uherding-")
     written = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert written == {"config.yaml", "rounds.csv", "picks.npz", "progress.json", "environment.json"}
     rows = table(folder)

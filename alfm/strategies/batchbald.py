@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alfm.acquisition import bald, batchbald
 from alfm.errors import UserError
-from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
+from alfm.posteriors import Laplace, Posterior, pool_pass
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.batch import highest
 
@@ -18,16 +18,17 @@ from alfm.strategies.batch import highest
 class BatchBald(Strategy):
     """Greedy batch of largest joint mutual information between its labels and the weights.
 
-    Needs joint draws (one weight setting shared by all items): dropout with one mask per pass, `laplace` or
-    `ensemble`. The batch is chosen among the `oversample` x budget items of highest BALD score (the paper considers
-    the whole pool; an item's joint gain never exceeds its BALD score). Gains are exact while C^picks is at most
-    `max_samples`, then estimated from as many sampled configurations. A candidate whose earlier gain is below the best
-    present one is not looked at: exact, up to the noise of the estimates. Cost: a BALD pass, then C x samples x M per
-    pick and candidate looked at; 4 M (candidates x C + samples) bytes for one replicate per core.
+    Needs joint draws (one weight setting shared by all items): `laplace`, `ensemble`, or dropout with one mask per
+    pass, which serves a head badly that was not trained with it. The batch is chosen among the `oversample` x budget
+    items of highest BALD score (the paper considers the whole pool; an item's joint gain never exceeds its BALD score).
+    Gains are exact while C^picks is at most `max_samples`, then estimated from as many sampled configurations. A
+    candidate whose earlier gain is below the best present one is not looked at: exact, up to the noise of the
+    estimates. Cost: a BALD pass, then C x samples x M per pick and candidate looked at; 4 M (candidates x C + samples)
+    bytes for one replicate per core.
     """
 
     stochastic = True
-    posterior: Posterior = field(default_factory=lambda: DropoutPosterior(per_item=False))
+    posterior: Posterior = field(default_factory=Laplace)
     oversample: int = 10
     max_samples: int = 1000
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from alfm.acquisition import bald, epig
 from alfm.errors import UserError
 from alfm.geometry.top import top
-from alfm.posteriors import Draws, DropoutPosterior, Posterior, pool_pass
+from alfm.posteriors import Draws, Laplace, Posterior, pool_pass
 from alfm.strategies.base import Query, Strategy
 
 
@@ -20,15 +20,16 @@ class Epig(Strategy):
     """Largest expected information gain about the predictions on a target set.
 
     targets: pool rows that stand for what will be asked of the model, or None for `num_targets` unlabelled items drawn
-    at random. Needs joint draws. Information about targets never exceeds information about the weights (data
-    processing), so EPIG <= BALD: items are evaluated in the order of BALD and the search ends, exactly, when no
-    remaining item can enter the batch. oversample: evaluate at most the `oversample` x budget items of highest BALD
-    (the paper evaluates all; None does so too). Cost: a BALD pass, then T C^2 M per item evaluated; 4 N
+    at random. Needs joint draws, by default of the Laplace posterior (on Pets after seven rounds, three seeds: 70.4 %
+    with it, 51.8 with joint dropout of 0.75, 77.3 random). Information about targets never exceeds information about
+    the weights (data processing), so EPIG <= BALD: items are evaluated in the order of BALD and the search ends,
+    exactly, when no remaining item can enter the batch. oversample: evaluate at most the `oversample` x budget items of
+    highest BALD (the paper evaluates all; None does so too). Cost: a BALD pass, then T C^2 M per item evaluated; 4 N
     bytes per replicate, 4 M (candidates + T) C for one per core.
     """
 
     stochastic = True
-    posterior: Posterior = field(default_factory=lambda: DropoutPosterior(per_item=False))
+    posterior: Posterior = field(default_factory=Laplace)
     num_targets: int = 100
     targets: Sequence[int] | None = None
     oversample: int | None = 10

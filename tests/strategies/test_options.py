@@ -23,6 +23,13 @@ def test_bayesian_strategies_take_any_posterior(name, posterior, digits_cache, c
     assert main([*words, "seeds=[1]", "iterations.n=2", "budget.init=2", "device=cpu"]) == 0, capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["batchbald", "epig"])
+def test_a_mask_per_item_is_no_joint_draw(name, digits_cache, capsys):
+    words = [f"query_strategy={name}", "query_strategy/posterior=dropout", f"cache={digits_cache}"]
+    assert main([*words, "device=cpu"]) == 1
+    assert "needs joint draws" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
@@ -37,7 +44,6 @@ def test_bayesian_strategies_take_any_posterior(name, posterior, digits_cache, c
         ("log_det", {"ridge": 0.0}, "ridge"),
         ("log_det", {"eta": 2.0}, "eta"),
         ("graph_cut", {"trade": -1.0}, "trade"),
-        ("batchbald", {"posterior": {"per_item": True}}, "needs joint draws"),
     ],
 )
 def test_wrong_values_are_answered_in_one_sentence(name, options, says):
