@@ -48,8 +48,9 @@ class FarthestFirst:
         # Upper bounds of the squared distance to the nearest centre, and how many centres each bound has met.
         self.bound = torch.full((self.N,), torch.inf, dtype=self.dtype, device=self.device)
         self.met = torch.zeros(self.N, dtype=torch.int32, device=self.device)
-        # Rows kept up to date: about 1 % of the pool, and a product per pick that stays in the caches.
-        self.block = min(1024, max(128, self.N // 100))
+        # Rows kept up to date: 1 % of the pool. Fewer are refilled too often, and a refill partitions all bounds: on a
+        # million rows 1024 took 2.6 times as long as 10,000.
+        self.block = min(1 << 14, max(128, self.N // 100))
         self.floor = _ROUNDING * torch.finfo(self.dtype).eps
 
     def add(self, rows: Tensor) -> None:
