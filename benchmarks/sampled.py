@@ -29,7 +29,7 @@ def one(
     import torch
 
     from alfm.experiment import from_config
-    from alfm.geometry.coverage import covered_by
+    from alfm.geometry.coverage import limit, squared_distances
     from alfm.geometry.herding import RBF, best_similarity
     from alfm.strategies.base import Query, ask
     from alfm.strategies.probcover import purity_delta
@@ -50,8 +50,12 @@ def one(
     def objective(chosen: Any) -> float:
         if delta is None:
             return float(best_similarity(unit, RBF(built.width), chosen).mean())
-        radii = torch.full((len(chosen),), delta, dtype=unit.pool.dtype, device=device)
-        return float(covered_by(unit, chosen, radii).double().mean())
+        centres, sq = unit.rows(chosen), unit.sq_norms
+        covered = [
+            squared_distances(x, centres, sq[place], sq[chosen]).amin(1) < limit(delta, unit)
+            for place, x in unit.blocks()
+        ]
+        return float(torch.cat(covered).double().mean())
 
     return {
         "seconds": seconds,
