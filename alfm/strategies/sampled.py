@@ -24,11 +24,12 @@ def on_samples(query: Query, budget: int, size: int, select: Callable[[Query, in
     picks = []
     for r in range(query.R):
         labelled = query.labelled(r)
-        items, pool, carry = query.carry.get(f"sample {r}", (None, None, {}))
-        if items is None or not bool(torch.isin(labelled, items).all()):
-            items, carry = _drawn(query, r, max(size, 20 * budget)), {}
+        wanted = max(size, 20 * budget)  # of this round alone, or a resumed run with growing batches saw another part
+        drawn, items, pool, carry = query.carry.get(f"sample {r}", (0, None, None, {}))
+        if drawn != wanted or not bool(torch.isin(labelled, items).all()):
+            items, carry = _drawn(query, r, wanted), {}
             pool = Pool(query.pool.gather(items), query.pool.device)
-        query.carry[f"sample {r}"] = (items, pool, carry)
+        query.carry[f"sample {r}"] = (wanted, items, pool, carry)
         own = select(_part(query, r, items, pool, carry), min(budget, int(query.available[r, items].sum())))[0]
         picks.append(items[own[own >= 0]])
     return stack_picks(picks, budget, query.pool.device)

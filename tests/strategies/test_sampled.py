@@ -65,8 +65,17 @@ def test_the_part_stays_the_same_all_through_a_run_and_after_a_resume(make: Make
         picks = ask(strategy, query, 5)[0]
         assert picks.tolist() == ask(strategy, replace(resumed, carry={}), 5)[0].tolist()
         query, resumed = following(query, picks), following(resumed, picks, {})
-    part = set(query.carry["sample 0"][0].tolist())
+    part = set(query.carry["sample 0"][1].tolist())
     assert set(query.rows[0].tolist()) <= part and len(part) <= 126
+
+
+@each_strategy
+def test_growing_batches_see_the_part_a_resumed_run_sees(make: Make) -> None:
+    query = make_query(N=400, n=6, seeds=(3, 4))
+    for budget in (2, 4, 8):  # parts of 60, 80 and 160 items
+        picks = ask(make(60), query, budget)[0]
+        assert picks.tolist() == ask(make(60), replace(query, carry={}), budget)[0].tolist()
+        query = following(query, picks)
 
 
 @each_strategy
