@@ -22,7 +22,7 @@ from alfm.spaces import unit_rows
 
 # Below this many units of rounding |x|^2 + |c|^2 - 2xc is noise, and is taken again from the differences.
 _ROUNDING = 32
-# Centres that all rows meet in the first pass. With 500 labels 64 left 9 to 50 % of the distances to be found (50k
+# Centres that all rows meet in the first pass. With 500 labels 64 left 15 to 51 % of the distances to be found (50k
 # synthetic, 12k image and 10k sentence features); 32 and 128 differ little.
 _FIRST = 64
 
