@@ -24,11 +24,13 @@ def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[
     if device.type != "cpu":
         return [job() for job in jobs]
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # workers started below inherit it
+    torch.set_num_threads(1)
     try:
         if threads == 1 or len(jobs) <= 1:
             return [job() for job in jobs]
-        with ThreadPoolExecutor(min(threads, len(jobs))) as workers:
+        # Each worker says it for itself: MKL keeps the number per thread, and a product that is a worker's first
+        # operation would start threads of its own.
+        with ThreadPoolExecutor(min(threads, len(jobs)), initializer=torch.set_num_threads, initargs=(1,)) as workers:
             return list(workers.map(lambda job: job(), jobs))
     finally:
         torch.set_num_threads(threads)

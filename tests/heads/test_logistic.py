@@ -88,14 +88,44 @@ def test_unseen_classes_are_never_predicted_and_one_class_is_enough(digits):
     assert torch.isfinite(logits).all() and (logits.argmax(1) == 4).all()
 
 
-def test_replicates_together_are_replicates_alone_bit_for_bit(digits):
+@pytest.mark.parametrize("num_classes", [3, 10, 40])
+@pytest.mark.parametrize("dim", [5, 64, 100])
+@pytest.mark.parametrize("count", [7, 33, 150])
+def test_replicates_together_are_replicates_alone_bit_for_bit(count, dim, num_classes):
+    """Odd sizes on purpose: a product's last bits depend on where in memory its matrices begin."""
+    generator = torch.Generator().manual_seed(count + dim + num_classes)
+    x = torch.randn(300, dim, generator=generator)
+    pool, y = Pool(x), (x[:, :4].sum(1).abs() * num_classes / 4).long().clamp_max(num_classes - 1)
+    rows = torch.stack([torch.randperm(pool.N, generator=generator)[: count + 20] for _ in range(5)])
+    rows[3, count - 2 :] = -1  # one with fewer labels than the others
+    labels = torch.where(rows >= 0, y[rows], -1)
+    head = Logistic()
+    first = head.fit(pool, rows[:, :count], labels[:, :count], num_classes)
+    then = head.fit(pool, rows, labels, num_classes, previous=first)
+    for r in range(5):
+        one = slice(r, r + 1)
+        alone = head.fit(pool, rows[one, :count], labels[one, :count], num_classes)
+        assert torch.equal(alone.weight[0], first.weight[r]) and torch.equal(alone.bias[0], first.bias[r])
+        alone = head.fit(pool, rows[one], labels[one], num_classes, previous=alone)
+        assert torch.equal(alone.weight[0], then.weight[r]) and torch.equal(alone.bias[0], then.bias[r])
+
+
+def test_the_number_of_cores_changes_nothing(digits, monkeypatch):
     pool, y = digits
-    generator = torch.Generator().manual_seed(1)
-    rows = torch.stack([torch.randperm(pool.N, generator=generator)[:80] for _ in range(4)])
-    together = Logistic().fit(pool, rows, y[rows], 10)
-    for r in range(4):
-        alone = Logistic().fit(pool, rows[r : r + 1], y[rows[r : r + 1]], 10)
-        assert torch.equal(alone.weight[0], together.weight[r]) and torch.equal(alone.bias[0], together.bias[r])
+    rows = torch.stack([torch.randperm(pool.N, generator=torch.Generator().manual_seed(s))[:200] for s in range(5)])
+    monkeypatch.setattr("alfm.heads.logistic.SMALL", 0)
+    sizes = []
+    group = Logistic._fit_group
+    monkeypatch.setattr(Logistic, "_fit_group", lambda self, *args: (sizes.append(len(args[2])), group(self, *args))[1])
+    before, fitted = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            fitted.append(Logistic().fit(pool, rows, y[rows], 10))
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(sizes) == [1] * 5 + [2, 3, 5]
+    assert all(torch.equal(fitted[0].weight, other.weight) for other in fitted[1:])
 
 
 def test_one_batch_of_padded_replicates_solves_the_same_problems(digits):
