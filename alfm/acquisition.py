@@ -14,6 +14,7 @@ from torch import Tensor
 
 MAX_ELEMENTS = 1 << 22  # of a temporary in the joint scores: 16 MB in float32, near the caches
 BLOCK = 1 << 17  # of a temporary in `bald`: 512 kB in float32
+RESOLVED = 1e-6, 1e-3  # what `batchbald` may leave out: nats while exact, then a share of the doubt about the draw
 
 
 def _log_softmax(logits: Tensor, dim: int = -1) -> Tensor:
@@ -26,17 +27,18 @@ def _entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1).clamp_max(0)
 
 
-def _log_(p: Tensor) -> Tensor:
-    """Natural logarithm in place. On CPU NumPy's is nearly three times as fast as torch's (0.37 ns a number, 1.04)."""
+def _log(p: Tensor, out: Tensor) -> Tensor:
+    """Natural logarithm. On CPU NumPy's is nearly three times as fast as torch's (0.37 ns a number, 1.04)."""
     if p.device.type != "cpu":
-        return p.log_()
-    np.log(p.numpy(), out=p.numpy())
-    return p
+        return torch.log(p, out=out)
+    np.log(p.numpy(), out=out.numpy())
+    return out
 
 
 def _plogp(p: Tensor) -> Tensor:
     """p log p with 0 log 0 = 0."""
-    return _log_(p.clamp_min(torch.finfo(p.dtype).tiny)).mul_(p)
+    positive = p.clamp_min(torch.finfo(p.dtype).tiny)
+    return _log(positive, positive).mul_(p)
 
 
 def mean_probabilities(logits: Tensor) -> Tensor:
@@ -202,20 +204,26 @@ def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samp
     and candidates are looked at in the order of that bound until none left can be the best. With listed configurations
     the picks are those of the plain greedy; with sampled ones a bound is an estimate like the gain itself, and the
     pick is the best up to that noise. On a GPU every candidate is looked at, because stopping would need the host.
-    Cost per candidate looked at: C K M multiply-adds and C K logarithms, K configurations, in blocks of bounded size.
+    M draws cannot tell more than log M nats: configurations that leave no doubt about their draw are left out, and when
+    none is in doubt the lower index, that is the order of the candidates, decides. Cost per candidate looked at: C K M
+    multiply-adds and C K logarithms, K configurations in doubt, in blocks of bounded size.
     """
     M, n, C = log_probs.shape
     log_probs = log_probs.clamp_min(-1e4)  # e^-1e4 is 0, and sums of many stay finite
     p = log_probs.exp()
-    conditional = -(p * log_probs).sum(-1).mean(0)
-    gain = torch.full_like(conditional, torch.inf)  # the latest known of every candidate, -inf once picked
+    within = -(p * log_probs).sum(-1).T.contiguous()  # (n, M)
+    by_item = p.permute(1, 2, 0).clamp_min(1e-30)  # (n, C, M), so that mixtures have a logarithm
+    gain = within.new_full((n,), torch.inf)  # the latest known of every candidate, -inf once picked
+    most = C * max(max_samples, M)  # numbers for one candidate
+    scratch = p.new_empty(2, min(max(_block(p), most), n * most))  # once: new memory costs as much as the sums
     log_joint = p.new_zeros(1, M)  # log probability of a configuration under each draw; sampled: up to a constant
     source: Tensor | None = None  # the draw a sampled configuration came from; None while all are listed
     picks: list[Tensor] = []
     while True:
         share = log_joint.logsumexp(1) if source is None else log_joint.new_zeros(len(log_joint))
         left = n - len(picks)
-        picks.append(_best(gain, left, conditional, p, torch.softmax(log_joint, 1), torch.softmax(share, 0)))
+        open_ = _open(log_joint, torch.softmax(share, 0), source is not None)
+        picks.append(_best(gain, left, within, by_item, *open_, scratch))
         if len(picks) == min(budget, n):
             return torch.cat(picks)
         gain.index_fill_(0, picks[-1], -torch.inf)
@@ -235,22 +243,51 @@ def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samp
             log_joint -= log_joint.amax(1, keepdim=True)  # long batches neither underflow nor lose digits
 
 
-def _best(gain: Tensor, left: int, conditional: Tensor, p: Tensor, posterior: Tensor, share: Tensor) -> Tensor:
+def _block(p: Tensor) -> int:
+    return BLOCK if p.device.type == "cpu" else MAX_ELEMENTS
+
+
+def _open(log_joint: Tensor, share: Tensor, sampled: bool) -> tuple[Tensor, Tensor]:
+    """The draws' probabilities (K', M) given a configuration, and its share (K',), of those that matter.
+
+    A configuration that leaves no doubt about its draw adds nothing: at most its share of the draws' entropy. What is
+    left out could add 1e-6 nats in all, of `sampled` ones a thousandth of the whole doubt, far below their noise. On a
+    GPU nothing is left out, because counting would need the host.
+    """
+    log_posterior = torch.log_softmax(log_joint, 1)
+    posterior = log_posterior.exp()
+    if log_joint.device.type != "cpu":
+        return posterior, share
+    doubt = share * -(posterior * log_posterior.clamp_min(-1e4)).sum(1)
+    most = RESOLVED[1] * doubt.sum() if sampled else RESOLVED[0]
+    kept = (doubt > most / len(share)).nonzero()[:, 0]
+    return posterior[kept], share[kept]
+
+
+def _best(
+    gain: Tensor, left: int, within: Tensor, p: Tensor, posterior: Tensor, share: Tensor, scratch: Tensor
+) -> Tensor:
     """The candidate of largest gain, int64 (1,); updates `gain` (n,) of those it looks at.
 
-    left: how many candidates are not picked; conditional (n,), p (M, n, C); posterior (K, M): of the draws given a
-    configuration; share (K,): of a configuration.
+    left: how many candidates are not picked; within (n, M): entropies of their labels given a draw; p (n, C, M) > 0;
+    posterior (K, M): of the draws given a configuration; share (K,): of a configuration; scratch (2, at least C K):
+    memory to work in. The entropy given a draw is averaged over the same configurations, not over all: the same on
+    average, and every configuration's term is then at least 0.
     """
     lazy = p.device.type == "cpu"
-    size = max(1, (BLOCK if lazy else MAX_ELEMENTS) // (p.shape[2] * len(posterior)))
+    C, K = p.shape[1], len(posterior)
+    size = max(1, min(_block(p), scratch.shape[1]) // max(C * K, 1))
     bound, order = gain.sort(descending=True, stable=True)
+    average = share @ posterior  # (M,)
     best = -math.inf
     for start in range(0, left, size):
         if lazy and float(bound[start]) + 1e-5 < best:  # rounding in either
             break
         rows = order[start : min(start + size, left)]
-        q = _plogp(torch.mm(posterior, p.index_select(1, rows).flatten(1)))
-        value = -(share @ q).view(len(rows), -1).sum(1) - conditional[rows]
+        mixture, log = scratch[:, : len(rows) * C * K].view(2, len(rows) * C, K)
+        torch.mm(p.index_select(0, rows).flatten(0, 1), posterior.T, out=mixture)
+        negentropy = torch.mv(_log(mixture, log).mul_(mixture), share)
+        value = -negentropy.view(len(rows), C).sum(1) - within.index_select(0, rows) @ average
         gain[rows] = value
         best = max(best, float(value.max())) if lazy else best
     return gain.argmax(0, keepdim=True)

@@ -184,9 +184,11 @@ def test_batchbald_exact_equals_plain_greedy() -> None:
 def gains(log_joint: torch.Tensor, p: torch.Tensor, listed: bool) -> torch.Tensor:
     """What each of the candidates p (M, n, C) adds to a batch with these configurations (K, M)."""
     share = log_joint.logsumexp(1) if listed else torch.zeros(len(log_joint), dtype=p.dtype)
-    conditional = -(p * p.log()).sum(-1).mean(0)
-    out = torch.full_like(conditional, torch.inf)
-    best = acq._best(out, len(out), conditional, p, torch.softmax(log_joint, 1), torch.softmax(share, 0))
+    within = -(p * p.log()).sum(-1).T
+    out = torch.full_like(within[:, 0], torch.inf)
+    posterior, weight = acq._open(log_joint, torch.softmax(share, 0), not listed)
+    scratch = torch.empty(2, len(out) * p.shape[2] * len(log_joint), dtype=p.dtype)
+    best = acq._best(out, len(out), within, p.permute(1, 2, 0), posterior, weight, scratch)
     assert int(best) == int(out.argmax())
     return out
 
@@ -221,8 +223,8 @@ def test_batchbald_lazy_is_the_greedy(max_samples: int, monkeypatch: pytest.Monk
     z[:, ::2] *= np.linspace(0.02, 0.3, 30)[:, None]  # half of the items say little
     log_p = torch.log_softmax(torch.from_numpy(z), -1)
     looked: list[int] = []
-    real = acq._plogp
-    monkeypatch.setattr(acq, "_plogp", lambda q: (looked.append(q.shape[1] // 3), real(q))[1])
+    real = acq._log
+    monkeypatch.setattr(acq, "_log", lambda q, out: (looked.append(q.shape[0] // 3), real(q, out))[1])
 
     def picks(block: int) -> list[int]:
         looked.clear()
