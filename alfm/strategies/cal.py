@@ -39,23 +39,27 @@ class Cal(Strategy):
             known, sq, p, negentropy = labelled[r]
             # |x|^2 is the same for all neighbours of x and changes no order
             near = nearest(torch.addmm(sq, phi, known.T, alpha=-2.0), self.neighbours)
-            log_q = torch.log_softmax(logits, 1)
-            return near @ negentropy - torch.linalg.vecdot(near @ p, log_q)
+            mean = torch.nn.functional.embedding_bag(near, p, mode="mean")
+            return negentropy[near].mean(1) - torch.linalg.vecdot(mean, torch.log_softmax(logits, 1))
 
         return stack_picks(highest(query, pool.map(score, head), budget), budget, pool.device)
 
 
 def nearest(distance: Tensor, k: int) -> Tensor:
-    """Weights (b, n), 1 / k at the k smallest distances of each row (all when k >= n), ties to the lower column."""
-    n = distance.shape[1]
+    """Columns (b, min(k, n)) int64 of each row's smallest distances (b, n), in their order; ties to the lower."""
+    b, n = distance.shape
     k = min(k, n)
-    if distance.device.type == "cpu":  # NumPy's partition is several times faster than torch's selection
-        level = torch.from_numpy(np.partition(distance.numpy(), k - 1, axis=1)[:, k - 1 : k])
-    else:
+    if distance.device.type != "cpu":
         level = torch.topk(distance, k, dim=1, largest=False).values.amax(1, keepdim=True)
-    chosen = distance <= level
-    tied = (chosen.sum(1) > k).nonzero()[:, 0]
-    if len(tied):
+        chosen = distance <= level
+        places = chosen.flatten().nonzero()[:, 0]
+    else:  # NumPy's partition and comparison are several times faster than torch's
+        level = np.partition(distance.numpy(), k - 1, axis=1)[:, k - 1 : k]
+        chosen = torch.from_numpy(distance.numpy() <= level)
+        places = torch.from_numpy(np.flatnonzero(chosen.numpy()))
+    if len(places) > b * k:
+        tied = (chosen.sum(1) > k).nonzero()[:, 0]
         order = torch.sort(distance[tied], dim=1, stable=True).indices[:, :k]
         chosen[tied] = torch.zeros_like(chosen[tied]).scatter_(1, order, True)
-    return chosen.to(distance.dtype) / k
+        places = chosen.flatten().nonzero()[:, 0]
+    return places.view(b, k) % n

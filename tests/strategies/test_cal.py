@@ -23,7 +23,7 @@ def test_sequence(n: int, neighbours: int, classifier) -> None:
 
 def test_ties_among_neighbours_go_to_the_lower_row() -> None:
     distance = torch.tensor([[2.0, 1.0, 1.0, 1.0], [0.0, 3.0, 0.0, 5.0], [4.0, 3.0, 2.0, 1.0]])
-    expected = [[0, 0.5, 0.5, 0], [0.5, 0, 0.5, 0], [0, 0, 0.5, 0.5]]
+    expected = [[1, 2], [0, 2], [2, 3]]
     assert nearest(distance, 2).tolist() == expected
 
 
