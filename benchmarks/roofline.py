@@ -110,27 +110,20 @@ class Setting:
 
 
 def head_step(s: Setting) -> Kernel:
-    """One L-BFGS step of one replicate: two products with the labelled rows and sweeps over logits and history."""
-    import torch
-
-    from alfm.heads.logistic import _one_hot, solve
-
-    x = s.phi.rows(s.rows[0])[None]
-    k, history = x.shape[2], 8
-    Y = _one_hot(s.targets[:1], s.C, x.dtype)
-    Y = Y[..., Y[0].sum(0) > 0]
-    C = Y.shape[2]
-    weight, active = torch.ones(1, s.n, device=x.device), torch.ones(1, C, dtype=torch.bool, device=x.device)
+    """One L-BFGS step of every replicate: two products with the labelled rows, sweeps over logits and history."""
+    from alfm.heads.logistic import Logistic
 
     def steps(count: int) -> float:
-        A, b = torch.zeros(1, k, C, device=x.device), torch.zeros(1, C, device=x.device)
-        return s.time(lambda: solve(x, Y, weight, 1e-6, active, A, b, 0.0, count))
+        head = Logistic(tolerance=0.0, max_iterations=count)
+        return s.time(lambda: head.fit(s.pool, s.rows, s.targets, s.C, list(range(s.R))))
 
-    few, many = 10, 30
+    few, many, history = 10, 30, 8
     seconds = max(steps(many) - steps(few), 1e-9) / (many - few)
+    k = min(s.D, s.n) if 2 * s.n <= s.D else s.D
     # X read twice; logits, probabilities and step written and read about eight times; the history read twice
-    moved = 4.0 * (2 * s.n * k + 8 * s.n * C + 4 * history * k * C)
-    return Kernel("head fit, one step", "step, 1 replicate", seconds, moved, 4.0 * s.n * k * C + 8.0 * history * k * C)
+    moved = 4.0 * s.R * (2 * s.n * k + 8 * s.n * s.C + 4 * history * k * s.C)
+    operations = s.R * (4.0 * s.n * k * s.C + 8.0 * history * k * s.C)
+    return Kernel("head fit, one step", f"step, {s.R} replicates", seconds, moved, operations)
 
 
 def pool_pass(s: Setting) -> Kernel:
@@ -140,6 +133,20 @@ def pool_pass(s: Setting) -> Kernel:
     seconds = s.time(lambda: s.pool.map(lambda phi, logits, rows, r: margin_uncertainty(logits), s.head))
     moved = 4.0 * (s.N * s.D + s.R * (s.C * s.D + s.N))
     return Kernel("pool pass (margins)", f"pass, {s.R} replicates", seconds, moved, 2.0 * s.R * s.N * s.D * s.C)
+
+
+def contrast(s: Setting) -> Kernel:
+    """CAL's pass: logits and distances to the labelled items of every replicate, the ten nearest of each item."""
+    from alfm.strategies.base import Query
+    from alfm.strategies.cal import Cal
+
+    query = Query(
+        s.pool, s.rows, s.targets, s.available, s.C, list(range(s.R)), 2, head=s.head, classifier=s.classifier
+    )
+    seconds = s.time(lambda: Cal().select(query, s.B))
+    moved = 4.0 * (s.N * s.D + s.R * ((s.C + s.n) * s.D + s.N))
+    operations = 2.0 * s.R * s.N * (s.D * (s.C + s.n) + 10 * s.C)
+    return Kernel("CAL query", f"query, {s.R} replicates", seconds, moved, operations, note="selection is not counted")
 
 
 def kcenter_plain(s: Setting) -> Kernel:
@@ -294,8 +301,8 @@ def dropout_pass(s: Setting) -> Kernel:
 
 
 KERNELS = {
-    "head": head_step, "pool": pool_pass, "kcenter-plain": kcenter_plain, "kcenter": kcenter, "badge": badge,
-    "radius": radius_pass, "coverage": coverage_pass, "herding": herding_gains, "kmeans": kmeans_step,
+    "head": head_step, "pool": pool_pass, "cal": contrast, "kcenter-plain": kcenter_plain, "kcenter": kcenter,
+    "badge": badge, "radius": radius_pass, "coverage": coverage_pass, "herding": herding_gains, "kmeans": kmeans_step,
     "dropout": dropout_pass,
 }  # fmt: skip
 
