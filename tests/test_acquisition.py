@@ -249,3 +249,30 @@ def test_batchbald_long_batches_are_distinct_seeded_and_do_not_underflow() -> No
     assert len(set(picks.tolist())) == 100
     assert picks.tolist() == acq.batchbald(log_p, 100, np.random.default_rng(0), max_samples=64).tolist()
     assert len(acq.batchbald(log_p[:, :5], 9, np.random.default_rng(0))) == 5
+
+
+def test_batchbald_configurations_without_doubt_add_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = torch.from_numpy(softmax(draws(6, 12, 3, scale=8.0, seed=2)))
+    rng = np.random.default_rng(1)
+    sampled = torch.zeros(600, 6, dtype=torch.float64)
+    for item in range(8):
+        u = torch.from_numpy(rng.random(600))
+        label = (p[:, item].cumsum(1)[torch.arange(600) % 6] < u[:, None]).sum(1).clamp_max(2)
+        sampled += p.log()[:, item].T[label]
+    posterior, _ = acq._open(sampled, torch.full((600,), 1 / 600, dtype=torch.float64), True)
+    assert 0 < len(posterior) < 550  # many are left out
+    some = gains(sampled, p, listed=False)
+    monkeypatch.setattr(acq, "RESOLVED", (0.0, 0.0))
+    every = gains(sampled, p, listed=False)
+    doubt = torch.distributions.Categorical(logits=sampled).entropy().mean()
+    assert 0 <= float((every - some).min()) and float((every - some).max()) <= 1e-3 * float(doubt)
+
+
+def test_batchbald_falls_back_on_the_candidates_order_once_the_draws_are_told_apart() -> None:
+    log_p = torch.full((2, 6, 2), np.log(0.5), dtype=torch.float64)
+    log_p[0, 3], log_p[1, 3] = (
+        torch.tensor([0.0, -np.inf]),
+        torch.tensor([-np.inf, 0.0]),
+    )  # item 3 tells which draw it is
+    log_p[0, 4], log_p[1, 4] = torch.log(torch.tensor([0.9, 0.1])), torch.log(torch.tensor([0.2, 0.8]))
+    assert acq.batchbald(log_p, 6, np.random.default_rng(0), 50).tolist() == [3, 0, 1, 2, 4, 5]
