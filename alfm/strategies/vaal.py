@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from alfm.pool import Pool, batched
-from alfm.spaces import Scaled
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import highest
-from alfm.strategies.embedding import per_replicate
 from alfm.threads import side_by_side
 
 BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
 LOG_VARIANCE = 10.0  # bound on the encoder's log variance, so that no minibatch overflows
 NUMBERS = 1 << 18  # of a scored block of features on CPU: 1 MB, which stays in the caches
+STAGE = 8  # steps of one replicate before a core turns to another: five replicates then keep two cores busy to the end
+
+Standard = Callable[[Tensor], Tensor]
 
 
 @dataclass(eq=False)
@@ -35,11 +38,13 @@ class Vaal(Strategy):
     drawn with replacement. Squared errors and KL are summed per item, as in the evidence bound. Everything is trained
     anew in every round from a start of its own, so that a round is a function of pool and picks. No head is used; one
     is asked for because labelled items are. Cost: steps x 10 batch D hidden products per replicate, then one pool
-    pass of N D hidden; 8 steps batch D bytes. On two real caches 40 steps told covered from uncovered classes about
+    pass of N D hidden; 128 batch D bytes. On two real caches 40 steps told covered from uncovered classes about
     as well as 500 (area under the ROC curve 0.69 on average, against 0.65).
     """
 
     stochastic = True
+    limits = {"steps": (1, 10**6)}
+
     latent: int = 32
     beta: float = 1.0
     adversarial: float = 1.0
@@ -51,11 +56,25 @@ class Vaal(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         pool = query.pool
         mean, sd = pool.moments
-        standard = Scaled(mean, torch.where(sd > 0, sd, torch.ones_like(sd)))
-        nets = per_replicate(query, lambda r: self._trained(query, r, standard))
+        inverse = torch.where(sd > 0, sd, torch.ones_like(sd)).reciprocal()
+
+        def standard(x: Tensor) -> Tensor:
+            return (x - mean).mul_(inverse)
+
+        training = [self._training(query, r, standard) for r in range(query.R)]
+        locks = [Lock() for _ in training]
+
+        def proceed(r: int) -> Networks:
+            with locks[r]:
+                return next(training[r])
+
+        stages = -(-self.steps // STAGE)
+        jobs = [partial(proceed, r) for _ in range(stages) for r in range(query.R)]
+        nets = side_by_side(jobs, pool.device)[-query.R :]
         return stack_picks(highest(query, scores(pool, nets, standard), budget), budget, pool.device)
 
-    def _trained(self, query: Query, r: int, standard: Scaled) -> Networks:
+    def _training(self, query: Query, r: int, standard: Standard) -> Iterator[Networks]:
+        """The networks of replicate r, again after every `STAGE` steps."""
         pool, labelled = query.pool, query.labelled(r)
         unlabelled = query.available[r].nonzero()[:, 0]
         draws = torch.Generator().manual_seed(query.key(r, "vaal"))
@@ -69,13 +88,14 @@ class Vaal(Strategy):
         noise = torch.randn(self.steps, 2 * self.batch, self.latent, generator=draws).to(pool.device, pool.dtype)
         is_labelled = torch.zeros(2 * self.batch, dtype=pool.dtype, device=pool.device)
         is_labelled[: self.batch] = 1.0
-        for step, x in enumerate(standard(pool.gather(chosen.flatten())).view(*chosen.shape, pool.D)):
-            nets.gradients(x, noise[step], is_labelled, self.beta, self.adversarial)
-            nets.descend(self.lr, step + 1)
-        return nets
+        for rows, noises in zip(chosen.split(STAGE), noise.split(STAGE), strict=True):
+            for x, own in zip(standard(pool.gather(rows.flatten())).view(*rows.shape, -1), noises, strict=True):
+                nets.gradients(x, own, is_labelled, self.beta, self.adversarial)
+                nets.descend(self.lr)
+            yield nets
 
 
-def scores(pool: Pool, nets: Sequence[Networks], standard: Scaled) -> Tensor:
+def scores(pool: Pool, nets: Sequence[Networks], standard: Standard) -> Tensor:
     """-logit of "labelled" by every replicate's networks, (R, N); a block is standardised once for all of them."""
     out = torch.empty(len(nets), pool.N, dtype=pool.dtype, device=pool.device)
 
@@ -108,7 +128,8 @@ class Networks:
         for a, b in shapes:
             start += [(2 * torch.rand(b * a, generator=draws) - 1) / math.sqrt(a), torch.zeros(b)]
         self.flat = torch.cat(start).to(device, dtype)
-        self.slope, self.first, self.second, self.scale = (torch.zeros_like(self.flat) for _ in range(4))
+        self.slope, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
+        self.step = torch.zeros((), device=device)
         self.layers, self.slopes = (_layers(flat, shapes) for flat in (self.flat, self.slope))
 
     def labelled_logit(self, x: Tensor) -> Tensor:
@@ -153,13 +174,21 @@ class Networks:
         d = _through(torch.cat([d_mu, d_log_var], 1), encoded, layers[1], slopes[1])
         _slopes(d, x, slopes[0])
 
-    def descend(self, lr: float, step: int) -> None:
-        """One step of Adam (Kingma & Ba 2015, section 2's efficient order); step counts from 1."""
-        correction = math.sqrt(1 - BETA2**step)
-        self.first.lerp_(self.slope, 1 - BETA1)
-        self.second.mul_(BETA2).addcmul_(self.slope, self.slope, value=1 - BETA2)
-        torch.sqrt(self.second, out=self.scale).add_(ADAM_EPS * correction)
-        self.flat.addcdiv_(self.first, self.scale, value=-lr * correction / (1 - BETA1**step))
+    def descend(self, lr: float) -> None:
+        """One step of Adam (Kingma & Ba 2015) in one pass: torch's fused form."""
+        adam(
+            *([part] for part in (self.flat, self.slope, self.first, self.second)),
+            max_exp_avg_sqs=[],
+            state_steps=[self.step],
+            fused=True,
+            amsgrad=False,
+            beta1=BETA1,
+            beta2=BETA2,
+            lr=lr,
+            weight_decay=0.0,
+            eps=ADAM_EPS,
+            maximize=False,
+        )
 
 
 Layer = tuple[Tensor, Tensor]

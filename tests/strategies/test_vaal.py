@@ -53,15 +53,32 @@ def test_log_variances_beyond_the_bound_get_no_gradient() -> None:
 
 
 def test_adam() -> None:
+    """Against the paper's algorithm 1 in plain NumPy."""
     nets = Networks(5, 4, 2, torch.Generator().manual_seed(0), torch.float64, torch.device("cpu"))
-    plain = torch.nn.Parameter(nets.flat.clone())
-    optimiser = torch.optim.Adam([plain], 0.01)
-    for step in range(1, 5):
-        nets.slope.copy_(torch.sin(step * torch.arange(len(nets.flat)).double()))
-        plain.grad = nets.slope.clone()
-        nets.descend(0.01, step)
-        optimiser.step()
-    torch.testing.assert_close(nets.flat, plain.data, rtol=1e-10, atol=1e-12)
+    plain, m, v = nets.flat.numpy().copy(), 0.0, 0.0
+    for t in range(1, 5):
+        g = np.sin(t * np.arange(len(plain)))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        plain -= 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        nets.slope.copy_(torch.from_numpy(g))
+        nets.descend(0.01)
+    np.testing.assert_allclose(nets.flat.numpy(), plain, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("stage", [1, 3, 100])
+def test_turns_between_replicates_change_nothing(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def picks() -> list[list[int]]:
+        return Vaal(steps=7).select(make_query(seeds=(1, 2, 3), dtype=torch.float32), 10).tolist()
+
+    expected = picks()
+    monkeypatch.setattr("alfm.strategies.vaal.STAGE", stage)
+    before = torch.get_num_threads()
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        try:
+            assert picks() == expected
+        finally:
+            torch.set_num_threads(before)
 
 
 def test_scores_are_the_judge_of_the_means() -> None:
