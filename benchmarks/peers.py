@@ -26,7 +26,7 @@ SCIKIT_ACTIVEML: dict[str, tuple[str, dict[str, Any]]] = {
     "margins": ("UncertaintySampling", {"method": "margin_sampling"}),
     "bald": ("GreedyBALD", {"sample_predictions_method_name": "sample_proba"}),
     "batchbald": ("BatchBALD", {"sample_predictions_method_name": "sample_proba"}),
-    "qbc": ("QueryByCommittee", {"method": "KL_divergence"}),
+    "qbc": ("QueryByCommittee", {"method": "vote_entropy"}),
     "coreset": ("CoreSet", {}),
     "badge": ("Badge", {}),
     "typiclust": ("TypiClust", {"k": 20}),
