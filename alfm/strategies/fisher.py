@@ -6,7 +6,6 @@ Ash et al. 2021 (2106.09675), algorithm 1; Huseljic et al. 2024 (2404.08981). Se
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -223,20 +222,26 @@ def prune(P0: Tensor, Q0: Tensor, m: int, budget: int) -> Tensor:
     P, Q = eye - inner, inner @ Q0 @ inner
     small = eye[:m, :m]
     kept = torch.ones(items, dtype=torch.bool, device=P0.device)
-    diagonal = partial(_diagonal_blocks, m=m)
     place = torch.arange(m, device=P0.device)
+    diagonals = [_diagonal_blocks(A, m) for A in (P, Q)]  # views of what changes in place
     for _ in range(items - budget):
-        solved = torch.linalg.solve_ex(small - diagonal(P), diagonal(Q))[0]  # _ex: no wait for the device
-        cost = torch.where(kept, solved.diagonal(dim1=1, dim2=2).sum(1), torch.inf)
+        cost = _traces(small - diagonals[0], diagonals[1]).where(kept, torch.inf)
         j = cost.argmin(0, keepdim=True)
         kept.index_fill_(0, j, False)
         block = j * m + place
         p, q = P.index_select(1, block), Q.index_select(1, block)
-        K = torch.linalg.inv_ex(small - p.index_select(0, block))[0]
-        pK = p @ K
-        Q = Q + pK @ q.T + q @ pK.T + pK @ q.index_select(0, block) @ pK.T
-        P = P + pK @ p.T
+        pK = p @ torch.linalg.inv_ex(small - p.index_select(0, block))[0]
+        half = pK @ q.addmm(pK, q.index_select(0, block), alpha=0.5).T
+        Q.add_(half).add_(half.T)
+        P.addmm_(pK, p.T)
     return kept.nonzero()[:, 0]
+
+
+def _traces(A: Tensor, B: Tensor) -> Tensor:
+    """tr(A_i^-1 B_i) of matrices (n, m, m), without a wait for the device."""
+    if A.shape[1] == 1:
+        return (B / A)[:, 0, 0]
+    return torch.linalg.solve_ex(A, B)[0].diagonal(dim1=1, dim2=2).sum(1)
 
 
 def _diagonal_blocks(A: Tensor, m: int) -> Tensor:

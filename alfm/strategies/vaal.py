@@ -104,8 +104,10 @@ def scores(pool: Pool, nets: Sequence[Networks], standard: Standard) -> Tensor:
         for r, net in enumerate(nets):
             torch.neg(net.labelled_logit(x), out=out[r, rows])
 
-    size = min(pool.block_rows, max(256, NUMBERS // pool.D)) if pool.device.type == "cpu" else None
-    for blocks in batched(pool.raw_blocks(size), 16):
+    size, together = None, 1
+    if pool.device.type == "cpu":
+        size, together = min(pool.block_rows, max(256, NUMBERS // pool.D)), 16
+    for blocks in batched(pool.raw_blocks(size), together):
         side_by_side([partial(score, rows, x) for rows, x in blocks], pool.device)
     return out
 

@@ -17,10 +17,21 @@ from strategies.factory import (
     raw_head,
     seen,
 )
+from waits import Waits
 
 from alfm.errors import UserError
 from alfm.heads.dropout import Dropout
-from alfm.strategies.bait import Bait, Binary, binary_information, quadratic_form, second_moment, sharpening
+from alfm.strategies.bait import (
+    Bait,
+    Binary,
+    ahead,
+    binary_information,
+    quadratic_form,
+    quadratic_forms,
+    second_moments,
+    sharpening,
+    upper,
+)
 from alfm.strategies.base import Query
 from alfm.strategies.embedding import embedding
 from alfm.strategies.fisher import Diagonal
@@ -28,11 +39,17 @@ from alfm.strategies.fisher import Diagonal
 VARIANTS = ["binary", "full", "top_k", "diagonal"]
 
 
-def forward_picks(query: Query, budget: int) -> list[int]:
+def binary(query: Query, budget: int) -> Binary:
     phi, labelled = embedding(query, 0), query.labelled(0)
-    q = torch.cat([binary_information(query.head.logits(x, 0)) for _, x in phi.blocks()])
-    problem = Binary(phi, q, labelled, 1e-4 * float(phi.sq_norms.mean()), budget / (len(labelled) + budget))
-    return problem.forward(query.available[0], min(2 * budget, int(query.available[0].sum()))).tolist()
+    [(q, F)] = second_moments(phi, [lambda x: binary_information(query.head.logits(x, 0))])
+    problem = Binary(phi, q, F, labelled, 1e-4 * float(phi.sq_norms.mean()), budget / (len(labelled) + budget))
+    quadratic_forms(phi, [problem])
+    return problem
+
+
+def forward_picks(query: Query, budget: int) -> list[int]:
+    free = query.available[0]
+    return binary(query, budget).forward(free, min(2 * budget, int(free.sum()))).tolist()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -81,8 +98,8 @@ def test_picks_made_ahead_are_those_of_the_plain_greedy(front: int, chunk: int, 
 
 def test_few_passes_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
-    largest = Binary._largest
-    monkeypatch.setattr(Binary, "_largest", lambda *args: (passes.append(1), largest(*args))[1])
+    replayed = Binary._replayed
+    monkeypatch.setattr(Binary, "_replayed", lambda *args: (passes.append(1), replayed(*args))[1])
     assert len(set(forward_picks(make_query(N=400, D=10), 20))) == 40
     assert len(passes) <= 3  # not 40
 
@@ -103,14 +120,64 @@ def test_scale_of_the_features_does_not_matter() -> None:
     assert picks[0] == picks[1] == picks[2]
 
 
-def test_blocked_symmetric_passes() -> None:
+def test_blocked_symmetric_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alfm.strategies.bait.piece", lambda phi: 9)
     query = make_query(N=90, D=37, block_rows=40)
-    phi, weight = embedding(query, 0), torch.rand(90, dtype=torch.float64)
+    phi = embedding(query, 0)
     x = phi.matrix
-    torch.testing.assert_close(second_moment(phi, weight), x.T @ (weight[:, None] * x))
+    weights = [lambda x: x[:, 0].square(), lambda x: x[:, 1].exp()]
+    for weight, (value, moment) in zip(weights, second_moments(phi, weights), strict=True):
+        torch.testing.assert_close(value, weight(x))
+        torch.testing.assert_close(moment, x.T @ (weight(x)[:, None] * x))
     A = torch.rand(37, 37, dtype=torch.float64)
     A = A + A.T
-    torch.testing.assert_close(quadratic_form(phi, A), torch.einsum("nd,de,ne->n", x, A, x))
+    form = quadratic_form(x, upper(A, x.dtype), torch.empty_like(x))
+    torch.testing.assert_close(form, torch.einsum("nd,de,ne->n", x, A, x))
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_matrices_and_forms(n: int) -> None:
+    """Few and many labels: M0^-1 by Woodbury and directly, b from either."""
+    query = make_query(N=90, D=10, n=n, block_rows=40)
+    problem = binary(query, 5)
+    view = seen(query)
+    q = view.p.max(1) * (1 - view.p.max(1))
+    x, share = view.phi, 5 / (n + 5)
+    ridge = 1e-4 * (x**2).sum(1).mean()
+    inverse = np.linalg.inv(
+        ridge * np.eye(10) + (1 - share) / n * (x[view.labelled].T * q[view.labelled]) @ x[view.labelled]
+    )
+    middle = inverse @ (x.T * q) @ x @ inverse / 90
+    np.testing.assert_allclose(problem.inverse, inverse, rtol=1e-8, atol=1e-8 * inverse.max())
+    np.testing.assert_allclose(problem.middle, middle, rtol=1e-8, atol=1e-8 * middle.max())
+    np.testing.assert_allclose(problem.a, np.einsum("nd,de,ne->n", x, middle, x), rtol=1e-6)
+    np.testing.assert_allclose(problem.e, 1 / (q * share) + np.einsum("nd,de,ne->n", x, inverse, x), rtol=1e-6)
+
+
+def test_certain_items_add_nothing() -> None:
+    """With all items certain every gain is 0, and the lower rows come first, labelled ones left out."""
+    query = make_query(N=60, D=6, n=5, dtype=torch.float32)
+    problem = binary(query, 5)
+    problem.w.zero_()
+    problem.e.fill_(torch.inf)
+    free = query.available[0]
+    assert problem.forward(free, 30).tolist() == free.nonzero()[:30, 0].tolist()
+
+
+def test_no_wait_per_pick() -> None:
+    query = make_query(N=150, D=10)
+    problem = binary(query, 10)
+    x, state = problem.phi.matrix, torch.stack([problem.e, problem.a])
+    matrices, out = torch.cat([problem.inverse, 2 * problem.middle]), state.new_tensor([[1e300], [-torch.inf]])
+    with Waits() as waits:
+        places, _, _ = ahead(matrices, x, state, out, 20)
+    assert waits.count == 0 and len(set(places.tolist())) == 20
+    counts = []
+    for drop in (2, 12):
+        with Waits() as waits:
+            assert len(problem.keep(places, 20 - drop)) == 20 - drop
+        counts.append(waits.count)
+    assert counts[0] == counts[1]
 
 
 def test_binary_information_of_certain_items() -> None:
