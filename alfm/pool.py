@@ -60,11 +60,15 @@ class Vectors:
         """D', the dimension of this space."""
         return self.rows(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[1]
 
-    def rows(self, index: Tensor) -> Tensor:
-        """Items by pool row, int64 (m,) -> (m, D') float32. Rows from N on are augmented views (see `Pool`)."""
-        if self.matrix is not None and (self.pool.views is None or not bool((index >= self.N).any())):
+    def rows(self, index: Tensor, plain: bool = False) -> Tensor:
+        """Items by pool row, int64 (m,) -> (m, D') float32. Rows from N on are augmented views (see `Pool`).
+
+        plain: none of them is a view, so that a device with views need not be asked.
+        """
+        plain = plain or self.pool.views is None
+        if self.matrix is not None and (plain or not bool((index >= self.N).any())):
             return self.matrix.index_select(0, index)  # three times as fast as indexing
-        return self.space(self.pool.gather(index))
+        return self.space(self.pool.gather(index, plain))
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Consecutive (rows, (b, D') float32) over the whole pool."""
@@ -155,9 +159,9 @@ class Pool:
                 x = torch.from_numpy(self.features.read(rows.start, rows.stop))
             yield rows, x.to(self.device, non_blocking=True).to(self.dtype)
 
-    def gather(self, index: Tensor) -> Tensor:
-        """Raw features of pool rows, int64 (m,) -> (m, D) float32 on the device."""
-        if self.views is not None and bool((index >= self.N).any()):
+    def gather(self, index: Tensor, plain: bool = False) -> Tensor:
+        """Raw features of pool rows, int64 (m,) -> (m, D) float32 on the device; plain: see `Vectors.rows`."""
+        if not plain and self.views is not None and bool((index >= self.N).any()):
             return self._gather_views(index)
         if isinstance(self.features, Tensor):
             x = self.features.index_select(0, index.to(self.features.device))

@@ -59,12 +59,11 @@ class Centres:
 
 def _to_all(unit: Vectors, rows: Tensor) -> Tensor:
     """Squared distances (m, N) of items to all; -1 to themselves."""
-    q, norms = unit.rows(rows), unit.sq_norms
+    q, norms = unit.rows(rows, plain=True), unit.sq_norms
     d2 = norms.new_empty(len(rows), unit.N)
     for columns, x in unit.blocks(_BLOCK):  # of one size, whatever the pool's: the same numbers
         d2[:, columns] = squared_distances(q, x, norms[rows], norms[columns])
-    d2[torch.arange(len(rows), device=d2.device), rows] = -1.0
-    return d2
+    return d2.scatter_(1, rows[:, None], -1.0)
 
 
 def below(d2: Tensor, limits: Tensor) -> Tensor:
@@ -256,6 +255,11 @@ class Multiplied:
     def clear(self, item: Tensor, flags: Tensor) -> None:
         """See `Around`."""
         flags &= ~self._inside(item)[0]
+
+    def look(self, items: Tensor, flags: Tensor) -> tuple[Tensor, Tensor]:
+        """`counts`, and the balls themselves, bool (m, N); kernels only, for `steps.greedy`."""
+        ball = _to_all(self.unit, items) < self.limit
+        return (ball & flags).sum(1), ball
 
     def _inside(self, items: Tensor) -> Tensor:
         return below(_to_all(self.unit, items), self.limit.expand(len(items)))

@@ -2,7 +2,8 @@
 
 Item x covers y iff |u_x - u_y| < delta; every item covers itself. N x N work is done once, over the upper triangle of
 blocks: a pair's product serves both directions and every replicate. What differs per replicate is integer work on
-neighbour lists, kept on the host whatever the device, so that a greedy step never waits for a device.
+neighbour lists, kept on the host whatever the device, so that a greedy step never waits for a device. Where there are
+no lists, a GPU finds balls again without being asked for each pick (`alfm.geometry.steps`).
 
 Strictness leaves a margin for rounding: a pair whose squared distance lies within 4 float epsilons of delta^2 counts
 as outside, so that the pair that defines a purity radius is outside in products of any shape.
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.geometry import steps
 from alfm.geometry.kcenter import FarthestFirst
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ def squared_distances(x: Tensor, y: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tenso
 
 def limit(radius: Tensor | float, unit: Vectors) -> Tensor:
     """The squared distance below which a pair lies inside a ball: radius^2 less the margin, in the pool's dtype."""
-    squared = torch.as_tensor(radius).cpu().double().square()
+    squared = torch.as_tensor(radius)
+    squared = (squared if squared.device.type == "cuda" else squared.cpu()).double().square()
     margin = (squared / 2).clamp_max(4 * torch.finfo(unit.pool.dtype).eps)
     return torch.where(squared.isinf(), squared, squared - margin).to(unit.pool.dtype).to(unit.device)
 
@@ -189,7 +192,7 @@ class Cover:
             for neighbours in self._lists(items):
                 inside[neighbours] = True
             return inside
-        for rows, hit in self._products(items):
+        for rows, hit in self.products(torch.from_numpy(items)):
             inside[rows] |= hit.any(1).cpu().numpy()
         return inside
 
@@ -200,7 +203,7 @@ class Cover:
             for neighbours in self._lists(items):
                 total += np.bincount(neighbours, minlength=self.N).astype(np.int32)
             return total
-        for rows, hit in self._products(items):
+        for rows, hit in self.products(torch.from_numpy(items)):
             total[rows] += hit.sum(1, dtype=torch.int32).cpu().numpy()
         return total
 
@@ -214,9 +217,9 @@ class Cover:
             before = np.cumsum(mine) - mine
             yield self.indices[np.repeat(first[part] - before, mine) + np.arange(int(mine.sum()))]
 
-    def _products(self, items: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
-        """(rows, hit (b, m')) over the pool: which of the items lie in each row's ball, `_block` items at a time."""
-        for _, rows, d2 in _to_centres(self.unit, torch.from_numpy(items).to(self.unit.device), self._block):
+    def products(self, items: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """(rows, hit (b, m')) over the pool: which of int64 (m,) items lie in each row's ball, a block at a time."""
+        for _, rows, d2 in _to_centres(self.unit, items.to(self.unit.device), self._block):
             yield rows, d2 < self._limit
 
 
@@ -266,18 +269,24 @@ class CoverState:
         allowed: bool (N,). When no allowed item covers anything new, goes on with the item farthest from all centres
         so far (k-center). Picks are covered as they are made; none is repeated.
         """
+        cover, device = self.cover_of, self.cover_of.unit.device
         free = allowed.cpu().numpy().copy()
-        degrees = self.degrees.numpy()
         picks: list[int] = []
-        for _ in range(min(budget, int(np.count_nonzero(free)))):
-            value = np.where(free, degrees, -1)
-            best = int(np.argmax(value))  # the first of equals
-            if value[best] < 1:
-                break
-            picks.append(best)
-            free[best] = False
-            self._cover(np.array([best]))
-        device = self.cover_of.unit.device
+        if cover.indices is None and steps.enqueued(cover.unit):
+            bounds = self.degrees.to(device, torch.float64)
+            picks = steps.greedy(_Uncovered(self), bounds, allowed, budget, least=1.0).tolist()
+            free[picks] = False
+            self.cover(torch.tensor(picks, dtype=torch.int64))
+        else:
+            degrees = self.degrees.numpy()
+            for _ in range(min(budget, int(np.count_nonzero(free)))):
+                value = np.where(free, degrees, -1)
+                best = int(np.argmax(value))  # the first of equals
+                if value[best] < 1:
+                    break
+                picks.append(best)
+                free[best] = False
+                self._cover(np.array([best]))
         if len(picks) < budget and free.any():
             if self._far is None:
                 self._far = FarthestFirst(self.cover_of.unit)
@@ -288,12 +297,35 @@ class CoverState:
         return torch.tensor(picks, dtype=torch.int64, device=device)
 
 
+class _Uncovered:
+    """A batch on the device, for `steps.greedy`: how many items that nothing covers yet lie in a ball."""
+
+    def __init__(self, state: CoverState) -> None:
+        self.balls = state.cover_of
+        self.uncovered = ~state.covered.to(self.balls.unit.device)
+
+    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """See `steps.Stepwise`: the balls are the rows, bool (m, N)."""
+        ball = self.uncovered.new_empty(len(items), self.balls.N)
+        for rows, hit in self.balls.products(items):
+            ball[:, rows] = hit.T
+        return (ball & self.uncovered).sum(1).double(), ball
+
+    def take(self, row: Tensor, live: Tensor) -> None:
+        """See `steps.Stepwise`."""
+        self.uncovered &= ~(row & live)
+
+    def renew(self, bounds: Tensor) -> bool:
+        """Never: all degrees would take a pass over all pairs."""
+        return False
+
+
 def _to_centres(unit: Vectors, centres: Tensor, size: int = 1024) -> Iterator[tuple[slice, slice, Tensor]]:
     """(chunk of centres, pool rows, squared distances (b, m)); an item's distance to itself is -1: always inside."""
     norms = unit.sq_norms
     for start in range(0, len(centres), size):
         chunk = slice(start, min(start + size, len(centres)))
-        y = unit.rows(centres[chunk])
+        y = unit.rows(centres[chunk], plain=True)
         for rows, x in unit.blocks():
             d2 = squared_distances(x, y, norms[rows], norms[centres[chunk]])
             own = torch.arange(rows.start, rows.stop, device=d2.device)[:, None] == centres[chunk]

@@ -54,7 +54,7 @@ def d2_sample(
 
     Fewer than `budget` rows come back when every remaining allowed item coincides with a centre (to rounding) or has
     weight 0. An item is never returned twice. On CPU the result is a function of the arguments, bit for bit. On CUDA
-    bounds and sums stay on the host, and the device is waited for once per batch of proposals, not once per draw.
+    bounds and sums stay on the host, and the device is waited for three times per batch of proposals, not per draw.
     Raises ValueError for a negative weight.
     """
     if weight is not None and bool((weight < 0).any()):
@@ -113,7 +113,8 @@ class D2Sampler:
             cumulative = np.cumsum(self.factor)
             seed = int(np.searchsorted(cumulative, self.rng.random() * cumulative[-1], side="right"))
             seed = min(seed, int(candidates.nonzero()[0][-1]))
-        self._add(np.array([seed]), self._factors(np.array([seed])))
+        index = torch.tensor([seed], device=self.device)
+        self._add(np.array([seed]), self.factors(index), self.sq_norms.index_select(0, index))
         if start == "exact":
             self._refresh()
         else:
@@ -158,10 +159,15 @@ class D2Sampler:
         """Accept or reject proposals in order; returns how many became centres."""
         if not len(rows):
             return 0
-        mine = self._factors(rows)
-        sq = self.sq_norms[torch.from_numpy(rows).to(self.device)]
-        true = self._true(rows, mine, sq)
-        between = self._distances(mine, sq, mine, sq).double().cpu().numpy()
+        index = torch.from_numpy(rows).to(self.device)
+        mine, sq = self.factors(index), self.sq_norms.index_select(0, index)
+        found = self._distances(mine, sq, mine, sq)
+        nearest = self._nearest(rows, mine, sq)
+        if nearest is not None:
+            found = torch.cat([found, nearest[:, None]], 1)  # one wait for both
+        host = found.double().cpu().numpy()
+        between = host[:, : len(rows)]
+        true = self.bound[rows] if nearest is None else np.minimum(self.bound[rows], host[:, -1])
         between[rows[:, None] == rows] = 0.0  # exactly, whatever the rounding: no row becomes a centre twice
         threshold = self.rng.random(len(rows)) * self.bound[rows]
         chosen: list[int] = []
@@ -172,32 +178,32 @@ class D2Sampler:
                 if self.count + len(chosen) == len(self.picks):
                     break
         if chosen:
-            self._add(rows[chosen], [f[chosen] for f in mine])
+            place = torch.tensor(chosen, device=self.device)
+            self._add(rows[chosen], [f.index_select(0, place) for f in mine], sq.index_select(0, place))
         self._store(rows, true)
         return len(chosen)
 
-    def _add(self, rows: np.ndarray, factors: Sequence[Tensor]) -> None:
+    def _add(self, rows: np.ndarray, factors: Sequence[Tensor], sq: Tensor) -> None:
         if not self.centres:
             self.centres = [f.new_empty(len(self.picks), f.shape[1]) for f in factors]
         slots = slice(self.count, self.count + len(rows))
         for kept, f in zip(self.centres, factors, strict=True):
             kept[slots] = f
-        self.centre_sq[slots] = self.sq_norms[torch.from_numpy(rows).to(self.device)]
+        self.centre_sq[slots] = sq
         self.picks[slots] = rows
         self.count += len(rows)
 
-    def _true(self, rows: np.ndarray, mine: Sequence[Tensor], sq: Tensor) -> np.ndarray:
-        """D^2 of rows (m,) float64; an earlier bound already holds the centres the row has met."""
+    def _nearest(self, rows: np.ndarray, mine: Sequence[Tensor], sq: Tensor) -> Tensor | None:
+        """Squared distance (m,) of rows to the nearest centre that one of them has not met; None where there is none.
+
+        An earlier bound already holds the centres a row has met.
+        """
         since = int(self.met[rows].min())
         self.evaluated += len(rows) * (self.count - since)
         if since == self.count:
-            return self.bound[rows]
+            return None
         others = [c[since : self.count] for c in self.centres]
-        distance = self._distances(mine, sq, others, self.centre_sq[since : self.count])
-        return np.minimum(self.bound[rows], distance.amin(1).double().cpu().numpy())
-
-    def _factors(self, rows: np.ndarray) -> Sequence[Tensor]:
-        return self.factors(torch.from_numpy(rows).to(self.device))
+        return self._distances(mine, sq, others, self.centre_sq[since : self.count]).amin(1)
 
     def _distances(self, a: Sequence[Tensor], sq_a: Tensor, b: Sequence[Tensor], sq_b: Tensor) -> Tensor:
         """Squared distances (m, t); what is below rounding is 0."""
@@ -222,8 +228,10 @@ class D2Sampler:
             rows = np.arange(start, min(start + 4096, self.N))
             rows = rows[(self.factor[rows] > 0) & (self.met[rows] < self.count)]
             if len(rows):
-                sq = self.sq_norms[torch.from_numpy(rows).to(self.device)]
-                self.bound[rows] = self._true(rows, self._factors(rows), sq)
+                index = torch.from_numpy(rows).to(self.device)
+                nearest = self._nearest(rows, self.factors(index), self.sq_norms.index_select(0, index))
+                assert nearest is not None  # nobody here has met all centres
+                self.bound[rows] = np.minimum(self.bound[rows], nearest.double().cpu().numpy())
                 self.met[rows] = self.count
         self.bound[self.picks[: self.count]] = 0.0
         self._sum_all()

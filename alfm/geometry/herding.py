@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.geometry import steps
 from alfm.geometry.coverage import block_pairs
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _item_products(
         return
     short = -len(items) % WIDTH
     padded = torch.cat([items, items[:1].expand(short)])
-    q, sq_q = vectors.rows(padded), vectors.sq_norms[padded]
+    q, sq_q = vectors.rows(padded, plain=True), vectors.sq_norms[padded]
     for place, x, sq_x in _target_blocks(vectors, targets):
         for start in range(0, len(items), WIDTH):
             part = slice(start, start + WIDTH)
@@ -143,7 +144,7 @@ def _target_blocks(vectors: Vectors, targets: Tensor | None) -> Iterator[tuple[s
     size = 2048
     for start in range(0, len(targets), size):
         part = targets[start : start + size]
-        yield slice(start, start + len(part)), vectors.rows(part), vectors.sq_norms[part]
+        yield slice(start, start + len(part)), vectors.rows(part, plain=True), vectors.sq_norms[part]
 
 
 # -- first gains -----------------------------------------------------------------------------------------------------
@@ -319,13 +320,24 @@ class Herding:
 
     def gains(self, items: Tensor) -> Tensor:
         """Exact gains of int64 (m,) items now, (m,)."""
-        similar = self._similar(items)
+        return self._gains(items, self._similar(items))[0]
+
+    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """See `steps.Stepwise`: gains (m,), and what kappa would rise to, (m, T)."""
+        self._made += len(items)
+        return self._gains(items, similarities(self.vectors, self.kernel, items, self.targets))
+
+    def take(self, row: Tensor, live: Tensor) -> None:
+        """See `steps.Stepwise`."""
+        self.kappa = torch.where(live, torch.maximum(self.kappa, row), self.kappa)
+
+    def _gains(self, items: Tensor, similar: Tensor) -> tuple[Tensor, Tensor]:
         if self.cap is not None:
             similar = torch.minimum(similar, self.cap)
         rest = (similar - self.kappa).relu_()
         total = rest.sum(1) if self.weight is None else rest @ self.weight
         gain = total / rest.shape[1]
-        return gain if self.bonus is None else gain + self.bonus[items]
+        return gain if self.bonus is None else gain + self.bonus[items], similar
 
     def renew(self, bounds: Tensor) -> bool:
         """Exact gains for all by `first_gains`, after a quarter of the pool went through products of WIDTH.
@@ -348,6 +360,10 @@ class Herding:
 
     def select(self, allowed: Tensor, budget: int, batch: int = WIDTH) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
+        if steps.enqueued(self.vectors):
+            picks = steps.greedy(self, self.bounds, allowed, budget)
+            self.added.append(picks)
+            return picks
         picks = lazy_greedy(self, self.bounds, allowed, budget, batch, self._choose)
         self._columns.clear()
         self._cached.zero_()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.geometry import steps
 from alfm.geometry.threads import one_thread
 from alfm.pool import Vectors
 from alfm.spaces import unit_rows
@@ -78,7 +79,7 @@ class FarthestFirst:
             budget -= 1
         if budget and bool(((self.met == 0) & allowed).any()):
             self._first_pass()
-        greedy = self._eager if self.device.type == "cuda" and self.vectors.matrix is not None else self._lazy
+        greedy = self._eager if steps.enqueued(self.vectors) else self._lazy
         return torch.cat([*first, greedy(allowed, budget)])
 
     # -- the two ways to pick ------------------------------------------------------------------------------------
@@ -136,9 +137,7 @@ class FarthestFirst:
         met[rows] = self.count
 
     def _eager(self, allowed: Tensor, budget: int) -> Tensor:
-        """Everything on the device and nothing asked of it: a product over the resident pool per pick."""
-        matrix = self.vectors.matrix
-        assert matrix is not None
+        """Everything on the device and nothing asked of it: a product over the pool per pick."""
         sq = self.vectors.sq_norms
         scale = None
         if self.metric == "cosine":
@@ -154,14 +153,14 @@ class FarthestFirst:
             picks[slot] = pick[0]
             self._append(pick)
             centre = self.centres[self.count - 1]
-            inner = matrix @ centre
+            inner = torch.cat([x @ centre for _, x in self.vectors.blocks()])
             if scale is not None:
                 inner = inner * scale
             both = sq + torch.linalg.vecdot(centre, centre)
             distance = both - 2 * inner
             distance = torch.where(distance <= self.floor * both, 0, distance)
             torch.minimum(self.bound, distance, out=self.bound)
-            self.bound[pick] = 0
+            self.bound.index_fill_(0, pick, 0.0)
             open_ = torch.where(open_ == -torch.inf, open_, self.bound).index_fill_(0, pick, -torch.inf)
         self.met.fill_(self.count)
         self.evaluated += self.N * budget
@@ -203,7 +202,7 @@ class FarthestFirst:
     # -- pieces --------------------------------------------------------------------------------------------------
 
     def _rows(self, index: Tensor) -> Tensor:
-        x = self.vectors.rows(index)
+        x = self.vectors.rows(index, plain=True)
         return unit_rows(x) if self.metric == "cosine" else x
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -219,8 +218,8 @@ class FarthestFirst:
     def _append(self, rows: Tensor) -> None:
         self._reserve(self.count + len(rows))
         self.centres[self.count : self.count + len(rows)] = self._rows(rows)
-        self.is_centre[rows] = True
-        self.bound[rows] = 0
+        self.is_centre.index_fill_(0, rows, True)  # a number put at a tensor's places would be sent to a GPU
+        self.bound.index_fill_(0, rows, 0.0)
         self.count += len(rows)
 
     def _distances(self, x: Tensor, sq: Tensor, since: int, until: int | None = None) -> Tensor:

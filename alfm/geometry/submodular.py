@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from alfm.geometry import steps
 from alfm.geometry.herding import (
     Herding,
     Kernel,
@@ -35,6 +36,8 @@ from alfm.geometry.herding import (
 
 if TYPE_CHECKING:
     from alfm.pool import Vectors
+
+HELD = 4 << 30  # bytes of Cholesky rows that may be held for all items on a GPU; beyond, `LogDet` asks it for each pick
 
 
 # -- facility location about a query set -----------------------------------------------------------------------------
@@ -97,7 +100,10 @@ class GraphCut:
 
     def gains(self, items: Tensor) -> Tensor:
         """Exact gains of int64 (m,) items now, (m,)."""
-        x, sq = self.vectors.rows(items), self.vectors.sq_norms
+        return self._gains(items, self.vectors.rows(items))
+
+    def _gains(self, items: Tensor | slice, x: Tensor) -> Tensor:
+        sq = self.vectors.sq_norms
         own = self.kernel.diagonal(sq[items])
         cross = torch.zeros_like(own)
         for part in self.added.split(1024):
@@ -111,7 +117,22 @@ class GraphCut:
 
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
+        if steps.enqueued(self.vectors):
+            return self._plain(allowed, budget)
         return lazy_greedy(self, self.bounds, allowed, budget)
+
+    def _plain(self, allowed: Tensor, budget: int) -> Tensor:
+        """Plain greedy without a question to the device: a pick changes all gains by one product with the pool."""
+        gain = torch.cat([self._gains(rows, x) for rows, x in self.vectors.blocks()])
+        free = allowed.to(gain.device, copy=True)
+        picks = torch.zeros(min(budget, int(free.sum())), dtype=torch.int64, device=gain.device)
+        for slot in range(len(picks)):
+            pick = gain.where(free, -torch.inf).argmax(0, keepdim=True)  # the first of equals
+            picks[slot : slot + 1] = pick
+            free.index_fill_(0, pick, False)
+            gain -= 2 * self.trade * similarities(self.vectors, self.kernel, pick)[0].clamp_min_(0.0)
+        self.add(picks)
+        return picks
 
 
 # -- determinants ----------------------------------------------------------------------------------------------------
@@ -168,7 +189,35 @@ class LogDet:
 
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
+        row_bytes = self.vectors.N * self.bounds.element_size()
+        if steps.enqueued(self.vectors) and (len(self.added) + budget) * row_bytes <= HELD:
+            return self._plain(allowed, budget)
         return lazy_greedy(self, self.bounds, allowed, budget)
+
+    def _plain(self, allowed: Tensor, budget: int) -> Tensor:
+        """Plain greedy without a question to the device; every row of F^-1 S_A. is held for all items, (|A|, N)."""
+        vectors, n = self.vectors, len(self.added)
+        free = allowed.to(vectors.device, copy=True)
+        picks = torch.zeros(min(budget, int(free.sum())), dtype=torch.int64, device=vectors.device)
+        rows = vectors.sq_norms.new_zeros(n + len(picks), vectors.N)
+        for place, x in vectors.blocks():
+            rows[:n, place] = self._explained(x, vectors.sq_norms[place])
+        left = self.kernel.diagonal(vectors.sq_norms) + self.ridge - rows[:n].square().sum(0)
+        for slot in range(len(picks)):
+            gain = left.clamp_min_(self.ridge).log()
+            pick = gain.where(free, -torch.inf).argmax(0, keepdim=True)  # the first of equals
+            picks[slot : slot + 1] = pick
+            free.index_fill_(0, pick, False)
+            similar = similarities(vectors, self.kernel, pick)[0]
+            similar.index_add_(0, pick, similar.new_full((1,), self.ridge))
+            rows[n + slot] = _next_row(similar, rows[: n + slot], left, pick)
+            left -= rows[n + slot].square()
+        factor = torch.block_diag(self._factor, rows.new_zeros(len(picks), len(picks)))
+        factor[n:] = rows.index_select(1, picks).T
+        self._factor = factor.tril_()
+        self.added = torch.cat([self.added, picks])
+        self._coordinates = torch.cat([self._coordinates, vectors.rows(picks)])
+        return picks
 
     def _gains(self, x: Tensor, sq: Tensor) -> Tensor:
         left = self.kernel.diagonal(sq) + self.ridge - self._explained(x, sq).square().sum(0)
@@ -211,12 +260,20 @@ def determinant_information(
         left.clamp_min_(ridge)
         gain = left[0].log() - left[1].log()
         pick = gain.where(free, -torch.inf).argmax()[None]
-        picks[step], free[pick] = pick[0], False
+        picks[step : step + 1] = pick
+        free.index_fill_(0, pick, False)
         column = similarities(vectors, kernel, pick)[0]
         column.index_add_(0, pick, column.new_full((1,), ridge))
-        for side, start in enumerate((column, column - shown[:, pick[0]] @ shown)):
-            before = columns[side, :step]
-            row = (start - before[:, pick[0]] @ before) / left[side, pick].sqrt()
-            columns[side, step] = row
+        for side, start in enumerate((column, column - shown.index_select(1, pick)[:, 0] @ shown)):
+            columns[side, step] = row = _next_row(start, columns[side, :step], left[side], pick)
             left[side] -= row.square()
     return picks
+
+
+def _next_row(similar: Tensor, before: Tensor, left: Tensor, pick: Tensor) -> Tensor:
+    """The row (N,) that `pick`, int64 (1,), adds to a Cholesky factor continued to all items.
+
+    similar (N,): to the pick, the ridge included; before (n, N): the rows so far; left (N,): what they leave of each
+    item. `pick` stays on the device: a number as an index would be asked for.
+    """
+    return (similar - before.index_select(1, pick)[:, 0] @ before) / left.index_select(0, pick).sqrt()

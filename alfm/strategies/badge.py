@@ -36,7 +36,7 @@ class Badge(Strategy):
             phi = query.pool.vectors(head.spaces[r])
 
             def factors(rows: Tensor) -> tuple[Tensor, Tensor]:
-                x = phi.rows(rows)
+                x = phi.rows(rows, plain=True)
                 return prediction_error(head.logits(x, r)), x
 
             return d2_sample(sq_norms[r], factors, query.available[r], budget, query.rng(r, "badge"))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
+from alfm.geometry import steps
 from alfm.geometry.balls import Around, Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
 from alfm.geometry.herding import lazy_greedy
 from alfm.strategies.base import Query, Strategy
@@ -66,6 +67,8 @@ class Dcom(Strategy):
             share = float((~uncovered[r]).double().mean())
             competence = (1 + math.exp(-self.k * (1 - self.a))) / (1 + math.exp(-self.k * (share - self.a)))
             batch = _Batch(own, uncovered[r], degrees, uncertainty[r], competence, query.available[r])
+            if isinstance(own, Multiplied) and steps.enqueued(unit):
+                return steps.greedy(batch, batch.score(degrees), query.available[r], budget)
             return lazy_greedy(batch, batch.score(degrees), query.available[r], budget)
 
         return query.each(greedy, budget)
@@ -101,9 +104,10 @@ class Dcom(Strategy):
 
 
 class _Batch:
-    """The batch's objective for `lazy_greedy`: degrees only fall as balls are covered, so stale scores bound new ones.
+    """The batch's objective, for `lazy_greedy` and `steps.greedy`.
 
-    The density is scaled once per batch, by the degrees (N,) at its start. uncovered (N,) is written to.
+    Degrees only fall as balls are covered, so stale scores bound new ones. The density is scaled once per batch, by the
+    degrees (N,) at its start. uncovered (N,) is written to.
     """
 
     def __init__(
@@ -130,6 +134,14 @@ class _Batch:
 
     def add(self, item: Tensor) -> None:
         self.balls.clear(item, self.uncovered)
+
+    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.balls, Multiplied)
+        degrees, ball = self.balls.look(items, self.uncovered)
+        return self.score(degrees, items), ball
+
+    def take(self, row: Tensor, live: Tensor) -> None:
+        self.uncovered &= ~(row & live)
 
     def renew(self, bounds: Tensor) -> bool:
         return False

@@ -22,7 +22,7 @@ class GraphCut(Strategy):
 
     Cosine similarities, negative counts as 0. With a query set (see `FacilityLocation`) the batch is the B items most
     similar to it (GCMI, which is modular). Cost: one symmetric pass of N^2 D / 2 products once per pool, then
-    32 D n per refresh of 32 items; 8 N bytes per replicate.
+    32 D n per refresh of 32 items (on a GPU N D n per round and N D per pick); 8 N bytes per replicate.
     """
 
     limits = {"trade": (0.0, inf)}

@@ -21,7 +21,7 @@ class LogDet(Strategy):
 
     With a query set (see `FacilityLocation`) the batch maximises LOGDETMI, its mutual information with the set.
     Cost: one pass of N D n products per round, then refreshes of about 32 items per pick; 4 (n + B)^2 + 8 N
-    bytes for one replicate per core, and a block of n columns.
+    bytes for one replicate per core, and a block of n columns; on a GPU N (D + n + B) per pick, 4 N (n + B) bytes.
     """
 
     limits = {"ridge": (1e-9, inf), "eta": (0.0, 1.0)}

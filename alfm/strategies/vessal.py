@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alfm.geometry import steps
 from alfm.pool import Vectors
 from alfm.strategies.badge import prediction_error
 from alfm.strategies.base import Query, Strategy, stack_picks
@@ -59,7 +60,7 @@ class Gradients:
 
     def products(self, t: Tensor) -> Tensor:
         """<x_s, x_t> for all s, (T,); t int64 (1,)."""
-        row = self.phi.rows(self.order[t])[0]
+        row = self.phi.rows(self.order[t], plain=True)[0]
         features = torch.cat([torch.mv(x, row) for _, x in self.phi.blocks()])[self.order]
         return torch.mv(self.error, self.error[t][0]).double().mul_(features)
 
@@ -67,9 +68,11 @@ class Gradients:
 def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, ridge: float) -> Tensor:
     """Places in the stream that are accepted, int64 (at most budget,), ascending. uniform: (T,) in [0, 1).
 
-    Between two acceptances S does not change, so the next accepted place is found in one vectorised step.
+    Between two acceptances S does not change, so the next accepted place is found in one vectorised step. A GPU is not
+    asked whether there is one: what follows the last changes nothing.
     """
     T, device = len(uniform), uniform.device
+    ask = not steps.enqueued(x.phi)
     place = torch.arange(T, device=device)
     leverage = x.sq_norms / ridge  # x^T S^-1 x
     residuals = torch.zeros(budget, T, dtype=torch.float64, device=device)
@@ -82,7 +85,7 @@ def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, rid
         wanted = rate if rate is not None else (budget - b) / (T - place)
         hit = (uniform < wanted * share) & (place > last)
         found = hit.any()
-        if device.type == "cpu" and not bool(found):
+        if ask and not bool(found):
             break
         pick = hit.to(torch.uint8).argmax(0, keepdim=True)  # the first of equals
         last = torch.where(found, pick, T)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from waits import Waits
 
 from alfm.geometry.kcenter import FarthestFirst
 from alfm.pool import Pool
@@ -142,19 +142,6 @@ def test_the_eager_form_picks_the_same() -> None:
         allowed[:100] = False
         assert lazy._lazy(allowed, 40).tolist() == eager._eager(allowed, 40).tolist()
         assert eager.count == 140
-
-
-class Waits(TorchDispatchMode):
-    """Counts the operations that make the host wait for a CUDA device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        self.count += name in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "_to_copy")
-        return func(*args, **(kwargs or {}))
 
 
 def test_the_eager_form_never_waits_per_pick() -> None:

@@ -1,0 +1,148 @@
+"""Greedy selection without questions to the device: plain greedy's picks, ties, ends, renewals."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from alfm.geometry import steps
+from alfm.geometry.herding import RBF, Dot, Herding, best_similarity, first_gains
+from alfm.pool import Pool, Vectors
+
+
+class Covering:
+    """How much weight of things not covered yet a set holds; sets (N, T) bool, weight (T,) float64."""
+
+    def __init__(self, sets: Tensor, weight: Tensor, renewing: bool = False) -> None:
+        self.sets, self.weight, self.renewing = sets, weight, renewing
+        self.open = torch.ones(sets.shape[1], dtype=torch.bool)
+        self.looks = self.renewals = 0
+
+    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        self.looks += 1
+        return (self.sets[items] & self.open).double() @ self.weight, self.sets[items]
+
+    def take(self, row: Tensor, live: Tensor) -> None:
+        self.open &= ~(row & live)
+
+    def renew(self, bounds: Tensor) -> bool:
+        self.renewals += self.renewing
+        if self.renewing:
+            bounds.copy_((self.sets & self.open).double() @ self.weight + 1e-6)
+        return self.renewing
+
+
+def plain(sets: Tensor, weight: Tensor, allowed: Tensor, budget: int, least: float = -math.inf) -> list[int]:
+    open_, free, picks = torch.ones(sets.shape[1], dtype=torch.bool), allowed.clone(), []
+    for _ in range(min(budget, int(allowed.sum()))):
+        gain = ((sets & open_).double() @ weight).where(free, -math.inf)
+        best = int(gain.argmax())
+        if gain[best] < least:
+            break
+        picks.append(best)
+        free[best] = False
+        open_ &= ~sets[best]
+    return picks
+
+
+def sets(n: int, t: int, share: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    rng = np.random.default_rng(seed)
+    whole = torch.from_numpy(rng.integers(1, 4, t).astype(np.float64))  # integers: sums are exact and often equal
+    return torch.from_numpy(rng.random((n, t)) < share), whole, torch.from_numpy(rng.random(n) < 0.8)
+
+
+@pytest.mark.parametrize("often", [1, 3, 100])
+@pytest.mark.parametrize("renewing", [False, True])
+@pytest.mark.parametrize(("n", "share"), [(300, 0.05), (300, 0.3), (20, 0.1), (1, 1.0)])
+def test_plain_greedy_with_many_ties(n: int, share: float, renewing: bool, often: int) -> None:
+    one, weight, allowed = sets(n, 200, share)
+    for budget in (0, 1, 25, n, 2 * n):
+        objective = Covering(one, weight, renewing)
+        bounds = one.double() @ weight + 0.5  # a little too large
+        picks = steps.greedy(objective, bounds, allowed, budget, steps=often)
+        assert picks.tolist() == plain(one, weight, allowed, budget)
+        assert (bounds >= (one & objective.open).double() @ weight).all()
+        assert objective.renewals > 0 or not renewing or budget < 25 or n < 25
+    assert steps.greedy(Covering(one, weight), bounds, torch.zeros(n, dtype=torch.bool), 3).tolist() == []
+
+
+@pytest.mark.parametrize("often", [1, 3, 100])
+def test_it_ends_before_a_gain_that_is_too_small(often: int) -> None:
+    one, weight, allowed = sets(300, 200, 0.05)
+    expected = plain(one, weight, allowed, 300, least=4.0)
+    assert 0 < len(expected) < 100
+    picks = steps.greedy(Covering(one, weight), one.double() @ weight, allowed, 300, least=4.0, steps=often)
+    assert picks.tolist() == expected
+    nothing = steps.greedy(Covering(one, weight), one.double() @ weight, allowed, 300, least=1e9, steps=often)
+    assert nothing.tolist() == []
+
+
+def test_a_pick_needs_few_steps_and_the_last_ones_are_few() -> None:
+    one, weight, allowed = sets(2000, 500, 0.02)
+    objective = Covering(one, weight)
+    picks = steps.greedy(objective, one.double() @ weight, allowed, 50)
+    assert len(picks) == 50 and objective.looks < 200
+
+
+def test_where_kernels_alone_make_picks() -> None:
+    def vectors(device: str, memory: str) -> SimpleNamespace:
+        return SimpleNamespace(device=torch.device(device), pool=SimpleNamespace(memory=memory))
+
+    assert steps.enqueued(vectors("cuda", "device")) and steps.enqueued(vectors("cuda:1", "device"))
+    assert not steps.enqueued(vectors("cuda", "host")) and not steps.enqueued(vectors("cuda", "file"))
+    assert not steps.enqueued(Pool(np.ones((3, 2), dtype=np.float32)).unit)
+
+
+def pool(n: int, dtype: str) -> tuple[Vectors, Tensor]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 10))[rng.integers(6, size=n)] + 0.7 * rng.normal(size=(n, 10))
+    return Pool(x.astype(dtype)).unit, torch.from_numpy(rng.random(n) < 0.9)
+
+
+def state(vectors: Vectors, kernel: RBF | Dot, added: Tensor) -> Herding:
+    kappa = best_similarity(vectors, kernel, added)
+    return Herding(vectors, kernel, kappa, first_gains(vectors, kernel, kappa[None])[0])
+
+
+@pytest.mark.parametrize("kernel", [RBF(), RBF(0.3), Dot()])
+@pytest.mark.parametrize("n", [20, 900])
+def test_herding_from_nothing_and_its_state(kernel: RBF | Dot, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewals included."""
+    vectors, allowed = pool(n, "float64")
+    none = torch.zeros(0, dtype=torch.int64)
+    lazy = state(vectors, kernel, none).select(allowed, 60)
+    monkeypatch.setattr(steps, "enqueued", lambda vectors: True)
+    run = state(vectors, kernel, none)
+    first = run.select(allowed, 35)
+    rest = allowed.clone()
+    rest[first] = False
+    picks = torch.cat([first, run.select(rest, 25)])
+    assert picks.tolist() == lazy.tolist()
+    torch.testing.assert_close(run.kappa, best_similarity(vectors, kernel, picks))
+    assert torch.equal(torch.cat(run.added), picks)
+    assert (run.bounds + 1e-12 >= run.gains(torch.arange(n))).all()
+
+
+@pytest.mark.parametrize("kernel", [RBF(), Dot()])
+def test_what_was_added_pick_by_pick_is_to_the_last_bit_what_is_added_at_once(
+    kernel: RBF | Dot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "enqueued", lambda vectors: True)
+    vectors, allowed = pool(900, "float32")
+    run = state(vectors, kernel, torch.zeros(0, dtype=torch.int64))
+    picks = run.select(allowed, 60)
+    assert torch.equal(run.kappa, best_similarity(vectors, kernel, picks.flip(0)))
+
+
+def test_equal_items_are_taken_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "enqueued", lambda vectors: True)
+    vectors = Pool(np.ones((120, 3), dtype=np.float32)).unit
+    allowed = torch.ones(120, dtype=torch.bool)
+    allowed[0] = False
+    picks = state(vectors, RBF(), torch.zeros(0, dtype=torch.int64)).select(allowed, 200)
+    assert picks.tolist() == list(range(1, 120))
