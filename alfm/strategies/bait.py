@@ -51,13 +51,13 @@ class Bait(Strategy):
     the fourth (CIFAR-10). 0.97 and 0.99 are within 0.3 points of it on the three; 0.8 is 1.5 to 1.7 below on two, 0.99
     a point below on CIFAR-10.
 
-    `binary` never updates a D x D matrix per pick: gain = a / e, e = 1 / w + b, w = q B / (n + B), a = phi^T M^-1 F M^-1
-    phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi and g = 2 M^-1 F M^-1 phi - gain u changes e by -(phi.u)^2 / e_pick
-    and a by -(phi.u)(phi.g) / e_pick. Picks are made ahead among the best few hundred items and verified in one pass
-    for several; the sequence is that of the plain greedy. Cost: 2 or 3 passes of N D^2 / 2 products, about B / 8
-    passes of 40 N D; 28 N + 24 D^2 bytes per replicate and 200 N per core (4 N D more where heads see phi of their
-    own). `full`: N (C D)^2 products, N C^2 (D + C) per pick. `diagonal`: N C D operations, then only the items whose
-    gain may still be the largest.
+    `binary` never updates a D x D matrix per pick: gain = a / e, e = 1 / w + b, w = q B / (n + B), a = phi^T M^-1 F
+    M^-1 phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi and g = 2 M^-1 F M^-1 phi - gain u changes e by
+    -(phi.u)^2 / e_pick and a by -(phi.u)(phi.g) / e_pick. Picks are made ahead among the best few hundred items and
+    verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3 passes of N D^2 / 2
+    products, about B / 8 passes of 40 N D; 28 N + 24 D^2 bytes per replicate and 200 N per core (4 N D more where
+    heads see phi of their own). `full`: N (C D)^2 products, N C^2 (D + C) per pick. `diagonal`: N C D operations,
+    then only the items whose gain may still be the largest.
     """
 
     limits = {"certainty": (0.0, 0.999)}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.geometry.top import top
+from alfm.geometry.steps import greedy
 from alfm.pool import Vectors
 from alfm.strategies.base import Query
 
@@ -98,7 +98,7 @@ class Full:
         eye = torch.eye(self.k, dtype=out.dtype, device=out.device)
         for rows in self._pieces(torch.arange(self.phi.N, device=out.device), 4 * self.shape[0] * self.k):
             S = self.factor(rows)
-            inner = torch.linalg.solve(eye + S.mT @ self.b[rows] @ S, S.mT @ self.a[rows] @ S)
+            inner = torch.linalg.solve_ex(eye + S.mT @ self.b[rows] @ S, S.mT @ self.a[rows] @ S)[0]
             out[rows] = inner.diagonal(dim1=1, dim2=2).sum(1)
         return out
 
@@ -115,7 +115,7 @@ class Full:
             free.index_fill_(0, pick, False)
             V = self.stacked(pick)
             U, G = inverse @ V.T, middle @ V.T
-            K = torch.linalg.inv(eye + V @ U)
+            K = torch.linalg.inv_ex(eye + V @ U)[0]  # _ex: no wait for the device
             UK = U @ K
             inner = UK @ (V @ G) @ UK.T
             inverse -= UK @ U.T
@@ -148,7 +148,7 @@ class Diagonal:
         p = log_p.double().exp()
         self.v = p * -torch.expm1(log_p.double())
         self.F = self._sum(torch.arange(phi.N, device=p.device)) / phi.N
-        self.M = ridge + (1 - share) / len(labelled) * self._sum(labelled)
+        self.M = self.now = ridge + (1 - share) / len(labelled) * self._sum(labelled)
 
     def _sum(self, rows: Tensor) -> Tensor:
         out = self.v.new_zeros(self.v.shape[1], self.phi.dim)
@@ -158,53 +158,47 @@ class Diagonal:
 
     def _information(self, rows: Tensor) -> Tensor:
         """f of pool rows (m,), scaled: (m, C, D)."""
-        return self.share * self.v[rows, :, None] * self.phi.rows(rows).double().square()[:, None]
+        v = self.v.index_select(0, rows) * self.share
+        return v[:, :, None] * self.phi.rows(rows).double().square()[:, None]
 
-    def _gains(self, rows: Tensor, M: Tensor) -> Tensor:
-        ratio = self.F / M
-        parts = []
-        for part in rows.split(max(1, ELEMENTS // self.F.numel())):
-            f = self._information(part)
-            parts.append(f.div_(f + M).mul_(ratio).flatten(1).sum(1))
-        return torch.cat(parts)
+    def _gains(self, f: Tensor) -> Tensor:
+        """Of items with information f (m, C, D): (m,)."""
+        return (f / (f + self.now)).mul_(self.F / self.now).flatten(1).sum(1)
+
+    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """For `steps.greedy`: gains of pool rows (m,) now, and their information (m, C D)."""
+        f = self._information(items)
+        return self._gains(f), f.flatten(1)
+
+    def take(self, row: Tensor, live: Tensor) -> None:
+        """For `steps.greedy`: adds the information row (C D,) if live."""
+        self.now += (row * live).view_as(self.now)
+
+    def renew(self, bounds: Tensor) -> bool:
+        """For `steps.greedy`: never cheaper than looking at the largest."""
+        return False
 
     def forward(self, free: Tensor, count: int) -> Tensor:
         """`count` items in the order of greedy gain, ties to the lower row; int64 (count,)."""
-        M, free = self.M, free.clone()
-        bound = self._gains(torch.arange(self.phi.N, device=free.device), M)
-        picks: list[Tensor] = []
-        for _ in range(count):
-            # refresh the largest bounds until the best refreshed gain is at least every other bound
-            fresh = torch.zeros_like(free)
-            if not picks:
-                fresh = free.clone()
-            while True:
-                pick = torch.where(free, bound, -torch.inf).argmax(0, keepdim=True)
-                if bool(fresh[pick]):
-                    break
-                stale = top(bound, free & ~fresh, 32)
-                bound[stale] = self._gains(stale, M)
-                fresh[stale] = True
-            free[pick] = False
-            picks.append(pick)
-            M = M + self._information(pick)[0]
-        return torch.cat(picks)
+        self.now = self.M.clone()
+        pieces = torch.arange(self.phi.N, device=free.device).split(max(1, ELEMENTS // self.F.numel()))
+        bounds = torch.cat([self._gains(self._information(rows)) for rows in pieces])
+        return greedy(self, bounds, free, count)
 
     def keep(self, picks: Tensor, budget: int) -> Tensor:
         """Places (budget,) among the picks (m,) that stay after backward pruning, ascending."""
-        M = self.M.clone()
-        for pick in picks:
-            M += self._information(pick[None])[0]
+        pieces = picks.split(max(1, ELEMENTS // self.F.numel()))
+        M = self.M + sum(self._information(part).sum(0) for part in pieces)
         kept = torch.ones(len(picks), dtype=torch.bool, device=picks.device)
         for _ in range(len(picks) - budget):
             # dropping f raises the objective by sum F f / (M (M - f))
             costs = []
-            for part in picks.split(max(1, ELEMENTS // M.numel())):
+            for part in pieces:
                 f = self._information(part)
                 costs.append((f / (M - f) * (self.F / M)).flatten(1).sum(1))
             j = torch.where(kept, torch.cat(costs), torch.inf).argmin(0, keepdim=True)
             kept.index_fill_(0, j, False)
-            M -= self._information(picks[j])[0]
+            M -= self._information(picks.index_select(0, j))[0]
         return kept.nonzero()[:, 0]
 
 
