@@ -25,7 +25,7 @@ class AlfaMix(Strategy):
     candidates flip; k-means with `budget` clusters on the candidates' unit embeddings, the item nearest each
     centroid. With too few candidates at cap 1 all are returned and the caller fills up at random.
 
-    Departures from the authors' code: cap grows by 0.2 (there by 1/32); k-means makes at most 6 passes (there it
+    Departures from the authors' code: cap grows by 0.2 (there by 1/32); k-means makes at most 5 passes (there it
     converges); classes without a label have no anchor (there a mean of nothing). Cost: one pool pass, N D (2 C +
     anchors) products, then k-means on the m candidates; 4 N bytes per replicate and 4 m D for one per core.
     """

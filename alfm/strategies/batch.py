@@ -39,7 +39,7 @@ def clustered(
 
     candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default the
     pool's unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns
-    R vectors of min(budget, K_r) distinct rows. At most 6 passes from k-means++ seeds: the centroids only say which
+    R vectors of min(budget, K_r) distinct rows. At most 5 passes from k-means++ seeds: the centroids only say which
     items to take, and move little after that.
     """
     take = embedding or (lambda r, rows, unit=query.pool.unit: unit.rows(rows))
@@ -50,7 +50,7 @@ def clustered(
             return rows
         x = take(r, rows)
         clusters = kmeans(
-            x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r], iterations=6
+            x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r], iterations=5
         )
         return rows[nearest_items(x, clusters.centroids)]
 

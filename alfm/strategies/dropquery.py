@@ -24,7 +24,7 @@ class DropQuery(Strategy):
     while there are fewer than `enough` x budget candidates and it is above 0. Then k-means with `budget` clusters on
     unit features, the item nearest each centroid. With fewer candidates than budget the caller fills up at random.
     cluster_head: cluster the head's normalised embedding, as the authors' code does, instead of the features. Their
-    k-means runs to convergence, this one for at most 6 passes.
+    k-means runs to convergence, this one for at most 5 passes.
     Cost: M + 1 pool passes (N D C each), k-means on the m candidates; 8 N bytes per replicate, 4 m D for one per core.
     """
 

@@ -12,6 +12,9 @@ from alfm.geometry.kmeans import kmeans_each
 from alfm.geometry.neighbours import knn
 from alfm.strategies.base import Query, Strategy
 
+_SEARCH = 256  # members up to which, on CPU, a search for neighbours costs more than all distances
+_BLOCK = 1 << 24  # distances held at once on a GPU: 64 MB
+
 
 @dataclass(eq=False)
 class TypiClust(Strategy):
@@ -23,7 +26,7 @@ class TypiClust(Strategy):
     up is passed over, then the small clusters follow, so that always exactly B items are picked.
 
     Departures from the authors' code: there a batch may come out short, and k-means runs until it has converged (mini
-    batches above 50 clusters); here it makes 5 passes from k-means++ seeds, since the clusters only spread the picks.
+    batches above 50 clusters); here it makes 4 passes from k-means++ seeds, since the clusters only spread the picks.
     Cost: these passes of N D K products, 8 K D + 28 N bytes per replicate, and the distances within the clusters
     visited.
     """
@@ -54,11 +57,13 @@ class TypiClust(Strategy):
             ring = [c for c in ring if len(members[c])]
             while ring and len(picks) < budget:
                 for c in ring[: budget - len(picks)]:
-                    best = most_typical(query.pool.unit.rows(members[c]), self.neighbours)
-                    picks.append(members[c][best])
-                    members[c] = torch.cat([members[c][:best], members[c][best + 1 :]])
+                    rows = members[c]
+                    best = most_typical(query.pool.unit.rows(rows, plain=True), self.neighbours)
+                    picks.append(rows.index_select(0, best))
+                    others = torch.arange(len(rows) - 1, device=rows.device)
+                    members[c] = rows.index_select(0, others + (others >= best))
                 ring = [c for c in ring if len(members[c])]
-        return torch.stack(picks)
+        return torch.cat(picks)
 
 
 def cluster_pool(query: Query, counts: Sequence[int]) -> list[Tensor]:
@@ -66,19 +71,30 @@ def cluster_pool(query: Query, counts: Sequence[int]) -> list[Tensor]:
     unit = query.pool.unit
     x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
     rngs = [query.rng(r, "k-means") for r in range(query.R)]
-    # five passes reach the inertia of 25 unseeded ones; the most typical items do not depend on the last per cent
-    return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=5)]
+    # the inertia of 25 plain passes from random seeds; the most typical items do not depend on the last per cent
+    return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=4)]
 
 
-def most_typical(x: Tensor, neighbours: int) -> int:
-    """Index of the item with the smallest mean distance to its min(neighbours, m // 2) nearest others; x (m, D)."""
-    k = min(neighbours, len(x) // 2)
+def most_typical(x: Tensor, neighbours: int) -> Tensor:
+    """Index of the item with the smallest mean distance to its min(neighbours, m // 2) nearest others; x (m, D).
+
+    int64 (1,) on x's device, which is not waited for.
+    """
+    m = len(x)
+    k = min(neighbours, m // 2)
     if k < 1:
-        return 0
-    if len(x) <= 256:  # a search costs more than all distances
-        sq = torch.linalg.vecdot(x, x)
-        every = (sq[:, None] + sq - 2 * (x @ x.T)).clamp_min_(0).fill_diagonal_(torch.inf)
-        distances = every.topk(k, largest=False).values.sqrt_()
-    else:
-        distances, _ = knn(x, k)
-    return int(distances.mean(1).argmin())
+        return torch.zeros(1, dtype=torch.int64, device=x.device)
+    if x.device.type == "cpu" and m > _SEARCH:
+        return knn(x, k)[0].mean(1).argmin(0, keepdim=True)
+    sq = torch.linalg.vecdot(x, x)
+    means, size = [], _rows_at_once(m)
+    for start in range(0, m, size):
+        rows = slice(start, start + size)
+        every = (sq[rows, None] + sq - 2 * (x[rows] @ x.T)).clamp_min_(0)
+        every.diagonal(start).fill_(torch.inf)
+        means.append(every.topk(k, largest=False, sorted=False).values.sqrt_().mean(1))
+    return torch.cat(means).argmin(0, keepdim=True)
+
+
+def _rows_at_once(m: int) -> int:
+    return max(_SEARCH, _BLOCK // m)

@@ -41,6 +41,30 @@ def test_as_good_as_scikit_learn() -> None:
     assert ours < theirs
 
 
+def plain_inertia(x: np.ndarray, centroids: np.ndarray, passes: int) -> float:
+    """Lloyd's algorithm as it is written down: the inertia after so many passes."""
+    for _ in range(passes):
+        nearest = ((x[:, None] - centroids) ** 2).sum(2).argmin(1)
+        centroids = np.stack([x[nearest == c].mean(0) for c in range(len(centroids))])
+    return float(((x - centroids[nearest]) ** 2).sum())
+
+
+def test_aiming_beyond_the_means_saves_a_pass() -> None:
+    """Four passes end lower than five plain ones from the same seeds; the first is the plain one."""
+    rng = np.random.default_rng(16)
+    ratio = []
+    for s in range(5):
+        x = rng.standard_normal((1500, 6)) @ np.diag([4, 3, 2, 1, 1, 1])
+        seeds = kmeans(torch.from_numpy(x), 25, np.random.default_rng(s), seeding="random", iterations=1)
+        start = x[np.random.default_rng(s).permutation(1500)[:25]]
+        assert seeds.inertia == pytest.approx(plain_inertia(x, start, 1))
+        four = kmeans(torch.from_numpy(x), 25, np.random.default_rng(s), seeding="random", iterations=4)
+        own = x - four.centroids.numpy()[four.assignment.numpy()]
+        assert four.inertia == pytest.approx((own**2).sum())
+        ratio.append(four.inertia / plain_inertia(x, start, 5))
+    assert np.mean(ratio) < 0.995
+
+
 def test_a_weight_counts_like_copies() -> None:
     x = blobs(5, 200, 4)
     copies = torch.from_numpy(np.random.default_rng(6).integers(1, 4, size=200))

@@ -32,7 +32,9 @@ def test_clusters_are_of_the_embeddings_weighted_by_entropy(
     (x, k, given, found), phi = calls[0], view.phi[view.free]
     np.testing.assert_allclose(given.numpy(), weight, rtol=1e-9)
     np.testing.assert_allclose(x.numpy(), phi, rtol=1e-12)
-    assert found.inertia == pytest.approx(clue_objective(phi, weight, found.centroids.numpy()), rel=1e-9)
+    # the inertia is of the last assignment, of which the centroids are the means: no less than from there on
+    own = clue_objective(phi, weight, found.centroids.numpy())
+    assert own * (1 - 1e-9) <= found.inertia <= 1.01 * own
     # one start comes near the best of twenty of another implementation
     best = KMeans(k, n_init=20, random_state=0).fit(phi, sample_weight=weight).cluster_centers_
     assert clue_objective(phi, weight, found.centroids.numpy()) <= 1.15 * clue_objective(phi, weight, best)

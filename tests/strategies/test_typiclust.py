@@ -7,6 +7,7 @@ import pytest
 import torch
 from reference.typiclust import typicality, typiclust
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
+from waits import Waits
 
 from alfm.strategies import typiclust as module
 from alfm.strategies.base import ask
@@ -59,6 +60,36 @@ def test_most_typical_is_the_definition() -> None:
             d = np.linalg.norm(u[:, None] - u[None], axis=2)
             expected = int(typicality(d, list(range(size)), k).argmax())
             assert most_typical(torch.from_numpy(u[:size]), k) == expected
+
+
+def test_a_large_cluster_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where no search is made: the blocks' diagonals are their own."""
+    u = torch.from_numpy(clusters(700, 5, 3)[0])
+    u = u / u.norm(dim=1, keepdim=True)
+    d = torch.cdist(u, u).numpy()
+    expected = int(typicality(d, list(range(700)), 20).argmax())
+    assert most_typical(u, 20).tolist() == [expected]  # by search
+    monkeypatch.setattr(module, "_BLOCK", 1)
+    monkeypatch.setattr(module, "_SEARCH", 300)
+    monkeypatch.setattr(module, "knn", None)
+    assert most_typical(u[:300], 20).tolist() == [int(typicality(d, list(range(300)), 20).argmax())]
+    monkeypatch.setattr(module, "_SEARCH", 10**6)
+    monkeypatch.setattr(module, "_rows_at_once", lambda m: 128)
+    assert most_typical(u, 20).tolist() == [expected]
+
+
+def test_the_device_is_never_waited_for_per_pick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters visited once or again and again, small ones too."""
+    assignment = np.repeat([0, 1, 2, 3], [100, 14, 4, 2])
+    counts = []
+    for budget in (2, 30, 105):
+        query = make_query()
+        given(monkeypatch, assignment)
+        query.pool.unit  # noqa: B018 - made once per pool
+        with Waits() as waits:
+            assert len(set(TypiClust().select(query, budget)[0].tolist())) == budget
+        counts.append(waits.count)
+    assert counts[0] == counts[1] == counts[2] > 0
 
 
 def test_how_many_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
