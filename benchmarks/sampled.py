@@ -1,11 +1,11 @@
-"""What coverage strategies lose when they see a random part of the pool instead of all of it (issue 4).
+"""What coverage strategies lose by what they do on pools too large for all pairs of items (issue 4).
 
     python benchmarks/sampled.py --json sampled.json
 
-On a pool that the exact forms still answer, maxherding and probcover pick a batch exactly and on parts of several
-sizes; both are judged by the method's own objective over the WHOLE pool: mean largest similarity to what is labelled
-or picked, or the share of items within the exact radius of it. Loss: the share of the exact batch's gain over the
-labels alone that is missing.
+On a pool that the exact forms still answer, maxherding picks a batch exactly and on random parts of several sizes, and
+probcover exactly and with several numbers of cells looked at; both are judged by the method's own objective over the
+WHOLE pool: mean largest similarity to what is labelled or picked, or the share of items within the exact radius of it.
+Loss: the share of the exact batch's gain over the labels alone that is missing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ import machine
 import pools
 from machine import alone, numbers, report_problem, table
 
-STRATEGIES = ("maxherding", "probcover")
+LIMITED = {"maxherding": "sample", "probcover": "probe"}  # the option that says how much of the pool is looked at
 
 
 def one(
-    folder: str, strategy: str, size: int | None, replicates: int, labelled: int, batch: int, device: str
-) -> dict[str, Any]:
-    """Seconds of a first query, and the objective before and after it, for each replicate. size None: exact."""
+    folder: str, strategy: str, value: int | None, delta: float | None, replicates: int, labelled: int, batch: int,
+    device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Seconds of a first query, and the objective before and after it, for each replicate.
+
+    value: of the option that limits what is looked at; None: exact. delta: probcover's exact radius, None: found here.
+    """
     import numpy as np
     import torch
 
@@ -40,12 +44,13 @@ def one(
     rows = torch.from_numpy(np.stack(starts)).to(device)
     available = torch.ones(replicates, task.pool.N, dtype=torch.bool, device=device).scatter_(1, rows, False)
     query = Query(task.pool, rows, task.labels[rows], available, task.num_classes, list(range(replicates)), 2)
-    options = {"exact_up_to": 10**9} if size is None else {"exact_up_to": 0, "sample": size}
+    options = {"exact_up_to": 10**9} if value is None else {"exact_up_to": 0, LIMITED[strategy]: value}
     built = from_config("query_strategy", strategy, **options)
     began = machine.drain(device)
     picks, filled = ask(built, query, batch)
     seconds = machine.drain(device) - began
-    delta = purity_delta(query, task.num_classes, built.purity) if strategy == "probcover" else None
+    if strategy == "probcover" and delta is None:
+        delta = purity_delta(query, task.num_classes, built.purity)
 
     def objective(chosen: Any) -> float:
         if delta is None:
@@ -60,6 +65,7 @@ def one(
     return {
         "seconds": seconds,
         "filled": filled,
+        "delta": delta,
         "before": [objective(own) for own in rows],
         "after": [objective(torch.cat([own, more])) for own, more in zip(rows, picks, strict=True)],
     }
@@ -68,33 +74,36 @@ def one(
 def main() -> None:
     parser = machine.parser(__doc__ or "")
     parser.add_argument("--pool", default="100k-384", choices=sorted(pools.POOLS))
-    parser.add_argument("--sizes", default="50000,25000,10000", help="items of the part")
+    parser.add_argument("--strategies", default=",".join(LIMITED))
+    parser.add_argument("--sizes", default="50000,20000", help="items of maxherding's part")
+    parser.add_argument("--probes", default="1,2,4,8,16,32,64", help="probcover's cells near each item")
     parser.add_argument("--replicates", type=int, default=2)
     options = parser.parse_args()
     if options.job:
         machine.serve({"one": one}, options.job)
         return
-    spec, sizes = pools.POOLS["tiny" if options.smoke else options.pool], numbers(options.sizes)
-    if options.smoke:
-        sizes = [300, 150]
+    spec = pools.POOLS["tiny" if options.smoke else options.pool]
+    values = {"sample": [300, 150] if options.smoke else numbers(options.sizes), "probe": numbers(options.probes)}
     result: dict[str, Any] = {
         "benchmark": "sampled", "machine": machine.describe(options.device), "threads": options.threads,
         "pool": str(spec), "points": [],
     }  # fmt: skip
     rows = []
-    for strategy in STRATEGIES:
+    for strategy in options.strategies.split(","):
         exact: dict[str, Any] = {}
-        for size in (None, *sizes):
-            print(f"  {strategy} {size or 'exact'} ...", file=sys.stderr, flush=True)
+        limit = LIMITED[strategy]
+        for value in (None, *values[limit]):
+            how = "exact" if value is None else f"{limit} {value}"
+            print(f"  {strategy} {how} ...", file=sys.stderr, flush=True)
             arguments = {
-                "folder": str(pools.make(spec, options.work)), "strategy": strategy, "size": size,
-                "replicates": options.replicates, "labelled": spec.labelled, "batch": spec.batch,
-                "device": options.device,
+                "folder": str(pools.make(spec, options.work)), "strategy": strategy, "value": value,
+                "delta": exact.get("delta"), "replicates": options.replicates, "labelled": spec.labelled,
+                "batch": spec.batch, "device": options.device,
             }  # fmt: skip
             point = alone(
                 __file__, "one", arguments, threads=options.threads, timeout=options.timeout, memory_gib=options.memory
             )
-            result["points"].append({"strategy": strategy, "size": size} | point)
+            result["points"].append({"strategy": strategy, limit: value} | point)
             machine.save(options.json, result)
             exact = exact or point
             loss = None
@@ -106,10 +115,10 @@ def main() -> None:
                 loss = 100 * statistics.fmean(1 - mine / best for mine, best in zip(*gains, strict=True))
                 result["points"][-1]["loss_percent"] = loss
             after = statistics.fmean(point["after"]) if "after" in point else None
-            rows.append([strategy, size or "exact", after, loss, point.get("seconds"), report_problem(point)])
-    columns = ["strategy", "part", "objective on the whole pool", "loss of gain %", "query s", "status"]
+            rows.append([strategy, how, after, loss, point.get("seconds"), report_problem(point)])
+    columns = ["strategy", "looks at", "objective on the whole pool", "loss of gain %", "query s", "status"]
     note = f"{spec.labelled} labels, B={spec.batch}, {options.replicates} replicates, {options.threads} threads."
-    table(f"Exact and on a part, {spec}", columns, rows, note)
+    table(f"Exact and not, {spec}", columns, rows, note)
     machine.save(options.json, result)
 
 

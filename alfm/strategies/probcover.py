@@ -8,6 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from alfm.geometry.cells import Cells, NearCover, pool_clusters
 from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.geometry.kmeans import kmeans
 from alfm.strategies.base import Query, Strategy
@@ -22,13 +23,16 @@ class ProbCover(Strategy):
     delta: the radius on unit features, or None: the largest at which a share `purity` of all balls holds one k-means
     pseudo-class only (section 4.2). classes: how many pseudo-classes, None for the number of classes of the task;
     hidden labels are never used. Radius and ball graph depend on the features alone and are made once per pool, for
-    all replicates. When everything is covered the farthest items follow. Pools above `exact_up_to` items: candidates,
-    radius and coverage come from `sample` random items of the replicate's own stream. Cost: two symmetric passes of
-    N^2 D / 2 products once per pool; a round only walks neighbour lists; 4 bytes per pair within delta, or 8 N where
-    that exceeds `memory_cap`: a round then makes the balls of what is newly covered.
+    all replicates. When everything is covered the farthest items follow. Pools above `exact_up_to` items: radius and
+    graph are approximate, made of pairs of which one lies in one of the `probe` cells near the other, of K = 4 sqrt(N)
+    (`alfm.geometry.cells`); where that graph exceeds `memory_cap`, balls are so large that a part will do: `sample`
+    random items of the replicate's own stream. Cost: once per pool two symmetric passes of N^2 D / 2 products, or
+    N K D + 2 probe N^2 D / K for a large pool; a round only walks neighbour lists; 4 bytes per pair within delta (and
+    20 N probe for a large pool), or 8 N where that exceeds `memory_cap`: a round then makes the balls of what is newly
+    covered.
     """
 
-    limits = {"delta": (0.0, inf), "purity": (0.0, 1.0), "classes": (1, inf), "sample": (1, inf)}
+    limits = {"delta": (0.0, inf), "purity": (0.0, 1.0), "classes": (1, inf), "probe": (1, inf), "sample": (1, inf)}
 
     needs_head = False
     delta: float | None = None
@@ -36,11 +40,13 @@ class ProbCover(Strategy):
     classes: int | None = None
     memory_cap: int = 2 << 30
     exact_up_to: int = 200_000
+    probe: int = 16
     sample: int = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
-        if query.pool.N > self.exact_up_to:
-            part = replace(self, memory_cap=self.memory_cap // query.R)  # each replicate has a graph of its own
+        if query.pool.N > self.exact_up_to and self._cover(query).indices is None:
+            # each replicate has a graph of its own
+            part = replace(self, memory_cap=self.memory_cap // query.R, exact_up_to=query.pool.N)
             return on_samples(query, budget, self.sample, part._greedy)
         return self._greedy(query, budget)
 
@@ -61,11 +67,27 @@ class ProbCover(Strategy):
         return query.each(greedy, budget)
 
     def _cover(self, query: Query) -> Cover:
+        if query.pool.N > self.exact_up_to:
+            return self._near_cover(query)
         delta = self.delta
         if delta is None:
             delta = purity_delta(query, self.classes or query.num_classes, self.purity)
         pool = query.pool
         return pool.once(("cover", delta, self.memory_cap), lambda: Cover(pool.unit, delta, self.memory_cap))
+
+    def _near_cover(self, query: Query) -> Cover:
+        """Without lists where they exceed `memory_cap`."""
+        unit, delta, classes = query.pool.unit, self.delta, self.classes or query.num_classes
+
+        def make() -> Cover:
+            cells, radius = Cells(unit, self.probe), delta
+            if radius is None:
+                pseudo = pool_clusters(unit, classes, "pseudo-classes")
+                radius = purity_radius(cells.purity_distances(pseudo), self.purity)
+            return NearCover(cells, radius, self.memory_cap)
+
+        key = ("near cover", delta, classes, self.purity, self.probe, self.memory_cap)
+        return query.pool.once(key, make)
 
 
 def purity_delta(query: Query, classes: int, purity: float) -> float:

@@ -102,6 +102,56 @@ def test_without_a_head_or_a_label() -> None:
     assert ProbCover(0.7).select(query, 12)[0].tolist() == expected
 
 
+def large(delta: float | None = 0.7, **options: int) -> ProbCover:
+    """As on a pool above `exact_up_to`, which has 44 cells."""
+    return ProbCover(delta, exact_up_to=100, **options)
+
+
+@pytest.mark.parametrize("delta", [None, 0.4, 0.8, 1.2])
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_large_pool_with_all_cells_looked_at_is_picked_from_as_exactly(delta: float | None, resident: bool) -> None:
+    queries = [make_query(seeds=(1, 2)) for _ in range(2)]
+    queries[1].pool.resident = resident
+    assert large(delta, probe=44).select(queries[1], 40).tolist() == ProbCover(delta).select(queries[0], 40).tolist()
+
+
+@pytest.mark.parametrize("delta", [None, 0.7])
+def test_a_large_pool_after_a_resume(delta: float | None) -> None:
+    query = make_query()
+    picks: list[int] = []
+    for _ in range(3):
+        later = carried(query, picks)
+        some = large(delta, probe=2).select(later, 7)[0].tolist()
+        resumed = make_query(rows=[later.labelled(0).tolist()])  # its pool, carry and graph are made anew
+        assert large(delta, probe=2).select(resumed, 7)[0].tolist() == some
+        picks += some
+    assert picks != ProbCover(delta).select(make_query(), 21)[0].tolist()  # so that cells decide something here
+
+
+def test_a_large_pool_is_cut_into_cells_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    cells = module.Cells
+    monkeypatch.setattr(module, "Cells", lambda *words: made.append(1) or cells(*words))
+    query = make_query(seeds=(1, 2, 3))
+    first = large(None, probe=3).select(query, 5)
+    query.carry.clear()
+    assert torch.equal(large(None, probe=3).select(query, 5), first) and made == [1]
+    assert_replicates_independent(lambda: large(None, probe=3))
+
+
+@pytest.mark.parametrize("delta", [None, 10.0])
+def test_a_large_pool_whose_lists_do_not_fit_is_picked_from_in_part(delta: float | None) -> None:
+    query = make_query(N=400, n=6)
+    picks, filled = ask(large(delta, memory_cap=12 * 400 + 16 * 400, sample=150), query, 7)
+    assert filled == [0]
+    assert set(picks[0].tolist()) <= set(query.carry["sample 0"][1].tolist())
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_hard_situations_of_a_large_pool(situation: str) -> None:
+    assert picks_in(ProbCover(exact_up_to=0, probe=2), situation)[1] == 0
+
+
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("delta", [None, 0.7, 0.0])
 def test_hard_situations(situation: str, delta: float | None) -> None:

@@ -17,7 +17,7 @@ from alfm.strategies.uherding import UHerding
 from alfm.streams import stream
 
 STRATEGIES = [
-    lambda size: ProbCover(0.8, exact_up_to=100, sample=size),
+    lambda size: ProbCover(0.8, exact_up_to=100, sample=size, memory_cap=0),  # whose lists fit into no memory
     lambda size: MaxHerding(exact_up_to=100, sample=size),
     lambda size: UHerding(exact_up_to=100, sample=size),
 ]
