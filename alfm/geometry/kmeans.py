@@ -38,7 +38,6 @@ from alfm.threads import side_by_side
 
 # How far beyond the mean a centroid aims after passes 1, 2, 3 and on, as a share of its way to the mean.
 _AHEAD = (0.4, 0.6, 0.8)
-_FEW = 64  # centroids up to which a product with them first is faster, at 20 more than twice
 _BLOCK = 1 << 21  # numbers in a block of products: 8 MB in float32, near the caches
 
 
@@ -138,10 +137,7 @@ class _Run:
 
     def assign(self, rows: slice) -> None:
         """The nearest target of some items, ties to the lower one, and x.c - |c|^2 / 2."""
-        if self.k <= _FEW:
-            product = torch.addmm(self.half[:, None], self.target, self.x[rows].T).T.contiguous()
-        else:
-            product = torch.addmm(self.half, self.x[rows], self.target.T)
+        product = torch.addmm(self.half, self.x[rows], self.target.T)
         # NumPy's argmax is about six times faster than torch's on CPU, and the first of equals.
         found = torch.from_numpy(product.numpy().argmax(1)) if product.device.type == "cpu" else product.argmax(1)
         self.nearest[rows] = found
