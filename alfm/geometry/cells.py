@@ -47,16 +47,16 @@ def pool_clusters(unit: Vectors, k: int, purpose: str) -> Tensor:
 def nearest_centroids(unit: Vectors, centroids: Tensor, count: int) -> Tensor:
     """The `count` centroids (k, D') nearest to each item, nearest first: int32 (N, count). N k D' products."""
     half = -0.5 * torch.linalg.vecdot(centroids, centroids)
+    nearest = torch.empty(unit.N, count, dtype=torch.int32, device=unit.device)
 
-    def find(x: Tensor) -> Tensor:
+    def find(rows: slice, x: Tensor) -> None:
         closeness = torch.addmm(half, x, centroids.T)
-        nearest = closeness.argmax(1, keepdim=True) if count == 1 else closeness.topk(count).indices
-        return nearest.to(torch.int32)
+        nearest[rows] = (closeness.argmax(1, keepdim=True) if count == 1 else closeness.topk(count).indices).int()
 
-    found: list[Tensor] = []
+    # Threads leave nothing behind: what they made small and was kept would break up the memory of what they made large.
     for blocks in batched(unit.blocks(1024 if unit.device.type == "cpu" else 1 << 14), 16):
-        found += side_by_side([partial(find, x) for _, x in blocks], unit.device)
-    return torch.cat(found)
+        side_by_side([partial(find, rows, x) for rows, x in blocks], unit.device)
+    return nearest
 
 
 def _trained(unit: Vectors, k: int, purpose: str, **options: Any) -> tuple[Tensor, Tensor | None]:
@@ -97,14 +97,13 @@ class Cells:
 
     def blocks(self) -> Iterator[Block]:
         """All pairs of a cell's members and its visitors, each once."""
-        cpu = self.unit.device.type == "cpu"
+        # On CPU near the caches; places in a block fit into 16 bits.
+        entries, most = (1 << 20, 1 << 13) if self.unit.device.type == "cpu" else (1 << 26, 1 << 16)
         for cell in range(self.count):
             members = self._members[self._first_member[cell] : self._first_member[cell + 1]]
             visitors = self._visitors[self._first_visitor[cell] : self._first_visitor[cell + 1]]
             for some in members.split(MEMBERS) if len(members) else ():
-                # near the caches on CPU; places in a block fit into 16 bits
-                size = min(max(256, (1 << 20 if cpu else 1 << 26) // len(some)), 1 << 16)
-                for part in visitors.split(size):
+                for part in visitors.split(min(entries // len(some), most)):
                     yield Block(some, part)
 
     def each(self, job: Callable[[Block, Tensor], T]) -> Iterator[tuple[Block, T]]:
@@ -157,7 +156,7 @@ class NearCover(Cover):
                 self.degrees = torch.from_numpy(degrees)
                 return
             if len(visitor):
-                pieces.append((visitors, members, visitor, member))
+                pieces.append((visitors, members, visitor.copy(), member.copy()))  # see `nearest_centroids`
         self.degrees = torch.from_numpy(degrees)
         self._fill(pieces)
 

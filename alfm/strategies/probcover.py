@@ -11,6 +11,7 @@ from torch import Tensor
 from alfm.geometry.cells import Cells, NearCover, pool_clusters
 from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.geometry.kmeans import kmeans
+from alfm.spaces import Unit
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.sampled import on_samples
 from alfm.streams import stream
@@ -77,9 +78,11 @@ class ProbCover(Strategy):
 
     def _near_cover(self, query: Query) -> Cover:
         """Without lists where they exceed `memory_cap`."""
-        unit, delta, classes = query.pool.unit, self.delta, self.classes or query.num_classes
+        pool, delta, classes = query.pool, self.delta, self.classes or query.num_classes
 
         def make() -> Cover:
+            # A host makes unit features of few items at a time: all of them would double the memory of so large a pool.
+            unit = pool.vectors(Unit(shared=False)) if pool.device.type == "cpu" else pool.unit
             cells, radius = Cells(unit, self.probe), delta
             if radius is None:
                 pseudo = pool_clusters(unit, classes, "pseudo-classes")
@@ -87,7 +90,7 @@ class ProbCover(Strategy):
             return NearCover(cells, radius, self.memory_cap)
 
         key = ("near cover", delta, classes, self.purity, self.probe, self.memory_cap)
-        return query.pool.once(key, make)
+        return pool.once(key, make)
 
 
 def purity_delta(query: Query, classes: int, purity: float) -> float:
