@@ -296,7 +296,7 @@ def dropout_pass(s: Setting) -> Kernel:
     moved = 4.0 * (s.N * s.D + s.R * s.N)
     return Kernel(
         f"MC-dropout pass, M={M}", f"pass, {s.R} replicates", seconds, moved, s.R * M * s.N * s.D * (2.0 * s.C + 2),
-        note="masks (one hash per 8 features and pass) and softmax are not counted as operations",
+        note="masks (two hashes per 64 features and pass) and softmax are not counted as operations",
     )  # fmt: skip
 
 

@@ -32,9 +32,12 @@ def test_clusters_are_of_the_embeddings_weighted_by_entropy(
     (x, k, given, found), phi = calls[0], view.phi[view.free]
     np.testing.assert_allclose(given.numpy(), weight, rtol=1e-9)
     np.testing.assert_allclose(x.numpy(), phi, rtol=1e-12)
-    # the inertia is of the last assignment, of which the centroids are the means: no less than from there on
-    own = clue_objective(phi, weight, found.centroids.numpy())
-    assert own * (1 - 1e-9) <= found.inertia <= 1.01 * own
+    # the inertia is of the last assignment, and the centroids are its means; another assignment could only lower it
+    centroids, assignment = found.centroids.numpy(), found.assignment.numpy()
+    means = [np.average(phi[assignment == j], axis=0, weights=weight[assignment == j]) for j in range(k)]
+    np.testing.assert_allclose(centroids, means, rtol=1e-9, atol=1e-12)
+    assert found.inertia == pytest.approx((weight * ((phi - centroids[assignment]) ** 2).sum(1)).sum(), rel=1e-9)
+    assert clue_objective(phi, weight, centroids) <= found.inertia * (1 + 1e-9)
     # one start comes near the best of twenty of another implementation
     best = KMeans(k, n_init=20, random_state=0).fit(phi, sample_weight=weight).cluster_centers_
     assert clue_objective(phi, weight, found.centroids.numpy()) <= 1.15 * clue_objective(phi, weight, best)
