@@ -35,45 +35,54 @@ class Falcun(Strategy):
         return not self.deterministic
 
     def select(self, query: Query, budget: int) -> Tensor:
-        picks = per_replicate(query, lambda r: self._picks(query, r, budget))
+        if query.R == 1:
+            # Nobody runs beside it, so torch's threads share the items of each step; no sum spans two of them.
+            (predicted,) = per_replicate(query, lambda r: self._predicted(query, r))
+            picks = [self._picks(query, 0, budget, *predicted)]
+        else:
+            picks = per_replicate(query, lambda r: self._picks(query, r, budget, *self._predicted(query, r)))
         return stack_picks(picks, budget, query.pool.device)
 
-    def _picks(self, query: Query, r: int, budget: int) -> Tensor:
+    def _predicted(self, query: Query, r: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Available rows int64 (m,), their probabilities (m, C) and uncertainties float64 (m,)."""
         head, rows = query.head, query.available[r].nonzero()[:, 0]
         assert head is not None
         logits = torch.cat([head.logits(x, r) for _, x in embedding(query, r).blocks()])[rows]
+        return rows, torch.softmax(logits, 1), margin_uncertainty(logits).double()
+
+    def _picks(self, query: Query, r: int, budget: int, rows: Tensor, p: Tensor, u: Tensor) -> Tensor:
         uniform = torch.from_numpy(query.rng(r, "falcun").random(budget)).to(rows.device)
-        u = margin_uncertainty(logits).double()
-        return rows[
-            contrastive(torch.softmax(logits, 1), u, budget, self.gamma, None if self.deterministic else uniform)
-        ]
+        return rows[contrastive(p, u, budget, self.gamma, None if self.deterministic else uniform)]
 
 
-def relevance(d: Tensor, u: Tensor, free: Tensor) -> Tensor:
-    """d + u with d min-max scaled over the free items, (m,) float64; -1 for the others."""
-    low = torch.where(free, d, math.inf).min()
-    span = torch.where(free, d, -math.inf).max() - low
-    scaled = torch.where(span > 0, (d - low) / span, 0.0)
-    return torch.where(free, scaled + u, -1.0)
+def relevance(d: Tensor, u: Tensor, taken: Tensor) -> Tensor:
+    """d + u with d min-max scaled over the items that are not taken, (m,) float64; -1 for those taken.
+
+    taken: int64 places, whose d may be overwritten.
+    """
+    low = d.index_fill_(0, taken, math.inf).min()
+    span = d.index_fill_(0, taken, -math.inf).max() - low
+    flat = span == 0  # all equal: 0 everywhere, and 0 / 1 is
+    return (d - low).div_(span + flat).add_(u).index_fill_(0, taken, -1.0)
 
 
 def contrastive(p: Tensor, u: Tensor, budget: int, gamma: float, uniform: Tensor | None) -> Tensor:
     """Places int64 (budget,) of the picks among m items: p (m, C), u (m,) float64; uniform (budget,) in [0, 1)."""
     d = u.clone()
-    free = torch.ones_like(u, dtype=torch.bool)
     chosen = torch.empty(budget, dtype=torch.int64, device=p.device)
     for b in range(budget):
-        value = relevance(d, u, free)
+        taken = chosen[:b]
+        value = relevance(d, u, taken)
         if uniform is None:
             pick = value.argmax(0, keepdim=True)
         else:
             largest = value.max()
-            weight = torch.where(largest > 0, value / largest, 1.0).pow(gamma).masked_fill(~free, 0.0)
-            mass = weight.cumsum(0)
+            nothing = largest == 0  # everybody has 0: equal weights
+            weight = value.add_(nothing).div_(largest + nothing).pow_(gamma).index_fill_(0, taken, 0.0)
+            mass = weight.cumsum_(0)
             # strictly below the total, so that the first place beyond the target has a weight of its own
             target = torch.minimum(uniform[b] * mass[-1:], torch.nextafter(mass[-1:], torch.zeros_like(mass[-1:])))
             pick = torch.searchsorted(mass, target, right=True)
         chosen[b : b + 1] = pick
-        free.index_fill_(0, pick, False)
-        d = torch.minimum(d, torch.cdist(p, p.index_select(0, pick), p=1)[:, 0].double())
+        torch.minimum(d, torch.cdist(p, p.index_select(0, pick), p=1)[:, 0], out=d)
     return chosen
