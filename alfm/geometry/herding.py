@@ -102,10 +102,12 @@ class Dot:
         return sq.clone()
 
 
-def similarities(vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None = None) -> Tensor:
+def similarities(
+    vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
     """k(items, targets), (m, T) for int64 (m,) items and int64 (T,) targets (None: the whole pool)."""
-    total = vectors.N if targets is None else len(targets)
-    out = vectors.sq_norms.new_empty(len(items), total)
+    if out is None:
+        out = vectors.sq_norms.new_empty(len(items), vectors.N if targets is None else len(targets))
     for place, start, part in _item_products(vectors, kernel, items, targets):
         out[start : start + part.shape[1], place] = part.T
     return out
@@ -306,38 +308,47 @@ class Herding:
         self._column_bytes = column_bytes
         self._columns: OrderedDict[int, int] = OrderedDict()  # item -> its row of _store, least recent first
         self._cached = torch.zeros(vectors.N, dtype=torch.bool, device=bounds.device)
-        self._store: Tensor | None = None
+        self._store = self._room = self.kappa.new_empty(0, len(self.kappa))
         self._made = 0  # similarities' rows made since all bounds were last right
 
     def add(self, rows: Tensor) -> None:
         """Raises kappa to the similarity with pool rows, int64 (m,)."""
         self.added.append(rows)
         if len(rows) == 1 and int(rows) in self._columns:
-            best = self._similar(rows)[0]
+            best = self._store[self._columns[int(rows)]]
         else:
             best = best_similarity(self.vectors, self.kernel, rows.to(self.kappa.device), self.targets)
         self.kappa = torch.maximum(self.kappa, best if self.cap is None else torch.minimum(best, self.cap))
 
     def gains(self, items: Tensor) -> Tensor:
-        """Exact gains of int64 (m,) items now, (m,)."""
-        return self._gains(items, self._similar(items))[0]
+        """Exact gains of int64 (m,) items now, (m,).
+
+        A row at a time, in the caches, and in memory made once: it is the same for every batch, and of a few megabytes
+        made and given back for each of them threads would keep many times as much.
+        """
+        rest = torch.empty_like(self.kappa)
+        totals = []
+        for similar in self._similar(items):
+            if self.cap is not None:
+                similar = torch.minimum(similar, self.cap, out=rest)
+            torch.sub(similar, self.kappa, out=rest).relu_()
+            totals.append(rest.sum() if self.weight is None else rest @ self.weight)
+        gain = torch.stack(totals) / len(rest)
+        return gain if self.bonus is None else gain + self.bonus[items]
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """See `steps.Stepwise`: gains (m,), and what kappa would rise to, (m, T)."""
         self._made += len(items)
-        return self._gains(items, similarities(self.vectors, self.kernel, items, self.targets))
+        similar = similarities(self.vectors, self.kernel, items, self.targets)
+        if self.cap is not None:
+            similar = torch.minimum(similar, self.cap)
+        rest = (similar - self.kappa).relu_()
+        gain = (rest.sum(1) if self.weight is None else rest @ self.weight) / rest.shape[1]
+        return gain if self.bonus is None else gain + self.bonus[items], similar
 
     def take(self, row: Tensor, live: Tensor) -> None:
         """See `steps.Stepwise`."""
         self.kappa = torch.where(live, torch.maximum(self.kappa, row), self.kappa)
-
-    def _gains(self, items: Tensor, similar: Tensor) -> tuple[Tensor, Tensor]:
-        if self.cap is not None:
-            similar = torch.minimum(similar, self.cap)
-        rest = (similar - self.kappa).relu_()
-        total = rest.sum(1) if self.weight is None else rest @ self.weight
-        gain = total / rest.shape[1]
-        return gain if self.bonus is None else gain + self.bonus[items], similar
 
     def renew(self, bounds: Tensor) -> bool:
         """Exact gains for all by `first_gains`, after a quarter of the pool went through products of WIDTH.
@@ -367,7 +378,7 @@ class Herding:
         picks = lazy_greedy(self, self.bounds, allowed, budget, batch, self._choose)
         self._columns.clear()
         self._cached.zero_()
-        self._store = None  # room for the next replicate
+        self._store = self._room = self._store[:0].clone()  # room for the next replicate
         return picks
 
     def _choose(self, stale: Tensor, batch: int) -> Tensor:
@@ -375,30 +386,31 @@ class Herding:
         known = self._cached if bool(self._cached[stale.argmax()]) else ~self._cached
         return largest(stale.where(known, -torch.inf), batch)
 
-    def _similar(self, items: Tensor) -> Tensor:
-        """k(items, targets), (m, T): a candidate that is refreshed again and again has its product made once."""
+    def _similar(self, items: Tensor) -> Iterator[Tensor]:
+        """k(item, targets), (T,), item by item: one that is refreshed again and again has its product made once."""
         wanted = items.tolist()
+        if len(wanted) > len(self._room):  # the first batch is the largest
+            row_bytes = self.kappa.nbytes
+            self._store = self.kappa.new_empty(max(len(wanted), self._column_bytes // row_bytes), len(self.kappa))
+            self._room = self._store.new_empty(len(wanted), len(self.kappa))
+            self._columns.clear()
+            self._cached.zero_()
         known = [i for i in wanted if i in self._columns]
         missing = [i for i in dict.fromkeys(wanted) if i not in self._columns]
         for i in known:
             self._columns.move_to_end(i)
         if missing:
-            new = similarities(self.vectors, self.kernel, items.new_tensor(missing), self.targets)
+            room = self._room[: len(missing)]
+            similarities(self.vectors, self.kernel, items.new_tensor(missing), self.targets, out=room)
             self._made += len(missing)
-            if self._store is None:
-                row_bytes = new.shape[1] * new.element_size()
-                self._store = new.new_empty(max(len(wanted), self._column_bytes // row_bytes), new.shape[1])
-            if len(wanted) > len(self._store):
-                return similarities(self.vectors, self.kernel, items, self.targets)
-            for i, column in zip(missing, new, strict=True):
+            for i, column in zip(missing, room, strict=True):
                 place = len(self._columns)
                 if place == len(self._store):
                     oldest, place = self._columns.popitem(last=False)
                     self._cached[oldest] = False
                 self._columns[i], self._cached[i] = place, True
                 self._store[place] = column
-        assert self._store is not None
-        return self._store[items.new_tensor([self._columns[i] for i in wanted])]
+        return (self._store[self._columns[i]] for i in wanted)
 
 
 def prepare(

@@ -163,9 +163,9 @@ def test_lazy_greedy_refreshes_few_and_similarities_are_made_once(monkeypatch: p
     gains = first_gains(vectors, RBF(), kappa[None])[0]
     made: list[int] = []
 
-    def counting(v: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None = None) -> Tensor:
+    def counting(v: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None, out: Tensor) -> Tensor:
         made.extend(items.tolist())
-        return similarities(v, kernel, items, targets)
+        return similarities(v, kernel, items, targets, out)
 
     monkeypatch.setattr(herding, "similarities", counting)
     Herding(vectors, RBF(), kappa, gains).select(torch.ones(2000, dtype=torch.bool), 20)
