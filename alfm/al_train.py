@@ -38,7 +38,7 @@ def al_train(cfg: DictConfig) -> None:
 
     names = {group: _choice(group) for group in ("query_strategy", "init_strategy", "classifier")}
     path = find_cache(cfg).absolute()
-    task = _open(path, cfg.device, cfg.memory, cfg.splits.pool, cfg.splits.test, cfg.train_views)
+    task = _open(path, cfg.device, cfg.memory, cfg.splits.pool, cfg.splits.test, cfg.train_views, cfg.keep_geometry)
     budgets = budgets_of(
         task.num_classes, cfg.iterations.n, cfg.budget.init, cfg.budget.step, cfg.budget.per_class, cfg.iterations.exp
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import torch
 
+from alfm.cache.geometry import GeometryFolder
 from alfm.cache.reader import FeatureCache, open_cache
 from alfm.errors import UserError, nearest_names
 from alfm.heads.base import Classifier
@@ -73,8 +75,12 @@ class Simulation(Task):
         pool_split: str = "train",
         test_split: str = "test",
         train_views: bool = True,
+        keep_geometry: bool = False,
     ) -> None:
         """train_views: where the cache holds augmented views, heads train on all of them.
+
+        keep_geometry: what is found out about the pool at the price of all pairs is kept beside the cache (see
+        `GeometryFolder`).
 
         Raises UserError: no such cache or split, NaN or Inf, nothing labelled, one class only.
         """
@@ -105,6 +111,10 @@ class Simulation(Task):
             test_labels=torch.from_numpy(test_labels).to(where),
             num_classes=cache.num_classes,
         )
+        if keep_geometry:
+            rows = hashlib.blake2b(pool_rows.tobytes(), digest_size=16).hexdigest()
+            about = f"{cache.fingerprint} {pool_split} {rows} {self.pool.device.type}"
+            self.pool.geometry = GeometryFolder(cache.path, about)
 
 
 def _labelled(cache: FeatureCache, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ numbers do not depend, to the last bit, on which other replicates run beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -21,6 +21,7 @@ from alfm.spaces import RAW, UNIT, Space
 from alfm.threads import side_by_side
 
 if TYPE_CHECKING:
+    from alfm.cache.geometry import GeometryFolder
     from alfm.heads.base import LinearHead
 
 T = TypeVar("T")
@@ -138,6 +139,7 @@ class Pool:
         # One float32 copy per space in use (raw, unit, the head's) should fit beside what else runs.
         self.resident = memory == "device" and free >= self.N * self.D * 4 * 4
         self.block_rows = block_rows or _block_rows(self.device, self.D)
+        self.geometry: GeometryFolder | None = None
         self._derived: dict[Hashable, Any] = {}
         self.views = None if views is None else torch.from_numpy(np.ascontiguousarray(views))
         self._check_finite()
@@ -220,6 +222,10 @@ class Pool:
         if key not in self._derived:
             self._derived[key] = make()
         return self._derived[key]
+
+    def arrays(self, question: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+        """What `make` gives; where there is a `geometry` folder, made once per cache. question: all that decides it."""
+        return make() if self.geometry is None else self.geometry.arrays(question, make)
 
     def map(
         self,

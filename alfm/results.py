@@ -53,6 +53,7 @@ HASH_IGNORES = (  # fmt: skip
     "seeds",
     "device",
     "memory",
+    "keep_geometry",
     "threads",
     "force",
     "progress",

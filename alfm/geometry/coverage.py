@@ -14,7 +14,7 @@ Source: Yehuda et al. 2022 (ProbCover, 2205.11320). DCoM's balls of different si
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,7 +124,15 @@ class Cover:
     the same picks. Either way the pool is passed over once, here.
     """
 
-    def __init__(self, unit: Vectors, delta: float, memory_cap: int = 2 << 30, block: int | None = None) -> None:
+    def __init__(
+        self,
+        unit: Vectors,
+        delta: float,
+        memory_cap: int = 2 << 30,
+        block: int | None = None,
+        found: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """found: `arrays` of the same cover, in place of the pass."""
         if not delta >= 0:
             raise ValueError(f"delta must be at least 0, got {delta}")
         self.unit, self.delta, self.N = unit, delta, unit.N
@@ -132,7 +140,16 @@ class Cover:
         self.offsets: np.ndarray | None = None
         self._block = block or pair_block(unit)
         self._limit = limit(delta, unit)
-        self._pass(memory_cap)
+        if found is None:
+            self._pass(memory_cap)
+        else:
+            self.degrees = torch.from_numpy(found["degrees"])
+            self.indices, self.offsets = found.get("indices"), found.get("offsets")
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the pass found."""
+        lists = {"indices": self.indices, "offsets": self.offsets}
+        return {"degrees": self.degrees.numpy()} | {name: a for name, a in lists.items() if a is not None}
 
     def _pass(self, memory_cap: int) -> None:
         degrees = np.zeros(self.N, dtype=np.int32)

@@ -21,7 +21,7 @@ from alfm.errors import UserError
 from alfm.geometry.neighbours import knn
 from alfm.geometry.top import top
 from alfm.heads.base import Classifier, LinearHead
-from alfm.pool import Pool
+from alfm.pool import Pool, Vectors
 from alfm.threads import side_by_side
 
 
@@ -108,18 +108,27 @@ class Propagated:
 
 def propagation_graph(pool: Pool, k: int, gamma: float) -> Tensor:
     """S = D^-1/2 (A + A^T) D^-1/2 as a sparse CSR tensor (N, N) on the pool's device; see `Propagated`."""
+    found = pool.arrays(f"propagation graph {k} neighbours gamma {gamma!r}", lambda: _edges(pool.unit, k, gamma))
+    edges = (torch.from_numpy(found[name]) for name in ("indptr", "indices", "data"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "Sparse CSR tensor support is in beta state"
+        return torch.sparse_csr_tensor(*edges, (pool.N, pool.N)).to(pool.device, pool.dtype)
+
+
+def _edges(unit: Vectors, k: int, gamma: float) -> dict[str, np.ndarray]:
+    """The graph's rows as arrays of compressed rows: indptr (N + 1,), indices and data (edges,)."""
     from scipy import sparse
 
-    unit = pool.unit
+    N = unit.N
     distance, index = knn(unit, k)
     k = index.shape[1]
     cosine = 1 - 0.5 * distance.square_()
     there = unit.sq_norms > 0.5  # a zero vector has no direction, hence no edges
     cosine *= there[:, None] & there[index]
     values = cosine.clamp_min_(0).pow_(gamma).cpu().numpy()
-    small = np.int32 if pool.N * k * 2 < 2**31 else np.int64
-    start = np.arange(pool.N + 1, dtype=small) * small(k)
-    a = sparse.csr_array((values.ravel(), index.cpu().numpy().astype(small).ravel(), start), (pool.N, pool.N))
+    small = np.int32 if N * k * 2 < 2**31 else np.int64
+    start = np.arange(N + 1, dtype=small) * small(k)
+    a = sparse.csr_array((values.ravel(), index.cpu().numpy().astype(small).ravel(), start), (N, N))
     a.eliminate_zeros()
     w = (a + a.T).tocsr()
     del a, values, cosine, distance, index
@@ -127,12 +136,7 @@ def propagation_graph(pool: Pool, k: int, gamma: float) -> Tensor:
     root = np.zeros_like(degree)
     np.divide(1, np.sqrt(degree), out=root, where=degree > 0)
     w.data *= np.repeat(root, np.diff(w.indptr)) * root[w.indices]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "Sparse CSR tensor support is in beta state"
-        graph = torch.sparse_csr_tensor(
-            torch.from_numpy(w.indptr), torch.from_numpy(w.indices), torch.from_numpy(w.data), w.shape
-        )
-        return graph.to(pool.device, pool.dtype)
+    return {"indptr": w.indptr, "indices": w.indices, "data": w.data}
 
 
 def spread(graph: Tensor, labels: Tensor, alpha: float, iterations: int) -> Tensor:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
+import torch
 from torch import Tensor
 
 from alfm.geometry.herding import Dot
 from alfm.geometry.submodular import GraphCut as Cut
 from alfm.geometry.submodular import cut_information, total_similarity
 from alfm.geometry.top import top
+from alfm.pool import Pool
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
@@ -36,7 +38,7 @@ class GraphCut(Strategy):
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
         sets = [shown.of(query, r) for r in range(query.R)]
         if not all(map(len, sets)):
-            total = query.pool.once("total similarity", lambda: total_similarity(unit, Dot()))
+            total = query.pool.once("total similarity", lambda: _total(query.pool))
 
         def select(r: int) -> Tensor:
             if len(sets[r]):
@@ -46,3 +48,9 @@ class GraphCut(Strategy):
             return cut.select(query.available[r], budget)
 
         return query.each(select, budget)
+
+
+def _total(pool: Pool) -> Tensor:
+    """Every item's similarity to the whole pool, (N,)."""
+    found = pool.arrays("total cosine", lambda: {"total": total_similarity(pool.unit, Dot()).cpu().numpy()})
+    return torch.from_numpy(found["total"]).to(pool.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import inf
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,8 +74,13 @@ class ProbCover(Strategy):
         delta = self.delta
         if delta is None:
             delta = purity_delta(query, self.classes or query.num_classes, self.purity)
-        pool = query.pool
-        return pool.once(("cover", delta, self.memory_cap), lambda: Cover(pool.unit, delta, self.memory_cap))
+        pool, cap = query.pool, self.memory_cap
+
+        def make() -> Cover:
+            found = pool.arrays(f"balls {delta!r} within {cap} bytes", lambda: Cover(pool.unit, delta, cap).arrays())
+            return Cover(pool.unit, delta, found=found)
+
+        return pool.once(("cover", delta, cap), make)
 
     def _near_cover(self, query: Query) -> Cover:
         """Without lists where they exceed `memory_cap`."""
@@ -83,13 +89,18 @@ class ProbCover(Strategy):
         def make() -> Cover:
             # A host makes unit features of few items at a time: all of them would double the memory of so large a pool.
             unit = pool.vectors(Unit(shared=False)) if pool.device.type == "cpu" else pool.unit
-            cells, radius = Cells(unit, self.probe), delta
-            if radius is None:
-                pseudo = pool_clusters(unit, classes, "pseudo-classes")
-                radius = purity_radius(cells.purity_distances(pseudo), self.purity)
-            return NearCover(cells, radius, self.memory_cap)
 
-        key = ("near cover", delta, classes, self.purity, self.probe, self.memory_cap)
+            def arrays() -> dict[str, np.ndarray]:
+                cells, radius = Cells(unit, self.probe), delta
+                if radius is None:
+                    pseudo = pool_clusters(unit, classes, "pseudo-classes")
+                    radius = purity_radius(cells.purity_distances(pseudo), self.purity)
+                return NearCover(cells, radius, self.memory_cap).arrays() | {"radius": np.array(radius)}
+
+            found = pool.arrays(" ".join(map(str, key)), arrays)
+            return Cover(unit, float(found["radius"]), found=found)
+
+        key = ("near balls", delta, classes, self.purity, self.probe, self.memory_cap)
         return pool.once(key, make)
 
 
@@ -97,9 +108,12 @@ def purity_delta(query: Query, classes: int, purity: float) -> float:
     """The purity radius of the pool for this many pseudo-classes, made once per pool with a stream of its own."""
     pool = query.pool
 
-    def distances() -> Tensor:
+    def distances() -> dict[str, np.ndarray]:
         x = pool.unit.matrix if pool.unit.matrix is not None else torch.cat([x for _, x in pool.unit.blocks()])
         pseudo = kmeans(x, min(classes, pool.N), stream(0, 0, "pseudo-classes")).assignment
-        return purity_distances(pool.unit, pseudo)
+        return {"r": purity_distances(pool.unit, pseudo).cpu().numpy()}
 
-    return purity_radius(pool.once(("purity distances", classes), distances), purity)
+    def make() -> Tensor:
+        return torch.from_numpy(pool.arrays(f"purity distances {classes} pseudo-classes", distances)["r"])
+
+    return purity_radius(pool.once(("purity distances", classes), make), purity)

@@ -1,0 +1,67 @@
+"""What was found out about a cache's features at the price of all pairs, kept beside the cache for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from alfm import __version__
+
+_FORMAT = 1
+
+
+class GeometryFolder:
+    """`<model>.geometry/` beside `<model>.h5`: one `.npz` of plain arrays for every question that was asked.
+
+    features: what the answers are about (fingerprint of the cache, rows, device). Answers of other features, or of
+    another version of this package, are not found. A file that is damaged is as good as none; one that cannot be
+    written costs a warning, since the answer is at hand. Delete the folder whenever you like.
+    """
+
+    def __init__(self, cache: Path, features: str) -> None:
+        self.path, self.features = cache.with_suffix(".geometry"), features
+
+    def arrays(self, question: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The answer, named arrays: read, or made and written by one rename. question: all that decides it."""
+        key = json.dumps([_FORMAT, __version__, self.features, question])
+        name = re.sub(r"\W+", "-", question)[:60] + "-" + hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+        file = self.path / f"{name}.npz"
+        found = _read(file, key)
+        if found is None:
+            found = dict(make())
+            _write(file, key, found)
+        return found
+
+
+def _read(file: Path, key: str) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if str(stored["question"]) != key:
+                return None
+            return {name: stored[name] for name in stored.files if name != "question"}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _write(file: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(exist_ok=True)
+        with temporary.open("wb") as handle:
+            np.savez(handle, question=np.array(key), **arrays)
+        os.replace(temporary, file)
+    except OSError as error:
+        reason = error.strerror or error
+        warnings.warn(f"keep_geometry: cannot write {file} ({reason}); going on without it.", stacklevel=2)
+        with suppress(OSError):
+            temporary.unlink()
