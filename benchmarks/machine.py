@@ -83,6 +83,8 @@ def alone(
     job = {"what": what, "memory_gib": memory_gib, "arguments": arguments}
     counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(counts, str(threads)) | {"PYTHONWARNINGS": "ignore"}
+    if what == "ours":
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as `alfm.al_train` has it; peers run as their users run them
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, script, "--job", json.dumps(job)],
