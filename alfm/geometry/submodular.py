@@ -91,12 +91,15 @@ class GraphCut:
         if not trade >= 0:
             raise ValueError(f"lambda must be at least 0, got {trade}")
         self.vectors, self.kernel, self.total, self.trade = vectors, kernel, total, trade
-        self.bounds = total.clone()  # leaves out terms that only lower it
+        self.bounds = total.clone()  # leaves out terms that only lower it; kept between rounds
         self.added = torch.zeros(0, dtype=torch.int64, device=vectors.device)
+        self._coordinates = vectors.rows(self.added)
 
     def add(self, rows: Tensor) -> None:
         """Adds pool rows, int64 (m,), to A."""
-        self.added = torch.cat([self.added, rows.to(self.added.device)])
+        rows = rows.to(self.added.device)
+        self.added = torch.cat([self.added, rows])
+        self._coordinates = torch.cat([self._coordinates, self.vectors.rows(rows)])
 
     def gains(self, items: Tensor) -> Tensor:
         """Exact gains of int64 (m,) items now, (m,)."""
@@ -106,9 +109,8 @@ class GraphCut:
         sq = self.vectors.sq_norms
         own = self.kernel.diagonal(sq[items])
         cross = torch.zeros_like(own)
-        for part in self.added.split(1024):
-            similar = self.kernel(x @ self.vectors.rows(part).T, sq[items], sq[part])
-            cross += similar.clamp_min_(0.0).sum(1)
+        for part, y in zip(self.added.split(1024), self._coordinates.split(1024), strict=True):
+            cross += self.kernel(x @ y.T, sq[items], sq[part]).clamp_min_(0.0).sum(1)
         return self.total[items] - self.trade * (2 * cross + own)
 
     def renew(self, bounds: Tensor) -> bool:
@@ -119,6 +121,8 @@ class GraphCut:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
         if steps.enqueued(self.vectors):
             return self._plain(allowed, budget)
+        # Gains of another round come from products of another shape: a little above them bounds what is found now.
+        self.bounds += 64 * torch.finfo(self.total.dtype).eps * self.total.abs()
         return lazy_greedy(self, self.bounds, allowed, budget)
 
     def _plain(self, allowed: Tensor, budget: int) -> Tensor:

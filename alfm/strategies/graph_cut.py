@@ -23,8 +23,9 @@ class GraphCut(Strategy):
     """Similar to the whole pool, but not to what is labelled or picked: sum_n s_xn - trade (2 sum_A s_xa + s_xx).
 
     Cosine similarities, negative counts as 0. With a query set (see `FacilityLocation`) the batch is the B items most
-    similar to it (GCMI, which is modular). Cost: one symmetric pass of N^2 D / 2 products once per pool, then
-    32 D n per refresh of 32 items (on a GPU N D n per round and N D per pick); 8 N bytes per replicate.
+    similar to it (GCMI, which is modular). Gains only fall, so those of earlier rounds are kept as bounds. Cost: one
+    symmetric pass of N^2 D / 2 products once per pool, then 32 D n per refresh of 32 items (on a GPU N D n per round
+    and N D per pick); 8 N + 4 n D bytes per replicate.
     """
 
     limits = {"trade": (0.0, inf)}
@@ -43,8 +44,11 @@ class GraphCut(Strategy):
         def select(r: int) -> Tensor:
             if len(sets[r]):
                 return top(cut_information(unit, Dot(), sets[r]), query.available[r], budget)
-            cut = Cut(unit, Dot(), total, self.trade)
-            cut.add(query.labelled(r))
+            labelled, key = query.labelled(r), f"graph cut {r}"
+            cut = query.carry.get(key)
+            if cut is None or not torch.equal(cut.added, labelled[: len(cut.added)]):
+                cut = query.carry[key] = Cut(unit, Dot(), total, self.trade)
+            cut.add(labelled[len(cut.added) :])
             return cut.select(query.available[r], budget)
 
         return query.each(select, budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from reference.facility_location import similarity
 from reference.graph_cut import graph_cut
@@ -13,7 +14,9 @@ from strategies.factory import (
     picks_in,
     seen,
 )
+from torch import Tensor
 
+from alfm.geometry.submodular import GraphCut as Cut
 from alfm.strategies.graph_cut import GraphCut
 
 
@@ -52,6 +55,30 @@ def test_rounds_share_the_pool_but_not_the_labels() -> None:
     view = seen(later)
     expected = graph_cut(query.pool.features.numpy(), view.labelled.tolist(), view.free, 6, trade=3.0)
     assert strategy.select(later, 6)[0].tolist() == expected
+
+
+@pytest.mark.parametrize("trade", [5.0, 50.0])
+def test_bounds_kept_between_rounds_change_no_pick(trade: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    gains = Cut.gains
+
+    def counting(cut: Cut, items: Tensor) -> Tensor:
+        looked[-1] += len(items)
+        return gains(cut, items)
+
+    monkeypatch.setattr(Cut, "gains", counting)
+    x = np.random.default_rng(0).normal(size=(3000, 4)) + 0.5
+    rows, carry = [1, 2, 3], {}
+    for round in range(2, 6):
+        picks = []
+        for kept in (carry, {}):
+            query = make_query(x=x, y=np.arange(3000) % 3, C=3, rows=[rows], round=round)
+            query.carry = kept
+            looked.append(0)
+            picks.append(GraphCut(trade=trade).select(query, 6)[0].tolist())
+        assert picks[0] == picks[1]
+        rows = rows + (picks[0] if round != 3 else [4, 5, *picks[0][2:]])  # once two others were labelled instead
+    assert looked[2] < looked[3] and looked[6] < looked[7] and looked[4] == looked[5]
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
