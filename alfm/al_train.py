@@ -37,6 +37,9 @@ def al_train(cfg: DictConfig) -> None:
     from alfm.report import print_summary
     from alfm.results import RunFolder, load_runs
 
+    for key in ("train_views", "warm_start", "keep_geometry", "force"):
+        if not isinstance(cfg[key], bool):
+            raise UserError(f"{key}={cfg[key]}: give true or false.")
     names = {group: _choice(group) for group in ("query_strategy", "init_strategy", "classifier")}
     path = find_cache(cfg).absolute()
     task = _open(path, cfg.device, cfg.memory, cfg.splits.pool, cfg.splits.test, cfg.train_views, cfg.keep_geometry)

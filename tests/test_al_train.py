@@ -210,6 +210,8 @@ def test_doubling_budgets(cache):
         (["device=gpu"], 1, "no device"),
         (["device=cuda:63"], 1, "no device cuda:63"),
         (["memory=disk"], 1, "memory=disk"),
+        (["keep_geometry=perhaps"], 1, "keep_geometry=perhaps: give true or false"),
+        (["warm_start=2"], 1, "warm_start=2: give true or false"),
         (["splits.test=val"], 1, "no split 'val'"),
         (["init_strategy=typiclus"], 2, "typiclust"),
         (["+init_strategy.budget=3"], 1, "was not given what it takes"),
