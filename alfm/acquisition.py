@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_ELEMENTS = 1 << 22  # of a temporary in the joint scores: 16 MB in float32, near the caches
+MAX_ELEMENTS = 1 << 22  # of a temporary in the joint scores on a GPU: 16 MB in float32
 BLOCK = 1 << 17  # of a temporary in `bald`: 512 kB in float32
+JOINT_BLOCK = 1 << 19  # of one in the joint scores on CPU: 2 MB; a block takes ten calls, so 512 kB is 1.5 times slower
 RESOLVED = 1e-6, 1e-3  # what `batchbald` may leave out: nats while exact, then a share of the doubt about the draw
 
 
@@ -183,7 +184,7 @@ def epig(logits: Tensor, target: Tensor) -> Tensor:
     marginals = -_plogp(p.mean(0)).sum(-1) - _plogp(q.mean(0)).sum(-1).mean()
     q = q.reshape(M, T * C)
     joint = p.new_empty(b)
-    size = max(1, MAX_ELEMENTS // (C * T * C))
+    size = max(1, _block(p) // (C * T * C))
     for start in range(0, b, size):
         block = p[:, start : start + size]
         pair = torch.mm(block.reshape(M, -1).T, q).div_(M)
@@ -244,7 +245,7 @@ def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samp
 
 
 def _block(p: Tensor) -> int:
-    return BLOCK if p.device.type == "cpu" else MAX_ELEMENTS
+    return JOINT_BLOCK if p.device.type == "cpu" else MAX_ELEMENTS
 
 
 def _open(log_joint: Tensor, share: Tensor, sampled: bool) -> tuple[Tensor, Tensor]:
