@@ -151,7 +151,7 @@ def test_epig_equals_plain_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     got = acq.epig(torch.from_numpy(z), torch.from_numpy(t))
     assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
-    monkeypatch.setattr(acq, "JOINT_BLOCK", 100)  # blocks of two items
+    monkeypatch.setattr(acq, "BLOCK", 100)  # blocks of two items
     np.testing.assert_allclose(acq.epig(torch.from_numpy(z), torch.from_numpy(t)).numpy(), expected, atol=1e-12)
     certain = torch.tensor(EXTREME).repeat(6, 1, 1)
     assert acq.epig(certain, torch.from_numpy(t).float()).abs().max() < 1e-5
@@ -228,7 +228,7 @@ def test_batchbald_lazy_is_the_greedy(max_samples: int, monkeypatch: pytest.Monk
 
     def picks(block: int) -> list[int]:
         looked.clear()
-        monkeypatch.setattr(acq, "JOINT_BLOCK", block)
+        monkeypatch.setattr(acq, "BLOCK", block)
         return acq.batchbald(log_p, 8, np.random.default_rng(0), max_samples).tolist()
 
     plain = picks(10**9)
