@@ -162,14 +162,17 @@ def test_lazy_greedy_refreshes_few_and_similarities_are_made_once(monkeypatch: p
     kappa = best_similarity(vectors, RBF(), labelled)
     gains = first_gains(vectors, RBF(), kappa[None])[0]
     made: list[int] = []
+    rooms: set[int] = set()
 
     def counting(v: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None, out: Tensor) -> Tensor:
         made.extend(items.tolist())
+        rooms.add(out.data_ptr())
         return similarities(v, kernel, items, targets, out)
 
     monkeypatch.setattr(herding, "similarities", counting)
     Herding(vectors, RBF(), kappa, gains).select(torch.ones(2000, dtype=torch.bool), 20)
     assert len(made) == len(set(made)) < 700
+    assert len(rooms) == 1  # threads would keep what they make and give back for every refresh
 
 
 def test_bounds_are_renewed_when_stale_ones_no_longer_help(monkeypatch: pytest.MonkeyPatch) -> None:
