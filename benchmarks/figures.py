@@ -133,6 +133,24 @@ def fits() -> Lines:
     )  # fmt: skip
 
 
+def heads() -> Lines:
+    found = results("heads.json")
+    yield when(found)
+    yield ""
+    names = {"logistic (default)": "default", "dropout": "dropout", "adapter": "adapter"}
+    names |= {f"soft, c={c}": f"soft, c={c}" for c in (1, 10, 100)}
+    rows: list[list[Any]] = []
+    for cell, by in found["cells"].items():
+        cache, labels = cell.split(", ")
+        rows.append([cache.split("/")[0], labels.split()[0], *(f"{100 * by[name]['mean']:.1f}" for name in names)])
+    gaps = (found["gaps"][name] for name in names)
+    rows.append(["mean gap (worst)", None, *(f"{gap['mean']:.2f} ({gap['worst']:.1f})" for gap in gaps)])
+    rows.append([
+        "seconds of all fits", None, *(sum(by[name]["fit_seconds"] for by in found["cells"].values()) for name in names)
+    ])  # fmt: skip
+    yield from markdown(["cache", "labels per class", *names.values()], rows)
+
+
 def peers() -> Lines:
     found = results("speed-50k.json")
     pool = only_pool(found)
@@ -209,7 +227,8 @@ def memory() -> Lines:
 
 
 TABLES: dict[str, Callable[[], Lines]] = {
-    "speed-10k": speed_10k, "speed-50k": rounds_50k, "plain": plain, "fits": fits, "peers": peers,
+    "speed-10k": speed_10k, "speed-50k": rounds_50k, "plain": plain, "fits": fits, "heads": heads,
+    "peers": peers,
     "roofline": roofline, "growth": growth, "memory": memory,
 }  # fmt: skip
 
