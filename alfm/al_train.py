@@ -59,6 +59,7 @@ def al_train(cfg: DictConfig) -> None:
         cache_fingerprint=task.cache.fingerprint,
         force=cfg.force,
         environment=environment_of(device, task.cache.path, task.cache.fingerprint, seeds),
+        behaviour=task.behaviour(**built),
     )
     with folder:
         finished = folder.completed_seeds()

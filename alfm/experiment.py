@@ -116,6 +116,16 @@ class Simulation(Task):
             about = f"{cache.fingerprint} {pool_split} {rows} {self.pool.device.type}"
             self.pool.geometry = GeometryFolder(cache.path, about)
 
+    def behaviour(
+        self, query_strategy: Strategy, init_strategy: Strategy, classifier: Classifier | None = None
+    ) -> dict[str, int]:
+        """Which later mends change this run's picks or curves, by name, and their numbers: they enter its hash.
+
+        Empty for a run that does bit for bit what it did in the first versions. A mend adds its key here, for exactly
+        the runs that it concerns, and raises its number when it changes them again.
+        """
+        return {}
+
 
 def _labelled(cache: FeatureCache, split: str) -> tuple[np.ndarray, np.ndarray]:
     labels = cache.labels(split)

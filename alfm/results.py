@@ -20,7 +20,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,8 @@ HASH_IGNORES = (  # fmt: skip
     "run",
 )
 _NAMES = ("dataset", "model", "query_strategy", "init_strategy", "classifier")
+# Options that came later: at this value a run is what it was before, and so is its hash.
+LATER_OPTIONS: Mapping[str, Any] = {}
 _FILES = ("rounds.csv", "picks.npz", "progress.json", "config.yaml", "environment.json")
 _FORMAT = 1
 
@@ -107,18 +109,19 @@ class RunFolder:
         force: bool = False,
         environment: Mapping[str, Any] | None = None,
         ignore: Sequence[str] = HASH_IGNORES,
+        behaviour: Mapping[str, int] | None = None,
     ) -> RunFolder:
         """Find or make the run's folder and take its lock.
 
         `config`: the resolved configuration, plain dicts, lists, strings, numbers; its keys in `ignore` (top level,
         or dotted) do not enter the hash. `config["seeds"]` is stored as the union with the seeds already there.
         `environment`: what `alfm.environment.environment_of` returns, one session more in `environment.json`.
-        `force`: start over.
+        `force`: start over. `behaviour`: see `run_hash`; kept as `run.behaviour`.
 
         Raises UserError if another process works in this folder, if the folder is damaged, or cannot be made.
         """
         names = dict(zip(_NAMES, (dataset, model, query_strategy, init_strategy, classifier), strict=True))
-        digest = run_hash(config, cache_fingerprint, ignore)
+        digest = run_hash(config, cache_fingerprint, ignore, behaviour)
         path = Path(log_dir).joinpath(*(file_name(n) for n in (dataset, model)))
         path = path / f"{file_name(query_strategy)}-{digest[:8]}"
         try:
@@ -131,6 +134,8 @@ class RunFolder:
                 _empty(path)
             folder._rows, folder._picks, folder._finished = _read_state(path)
             run = {**names, "hash": digest, "cache_fingerprint": cache_fingerprint, "format": _FORMAT}
+            if behaviour:
+                run["behaviour"] = dict(behaviour)
             folder._config = {**folder._with_stored_seeds(config, digest), "run": run}
             folder._environment = environment
         except BaseException:
@@ -249,18 +254,33 @@ class RunFolder:
         _replace(self.path / "picks.npz", data.getvalue())
 
 
-def run_hash(config: Mapping[str, Any], cache_fingerprint: str, ignore: Sequence[str] = HASH_IGNORES) -> str:
-    """SHA-256 (hex) of what decides a run's picks: the configuration without `ignore`, and the cache."""
+def run_hash(
+    config: Mapping[str, Any],
+    cache_fingerprint: str,
+    ignore: Sequence[str] = HASH_IGNORES,
+    behaviour: Mapping[str, int] | None = None,
+) -> str:
+    """SHA-256 (hex) of what decides a run's picks: the configuration without `ignore`, and the cache.
+
+    behaviour: where this version gives such a run other picks or curves than one before it, which mends it has and
+    their numbers (see `Simulation.behaviour`); None or empty: the hash of the versions before.
+    """
     plain = json.loads(json.dumps(config, default=str))
     for dotted in ignore:
-        *parents, last = dotted.split(".")
-        node = plain
-        for key in parents:
-            node = node.get(key, {}) if isinstance(node, dict) else {}
-        if isinstance(node, dict):
-            node.pop(last, None)
-    text = json.dumps([_FORMAT, plain, cache_fingerprint], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+        _drop(plain, dotted)
+    for dotted, before in LATER_OPTIONS.items():
+        _drop(plain, dotted, lambda value, before=before: value == before)
+    parts = [_FORMAT, plain, cache_fingerprint, *([dict(behaviour)] if behaviour else [])]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _drop(node: Any, dotted: str, where: Callable[[Any], bool] = lambda value: True) -> None:
+    """Remove the entry a.b.c of nested dicts, if it is there and `where(value)`."""
+    *parents, last = dotted.split(".")
+    for key in parents:
+        node = node.get(key) if isinstance(node, dict) else None
+    if isinstance(node, dict) and last in node and where(node[last]):
+        del node[last]
 
 
 def file_name(name: str) -> str:

@@ -25,7 +25,7 @@ CONFIG = {
 
 
 def open_run(log_dir: Path, fingerprint: str = "cache-a", **changes) -> RunFolder:
-    options = {"force": changes.pop("force", False), "environment": changes.pop("environment", None)}
+    options = {name: changes.pop(name) for name in ("force", "environment", "behaviour") if name in changes}
     names = {
         "dataset": "digits",
         "model": "pixels",
@@ -102,6 +102,25 @@ def test_hash_covers_what_decides_the_picks() -> None:
     with_path = {**CONFIG, "stopping": {"file": "p", "window": 3}}
     without = {**CONFIG, "stopping": {"window": 3}}
     assert run_hash(with_path, "a", ("stopping.file", "nothing.here")) == run_hash(without, "a", ())
+
+
+def test_a_run_that_no_mend_changes_has_the_hash_of_before(monkeypatch) -> None:
+    before = "b3464dcb9b90877ebdaf98b78300c26dde30f735e5ecc4abd9ca74d8924c2d9f"  # of the version without `behaviour`
+    assert run_hash(CONFIG, "a") == run_hash(CONFIG, "a", behaviour={}) == before
+    monkeypatch.setattr(module, "LATER_OPTIONS", {"init_strategy.rows": None, "budget.more": 0})
+    assert run_hash({**CONFIG, "init_strategy": {"rows": None}}, "a") == run_hash({**CONFIG, "init_strategy": {}}, "a")
+    hashes = [run_hash(CONFIG, "a", behaviour=one) for one in ({"views": 1}, {"views": 2}, {"rows": 1})]
+    hashes += [run_hash({**CONFIG, "init_strategy": {"rows": rows}}, "a") for rows in ("pool", "cache", 0)]
+    assert len({before, *hashes}) == 7
+
+
+def test_a_behaviour_has_a_folder_of_its_own_and_is_written_down(tmp_path: Path) -> None:
+    found = {}
+    for behaviour in ({}, {"views": 1}):
+        with open_run(tmp_path, behaviour=behaviour) as folder:
+            store(folder, 0)
+            found[folder.path] = yaml.safe_load((folder.path / "config.yaml").read_text())["run"].get("behaviour")
+    assert list(found.values()) == [None, {"views": 1}]
 
 
 def test_adding_a_seed_keeps_the_others(tmp_path: Path) -> None:
