@@ -54,3 +54,6 @@ class Dataset:
     """Changes when the items, their order or their labels change (hash over ids, labels, sizes...)."""
     licence: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    """Stored in the cache as `dataset_<key>`."""
+    remarks: list[str] = field(default_factory=list)
+    """Sentences for the person who reads it: what was left out, counted, or taken for granted. Printed once."""

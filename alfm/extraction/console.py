@@ -14,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from alfm.backbones.base import Backbone
+from alfm.cache import open_cache
 from alfm.cache.merge import Merged
 from alfm.cache.parts import PartsFolder
 from alfm.datasets.base import Dataset, Split
+from alfm.datasets.counts import label_counts, label_gaps
 from alfm.extraction.plan import Plan
 
 _LISTED = 20
@@ -39,6 +41,8 @@ class Console:
             f"Embedding [bold]{escape(dataset.name)}[/] ({escape(sizes)}) with [bold]{escape(backbone.name)}[/] "
             f"on {_device_name(device)}"
         )
+        for remark in dataset.remarks:
+            self.out.print(f"note: {escape(remark)}")
 
     def already_there(self, target: Path) -> None:
         """Say that nothing needs doing."""
@@ -85,6 +89,11 @@ class Console:
             if len(merged.events) > 5:
                 self.out.print(f"... and {len(merged.events) - 5} more such notes")
         self.out.print(f"Cache: [bold]{escape(str(target))}[/]")
+        if not self.quiet:
+            cache = open_cache(target)
+            labels = {name: cache.labels(name) for name in cache.splits}
+            for line in (*label_counts(labels, cache.class_names), *label_gaps(labels, cache.class_names)):
+                self.out.print(escape(line))
         self._next(target)
 
     def _next(self, target: Path) -> None:
