@@ -10,9 +10,10 @@ DEMO := demo
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "alfm needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@echo "Installing alfm and what its tests need into .venv: some minutes, and about 7 GB with CUDA's libraries"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --upgrade pip  # -qq: errors only
+	@$(BIN)/python -m pip install -qq --editable '.[test]'
 	@touch $@
 
 demo: .venv/installed
@@ -20,6 +21,7 @@ demo: .venv/installed
 	FEATURE_CACHE_DIR=$(DEMO)/features LOG_DIR=$(DEMO)/logs $(BIN)/python -m alfm.al_train -m \
 		query_strategy=random,margins,badge,typiclust,dropquery init_strategy=random iterations.n=20
 	$(BIN)/python -m alfm.report $(DEMO)/logs --out $(DEMO)
+	@echo "To type commands yourself, first: . $(BIN)/activate"
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,4 +1,4 @@
-"""Peak memory of every strategy, each in a process of its own (issue 3: under 4 GiB on 50k x 768, 100 classes).
+"""Peak memory of every strategy, each in a process of its own (wanted: under 4 GiB on 50k x 768 with 100 classes).
 
     python benchmarks/memory.py --json memory.json
     python benchmarks/memory.py --pool 100k-384 --strategies maxherding,probcover --replicates 5

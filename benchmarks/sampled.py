@@ -1,4 +1,4 @@
-"""What coverage strategies lose by what they do on pools too large for all pairs of items (issue 4).
+"""What coverage strategies lose by what they do on pools too large for all pairs of items.
 
     python benchmarks/sampled.py --json sampled.json
 

@@ -23,7 +23,7 @@ import pools
 from machine import alone, comma, gib, numbers, report_problem, table
 
 PARTS = ("rounds", "standin", "peers", "plain")
-WANTED = {  # what five replicates may cost, relative to the plain loop (issue 4)
+WANTED = {  # what five replicates may cost, relative to the plain loop
     "coreset, from nothing": ("fresh", "plain", 1.2),
     "coreset, carried": ("carried", "plain_next", 0.2),
     "badge": ("fresh", "plain", 0.3),

@@ -1,4 +1,4 @@
-"""From items to a cache, offline, with tiny random `transformers` models: text, audio and vision (issue 5)."""
+"""From items to a cache, offline, with tiny random `transformers` models: text, audio and vision."""
 
 from __future__ import annotations
 
