@@ -53,7 +53,8 @@ def _counts(column: np.ndarray, classes: Sequence[str] | None) -> str:
             f"to {counts.max():,} ({_name(high, classes)})"
         )
     absent = len(classes or ()) - len(numbers)
-    return f"{which} {len(column):,} items labelled ({each}{f', {_many(absent, 'class')} without any' if absent > 0 else ''})"
+    rest = f", {_many(absent, 'class')} without any" if absent > 0 else ""
+    return f"{which} {len(column):,} items labelled ({each}{rest})"
 
 
 def _name(label: int, classes: Sequence[str] | None) -> str:
