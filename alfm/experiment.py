@@ -124,7 +124,15 @@ class Simulation(Task):
         Empty for a run that does bit for bit what it did in the first versions. A mend adds its key here, for exactly
         the runs that it concerns, and raises its number when it changes them again.
         """
-        return {}
+        known = {}
+        if self.pool.views is not None and fits_heads(query_strategy):
+            known["refits_on_views"] = 1  # before, heads fitted inside strategies saw the plain items only
+        return known
+
+
+def fits_heads(strategy: Strategy) -> bool:
+    """Does a query of this strategy fit heads, in itself or in its posterior?"""
+    return strategy.refits or bool(getattr(getattr(strategy, "posterior", None), "refits", False))
 
 
 def _labelled(cache: FeatureCache, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.heads.base import Classifier, LinearHead
+from alfm.heads.views import on_all_views
 from alfm.metrics import TestLabels, evaluate, evaluate_all
 from alfm.pool import Pool
 from alfm.spaces import RAW
@@ -118,6 +119,7 @@ def run(
             f"The initial budget asks for {budgets[0]} items but the pool has {pool.N}: lower budget.init "
             "(it is per class unless budget.per_class=false)."
         )
+    classifier = on_all_views(classifier, pool)
     device = pool.device
     rows = torch.empty(R, 0, dtype=torch.int64, device=device)
     available = torch.ones(R, pool.N, dtype=torch.bool, device=device)
@@ -142,9 +144,8 @@ def run(
         query_seconds = clock.lap()
         rows = torch.cat([rows, picks], 1)
         available.scatter_(1, picks, False)
-        train, targets, weight = pool.training_rows(rows, task.labels[rows])
         previous = head if warm_start else None
-        head = classifier.fit(pool, train, targets, task.num_classes, seeds, number, weight, previous)
+        head = classifier.fit(pool, rows, task.labels[rows], task.num_classes, seeds, number, previous=previous)
         fit_seconds = clock.lap()
         if replay:
             continue

@@ -88,6 +88,17 @@ class Vectors:
         return self._sq_norms
 
 
+class PartViews:
+    """Views of some items: views[rows, v] is read from the `whole` pool's (N, V - 1, D) when it is asked for."""
+
+    def __init__(self, whole: Tensor | PartViews, rows: Tensor) -> None:
+        self.whole, self.rows = whole, rows
+        self.shape: tuple[int, ...] = (len(rows), *whole.shape[1:])
+
+    def __getitem__(self, at: tuple[Tensor, Tensor]) -> Tensor:
+        return self.whole[self.rows[at[0]], at[1]]
+
+
 class Pool:
     """N items' features, float16 or float32 (N, D), with one `memory=` setting for where they live.
 
@@ -106,7 +117,7 @@ class Pool:
         device: torch.device | str = "cpu",
         memory: Memory = "auto",
         block_rows: int | None = None,
-        views: np.ndarray | None = None,
+        views: np.ndarray | PartViews | None = None,
     ) -> None:
         """Raises UserError for features that are not a float matrix, or that hold NaN or Inf."""
         self.device = torch.device(device)
@@ -141,7 +152,7 @@ class Pool:
         self.block_rows = block_rows or _block_rows(self.device, self.D)
         self.geometry: GeometryFolder | None = None
         self._derived: dict[Hashable, Any] = {}
-        self.views = None if views is None else torch.from_numpy(np.ascontiguousarray(views))
+        self.views = torch.from_numpy(np.ascontiguousarray(views)) if isinstance(views, np.ndarray) else views
         self._check_finite()
 
     # -- walking the features ------------------------------------------------------------------------------------
@@ -180,13 +191,26 @@ class Pool:
         out[other] = x.to(self.device, self.dtype)
         return out
 
-    def training_rows(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Labelled rows and targets (R, n) with all views of each, (R, n V), and weights 1 / V; None without views."""
+    def training_rows(
+        self, rows: Tensor, targets: Tensor, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All views of each labelled row: rows (R, n V), targets (R, n V, ..), and weights (.., n V), a view's 1 / V.
+
+        rows (R, n), padded with -1; targets (R, n) or (R, n, C); weight (.., n) or None. Without views: as given.
+        """
         if self.views is None:
-            return rows, targets, None
+            return rows, targets, weight
         V = self.views.shape[1] + 1
         every = torch.cat([torch.where(rows >= 0, rows + v * self.N, -1) for v in range(V)], 1)
-        return every, targets.repeat(1, V), torch.full(every.shape, 1 / V, dtype=self.dtype, device=rows.device)
+        if weight is None:
+            share = torch.full(every.shape, 1 / V, dtype=self.dtype, device=rows.device)
+        else:
+            share = torch.cat([weight / V] * V, -1)
+        return every, torch.cat([targets] * V, 1), share
+
+    def views_of(self, rows: Tensor) -> PartViews | None:
+        """The views of some rows int64 (m,), for a pool of these alone; None without views."""
+        return None if self.views is None else PartViews(self.views, rows.cpu())
 
     def materialise(self, space: Space) -> Tensor:
         """All coordinates of a space, (N, D') float32 on the device."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -65,4 +65,19 @@ class Classifier(Protocol):
         round: int = 0,
         weight: Tensor | None = None,
         previous: LinearHead | None = None,
+    ) -> LinearHead: ...
+
+
+@runtime_checkable
+class Reweighted(Protocol):
+    """A classifier that also fits M heads on the same rows with weights (R, M, n) of their own, see `Logistic`."""
+
+    def fit_reweighted(
+        self,
+        pool: Pool,
+        rows: Tensor,
+        targets: Tensor,
+        num_classes: int,
+        weight: Tensor,
+        start: LinearHead,
     ) -> LinearHead: ...

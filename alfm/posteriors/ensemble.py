@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.heads.base import Classifier, LinearHead
+from alfm.heads.base import Classifier, LinearHead, Reweighted
 from alfm.pool import Pool
 from alfm.streams import integer, stream
-
-
-@runtime_checkable
-class Reweighted(Protocol):
-    """A classifier that fits M heads on the same rows with weights (R, M, n) of their own, see `Logistic`."""
-
-    def fit_reweighted(
-        self,
-        pool: Pool,
-        rows: Tensor,
-        targets: Tensor,
-        num_classes: int,
-        weight: Tensor,
-        start: LinearHead,
-    ) -> LinearHead: ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +28,7 @@ class Ensemble:
     bootstrap: bool = True
 
     joint = True
+    refits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.passes < 1:

@@ -29,10 +29,10 @@ class Query:
 
     pool: the features. rows (R, n) int64: labelled pool rows in the order picked, padded with -1; targets (R, n)
     int64: their classes (padding -1). available (R, N) bool: may be picked. head: fitted on rows, or None at a cold
-    start; classifier: how heads are fitted. seeds: one per replicate; round: 1 is the cold start's.
-    carry: what a strategy keeps from round to round (distances so far, covered flags). It must be a pure function of
-    pool and picks: after a resume it starts empty and is rebuilt. oracle: the task with its hidden labels and its test
-    split, for `oracle` strategies only.
+    start; classifier: how heads are fitted, on all augmented views where there are some. seeds: one per replicate;
+    round: 1 is the cold start's. carry: what a strategy keeps from round to round (distances so far, covered flags).
+    It must be a pure function of pool and picks: after a resume it starts empty and is rebuilt. oracle: the task with
+    its hidden labels and its test split, for `oracle` strategies only.
     """
 
     pool: Pool
@@ -90,12 +90,14 @@ class Strategy(ABC):
     """A query strategy. Subclass it anywhere and name it by `_target_` in a config.
 
     needs_head: wants a fitted head, so it cannot be a cold start. stochastic: other seeds give other picks.
-    oracle: sees hidden labels (a ceiling for benchmarks, never a method).
+    oracle: sees hidden labels (a ceiling for benchmarks, never a method). refits: fits heads of its own with the
+    query's classifier (as does one whose `posterior` says so).
     """
 
     needs_head: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
     oracle: ClassVar[bool] = False
+    refits: ClassVar[bool] = False
     limits: ClassVar[dict[str, tuple[float, float]]] = {}
     """Smallest and largest values of numeric options; None passes."""
 

@@ -44,6 +44,7 @@ class Boss(Strategy):
 
     stochastic = True
     oracle = True
+    refits = True
     batches: int = 100
     sub_pool: int = 2500
     strategies: Sequence[Strategy] = field(default_factory=_members)
@@ -112,7 +113,7 @@ class _SubPool(Pool):
 
     def __init__(self, whole: Pool, rows: Tensor) -> None:
         self._whole, self._rows = whole, rows
-        super().__init__(whole.gather(rows), whole.device)
+        super().__init__(whole.gather(rows), whole.device, views=whole.views_of(rows))
 
     def materialise(self, space: Space) -> Tensor:
         matrix = self._whole.vectors(space).matrix

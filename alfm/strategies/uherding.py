@@ -36,6 +36,7 @@ class UHerding(Strategy):
 
     needs_head = False
     stochastic = True
+    refits = True
     held_out: float = 0.3
     exact_up_to: int = 200_000
     sample: int = 50_000
