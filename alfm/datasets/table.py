@@ -13,6 +13,7 @@ from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_s
 from alfm.datasets.base import Dataset, ItemError, Modality, Split
 from alfm.datasets.files import Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
+from alfm.datasets.splits import split_names
 from alfm.errors import UserError, nearest_names
 
 
@@ -88,9 +89,9 @@ def table(
 
     `column` holds a text (modality text) or the path of an image or a recording, relative to `root` (default: the
     table's folder). `path_format` makes a path of a key, "images/{}.jpg"; of several, the first that exists.
-    `label_column`: see `labels_from_values`. Splits: `files`, or the values of `split_column`, or a seeded
-    stratified share, or all is `train`. Ids: `id_column`, else the path, else "<table>:<row>" with rows counted
-    from 0 without the header. `separator` and `columns` (names for a file without a header) describe the text
+    `label_column`: see `labels_from_values`. Splits: `files`, or the values of `split_column` (Training, TEST, ... are
+    train, test), or a seeded stratified share, or all is `train`. Ids: `id_column`, else the path, else
+    "<table>:<row>" with rows counted from 0 without the header. `separator` and `columns` (names for a file without a header) describe the text
     format. A path outside `root` is refused unless `allow_absolute`. `decode`: options of `read_image` or
     `read_audio`. Raises `UserError` for a missing table, column or split, and for contradictory options.
     """
@@ -115,6 +116,9 @@ def table(
             found.keys.extend(map(_text, frame[id_column]))
     if split_column is not None and "" in found.splits:
         raise UserError(f"{found.where(found.splits.index(''))}: nothing in the split column {split_column!r}")
+    if split_column is not None:
+        split_of = split_names(dict.fromkeys(found.splits))
+        found.splits = [split_of[split] for split in found.splits]
     first = str(next(iter(sources.values())))
     return from_rows(
         found,

@@ -110,3 +110,14 @@ def test_a_table_without_a_header(tmp_path: Path) -> None:
     data = table(path, column="path", label_column="label", separator=" ", columns=["path", "label"])
     assert data.splits["train"].ids == ["real/a/1.jpg", "real/b/2.jpg"]
     assert data.splits["train"].labels.tolist() == [0, 1]
+
+
+def test_usual_split_names_in_any_case(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,fold\na,Training\nb,Testing\nc,Valid\nd,extra\n")
+    data = table(path, modality="text", column="text", split_column="fold")
+    assert {name: split.texts for name, split in data.splits.items()} == {
+        "train": ["a"],
+        "test": ["b"],
+        "val": ["c"],
+        "extra": ["d"],
+    }
