@@ -91,9 +91,10 @@ def table(
     table's folder). `path_format` makes a path of a key, "images/{}.jpg"; of several, the first that exists.
     `label_column`: see `labels_from_values`. Splits: `files`, or the values of `split_column` (Training, TEST, ... are
     train, test), or a seeded stratified share, or all is `train`. Ids: `id_column`, else the path, else
-    "<table>:<row>" with rows counted from 0 without the header. `separator` and `columns` (names for a file without a header) describe the text
-    format. A path outside `root` is refused unless `allow_absolute`. `decode`: options of `read_image` or
-    `read_audio`. Raises `UserError` for a missing table, column or split, and for contradictory options.
+    "<table>:<row>" with rows counted from 0 without the header. `separator` and `columns` (names for a file without a
+    header) describe the text format. A path outside `root` is refused unless `allow_absolute`. `decode`: options of
+    `read_image` or `read_audio`. Raises `UserError` for a missing table, column or split, and for contradictory
+    options.
     """
     if files is not None and not isinstance(files, Mapping):
         raise UserError(
