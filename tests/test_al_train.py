@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 import alfm.al_train
 import alfm.experiment
@@ -327,3 +328,14 @@ def test_a_cache_that_was_replaced_is_read_again(make_cache, digits_arrays):
     make_cache(train_features=digits_arrays[0][150:300].astype(np.float16), train_labels=digits_arrays[1][150:300])
     assert train(cache, seeds="[1]") == 0
     assert len(load_runs(logs())["path"].unique()) == len(before) + 1
+
+
+def test_a_head_whose_tolerance_is_left_open_is_not_taken_for_that_of_before(cache):
+    for words in ([], ["~classifier.tolerance"], ["classifier=propagated", "~classifier.classifier.tolerance"]):
+        assert train(cache, "query_strategy=random", *words, n=2) == 0
+    found = [yaml.safe_load(file.read_text()) for file in logs().rglob("config.yaml")]
+    numbers = {repr(one["classifier"]): one["run"].get("behaviour") for one in found}
+    assert len(found) == 3
+    assert all(
+        number == (None if "tolerance" in text else {"logistic_tolerance": 1}) for text, number in numbers.items()
+    )

@@ -53,7 +53,7 @@ class Logistic:
     softening: float = 0.25
     strength: float | Literal["auto"] = "auto"
     class_weight: Literal["balanced", "none"] = "balanced"
-    tolerance: float = 2.5e-5
+    tolerance: float = 1e-5
     max_iterations: int = 500
 
     def inverse_l2(self, num_classes: int) -> float:

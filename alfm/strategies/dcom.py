@@ -23,9 +23,10 @@ class Dcom(Strategy):
     """Density among what is not covered, turning into margins as coverage grows.
 
     Every labelled item has a ball on unit features; its radius is found by bisection (start `start`, at most `largest`,
-    `resolution`): the largest whose share of items predicted as the ball's label is at least 0.2 cov + 0.4, cov the
-    pool's covered share. Competence S = (1 + e^(-k (1 - a))) / (1 + e^(-k (cov - a))); score = S (1 - margin) +
-    (1 - S) density, both min-max scaled; density = how many uncovered items lie within the mean radius. After each pick
+    `resolution`): the largest whose share of items predicted as the ball's label is at least 0.2 c + 0.4, c the share
+    of the pool that balls of radius `start` cover (those of the radii that are sought do not exist yet). Competence
+    S = (1 + e^(-k (1 - a))) / (1 + e^(-k (cov - a))), cov the share that the balls found cover; score = S (1 - margin)
+    + (1 - S) density, both min-max scaled; density = how many uncovered items lie within the mean radius. After a pick
     the ball of mean radius around it counts as covered; the density is scaled once per batch. Cost: once per run one
     symmetric pass of N^2 D / 2 products that lists the pairs nearer than the mean radius (8 bytes each way; without the
     lists, on a GPU or beyond 512 MB of them, such a pass per round), and per round N D n products for the labelled
