@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alfm.commands import command
 from alfm.errors import UserError
 from alfm.extract import cache_path
 from alfm.settings import build, paths, run_hydra
@@ -79,7 +80,7 @@ def al_train(cfg: DictConfig) -> None:
                 print(f"Ended early: {why}.")
     print_summary(load_runs(folder.path))
     print(f"Results: {folder.path}")
-    print(f"Next: python -m alfm.report {paths().logs}")
+    print(f"Next: {command('report', str(paths().logs))}")
 
 
 def find_cache(cfg: DictConfig) -> Path:

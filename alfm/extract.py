@@ -128,7 +128,7 @@ def _extract(cfg: DictConfig, here: Any) -> None:
             raise
         else:
             raise cannot_write(target, error) from error
-    console.finish(target, merged)
+    console.finish(target, merged, dataset.left_out)
 
 
 def _child(container: dict[str, Any], here: Any) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from alfm.commands import after_cache
 from alfm.errors import UserError
 
 
@@ -101,7 +102,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     cache = convert(arguments.path, arguments.target or arguments.path.with_suffix(".h5"), options, arguments.force)
     rows = ", ".join(f"{name} {cache.num_rows(name):,}" for name in cache.splits)
     print(f"{cache.path}: {rows} items, D = {cache.dim}, {cache.num_classes} classes")
-    print(f"Next:  python -m alfm.al_train cache={cache.path}")
+    print(after_cache(cache))
     return 0
 
 

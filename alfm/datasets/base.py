@@ -57,3 +57,5 @@ class Dataset:
     """Stored in the cache as `dataset_<key>`."""
     remarks: list[str] = field(default_factory=list)
     """Sentences for the person who reads it: what was left out, counted, or taken for granted. Printed once."""
+    left_out: list[str] = field(default_factory=list)
+    """What lies there and is no item, counted and named in sentences. Printed when the extraction ends."""

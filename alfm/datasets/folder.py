@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from alfm.datasets.assemble import fingerprint, stratified_share
 from alfm.datasets.base import Dataset, Modality
 from alfm.datasets.files import Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
+from alfm.datasets.layout import ask_about_splits, has_ending, split_folders, walk
+from alfm.datasets.left_out import LeftOut
+from alfm.datasets.names import one_spelling
+from alfm.datasets.split_lists import take_listed
 from alfm.errors import UserError
 from alfm.streams import stream
 
@@ -21,7 +26,6 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "audio": ("wav", "flac", "ogg", "mp3", "opus", "aif", "aiff", "aifc", "oga", "au", "snd", "w64", "caf"),
     "text": ("txt",),
 }
-SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 
 
 def folder(
@@ -41,20 +45,23 @@ def folder(
 ) -> Dataset:
     """Files of one modality below `root`, found by their endings; an item's class is the folder right below its split.
 
-    Splits: `splits` names them and their folders ({train: train, test: val}); else subfolders called train, test,
-    val, valid or validation; else all is `train`. Files that lie in no class folder are unlabelled (-1), and so is
-    everything with `labelled=False`. `split_lists` names text files below `root` that list the files of a split,
-    taken out of `train`. `test_fraction` takes a seeded, stratified share of `train` for `test`. `pattern` keeps
-    paths (relative to `root`) that match a glob, `exclude` drops folder names. `balance` undersamples `train` (and
-    a share cut from it) to its smallest class, seeded. Hidden files are passed over; symlinks are followed, loops not.
-    `decode`: options of `read_image` or `read_audio`.
-    Raises `UserError` for a root that is missing or holds nothing to read, and for contradictory options.
+    Splits: `splits` names them and their folders ({train: train, test: val}); else subfolders with usual names (train,
+    Testing, val, Valid, ...: see `canonical_split`); else all is `train`. Files that lie in no class folder are
+    unlabelled (-1), and so is everything with `labelled=False`. `split_lists` names text files below `root` that list
+    the files of a split, taken out of `train` (a list of train itself: all that it keeps). `test_fraction` takes a
+    seeded, stratified share of `train` for `test`. `pattern` keeps paths (relative to `root`) that match a glob,
+    `exclude` drops folder names. `balance` undersamples `train` (and a share cut from it) to its smallest class,
+    seeded. Hidden files are passed over; symlinks are followed, loops not. `decode`: options of `read_image` or
+    `read_audio`.
+    Raises `UserError` for a root that is missing or holds nothing to read, for folders that may be classes or splits,
+    for listed names that match no file, and for contradictory options.
     """
     endings, decode = ENDINGS[modality], decode_options(modality, decode)
     root = os.path.expanduser(root)
     if not os.path.isdir(root):
         raise UserError(f"dataset.root={root!r} is not a folder: give the folder that holds the {modality} files")
-    places = dict(splits) if splits else _split_folders(root, frozenset(endings), frozenset(exclude))
+    passed_over = frozenset(exclude)
+    places = dict(splits) if splits else split_folders(root, endings, passed_over)
     for split, place in places.items():
         if not os.path.isdir(os.path.join(root, place)):
             raise UserError(f"split {split!r}: there is no folder {place!r} below {root}")
@@ -63,25 +70,37 @@ def folder(
 
     paths: dict[str, list[str]] = {}
     names: dict[str, list[str | None]] = {}
+    left = LeftOut(modality, pattern)
     for split, place in places.items():
         found = []
-        for inner in _walk(os.path.join(root, place), frozenset(endings), frozenset(exclude)):
+        for inner in walk(os.path.join(root, place), passed_over, left.met):
             path = inner if place in ("", ".") else f"{place.rstrip('/')}/{inner}"
-            if pattern is None or fnmatch.fnmatchcase(path, pattern):
+            if not has_ending(path, endings):
+                left.foreign.append(path)
+            elif pattern is None or fnmatch.fnmatchcase(path, pattern):
                 found.append((path, inner.split("/", 1)[0] if labelled and "/" in inner else None))
         paths[split] = [path for path, _ in found]
         names[split] = [class_name for _, class_name in found]
         if not found:
             where = os.path.join(root, place) if place else root
-            raise UserError(f"{where} holds no {modality} file ({', '.join(endings[:6])}, ...)")
-    for split, list_file in (split_lists or {}).items():
-        _take_listed(root, list_file, split, paths, names)
+            there = f", only {left.endings()}" if left.foreign else ""
+            raise UserError(f"{where} holds no {modality} file ({', '.join(endings[:6])}, ...){there}")
+        if labelled:
+            left.look_for_empty_classes(os.path.join(root, place), place, passed_over, names[split])
+    if not splits and "" not in places.values():
+        left.look_for_loose_files(root, endings)
+    elif not splits and labelled and not split_lists:
+        ask_about_splits(root, paths["train"])
+    _check_apart(root, places, paths)
+    for split, list_file in sorted((split_lists or {}).items(), key=lambda pair: pair[0] == "train"):
+        left.unlisted += take_listed(root, list_file, split, paths, names)
 
     # folder names stay names, even when they look like numbers: "10" sorts before "2", as in torchvision
-    present = sorted({escape(name) for column in names.values() for name in column if name is not None})
+    class_of = one_spelling({escape(name) for column in names.values() for name in column if name is not None})
+    present = sorted(set(class_of.values()))
     number = {class_name: index for index, class_name in enumerate(present)}
     labels = {
-        split: np.array([-1 if name is None else number[escape(name)] for name in column], dtype=np.int64)
+        split: np.array([-1 if name is None else number[class_of[escape(name)]] for name in column], dtype=np.int64)
         for split, column in names.items()
     }
     classes = present or None
@@ -103,72 +122,21 @@ def folder(
     sizes = (file_size(part.path(i)) for part in built.values() for i in range(len(part)))
     mark = fingerprint(built, classes, sizes, sorted(decode.items()))
     derived = file_stem(os.path.basename(os.path.realpath(root)))
-    return Dataset(name or derived, modality, built, classes, mark, licence)
+    left.foreign = [path for path in left.foreign if path not in (split_lists or {}).values()]
+    return Dataset(name or derived, modality, built, classes, mark, licence, left_out=left.sentences(exclude))
 
 
-def _split_folders(root: str, endings: frozenset[str], exclude: frozenset[str]) -> dict[str, str]:
-    """{split: folder} for the folders that are called like splits, or everything as train."""
-    found = {place: place for place in SPLIT_FOLDERS if os.path.isdir(os.path.join(root, place))}
-    for entry in sorted(os.listdir(root)) if found else ():
-        hidden = entry in found or entry.startswith(".") or entry in exclude
-        if hidden or not os.path.isdir(os.path.join(root, entry)):
-            continue
-        if next(_walk(os.path.join(root, entry), endings, exclude), None) is not None:
-            raise UserError(
-                f"{root} holds {next(iter(found))}/ beside {escape(entry)}/: are these classes or splits? Say "
-                "dataset.splits={train: .} for classes, or name the splits, such as dataset.splits={train: train}"
-            )
-    return found or {"train": ""}
-
-
-def _walk(top: str, endings: frozenset[str], exclude: frozenset[str]) -> Iterator[str]:
-    """Paths below `top` ('/' between parts), sorted. A symlink back to a folder above it is not entered."""
-
-    def inside(place: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-        try:
-            status = os.stat(place)
-            entries = sorted(os.scandir(place), key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
-            raise UserError(f"{escape(place)}: {error.strerror}") from error
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            return
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name in exclude:
-                continue
-            try:
-                is_folder = entry.is_dir()
-                is_file = entry.is_file() or (entry.is_symlink() and not is_folder)  # a dangling link is a bad item
-            except OSError:  # a symlink to itself
-                continue
-            if is_folder:
-                yield from inside(entry.path, f"{prefix}{entry.name}/", (*above, here))
-            elif is_file and entry.name.rpartition(".")[2].lower() in endings:
-                yield prefix + entry.name
-
-    return inside(top, "", ())
-
-
-def _take_listed(
-    root: str,
-    list_file: str,
-    split: str,
-    paths: dict[str, list[str]],
-    names: dict[str, list[str | None]],
-) -> None:
-    """Move the files that `list_file` (one relative path per line) names from `train` to `split`, in place."""
-    try:
-        with open(os.path.join(root, list_file), encoding="utf-8", errors="surrogateescape") as lines:
-            listed = {line.strip() for line in lines if line.strip()}
-    except OSError as error:
-        raise UserError(f"split {split!r}: {os.path.join(root, list_file)}: {error.strerror}") from error
-    moved = [path in listed for path in paths["train"]]
-    if not any(moved):
-        raise UserError(f"split {split!r}: {list_file} names no file below {root}")
-    for table in (paths, names):
-        column = table["train"]
-        table[split] = [cell for cell, move in zip(column, moved, strict=True) if move]
-        table["train"] = [cell for cell, move in zip(column, moved, strict=True) if not move]
+def _check_apart(root: str, places: Mapping[str, str], paths: Mapping[str, list[str]]) -> None:
+    """`UserError` when a file is in two splits, one split's folder being inside the other's."""
+    real = {split: os.path.realpath(os.path.join(root, place)) for split, place in places.items()}
+    for one, other in itertools.combinations(places, 2):
+        if os.path.commonpath([real[one], real[other]]) in (real[one], real[other]):
+            both = set(map(os.path.normpath, paths[one])) & set(map(os.path.normpath, paths[other]))
+            if both:
+                raise UserError(
+                    f"{escape(min(both))} is in the split {one!r} and in {other!r} ({len(both):,} files are): give "
+                    "each split a folder of its own, or pass over the inner one with dataset.exclude"
+                )
 
 
 def _undersample(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from alfm.backbones.base import Backbone
 from alfm.cache import open_cache
 from alfm.cache.merge import Merged
 from alfm.cache.parts import PartsFolder
+from alfm.commands import after_cache
 from alfm.datasets.base import Dataset, Split
 from alfm.datasets.counts import label_counts, label_gaps
 from alfm.extraction.plan import Plan
@@ -47,7 +48,8 @@ class Console:
     def already_there(self, target: Path) -> None:
         """Say that nothing needs doing."""
         self.out.print(f"Already cached: {escape(str(target))} (force=true embeds again)")
-        self._next(target)
+        if not self.quiet:
+            self.out.print(escape(after_cache(open_cache(target))))
 
     @contextmanager
     def progress(self, rows: int, folder: PartsFolder, plan: Plan) -> Iterator[Bar]:
@@ -72,8 +74,8 @@ class Console:
             f"by the shard that finishes last ({escape(str(folder.target))})."
         )
 
-    def finish(self, target: Path, merged: Merged | None) -> None:
-        """Say what was made, what was left out, and what to type next."""
+    def finish(self, target: Path, merged: Merged | None, left_out: Sequence[str] = ()) -> None:
+        """Say what was made, what was left out (by the data set: `left_out`, in sentences), and what to type next."""
         if merged is not None:
             table = Table("split", "items", "left out")
             for name, rows in merged.rows.items():
@@ -88,16 +90,15 @@ class Console:
                 self.out.print(f"note: {escape(event)}")
             if len(merged.events) > 5:
                 self.out.print(f"... and {len(merged.events) - 5} more such notes")
+        for sentence in left_out:
+            self.out.print(f"left out: {escape(sentence)}")
         self.out.print(f"Cache: [bold]{escape(str(target))}[/]")
         if not self.quiet:
             cache = open_cache(target)
             labels = {name: cache.labels(name) for name in cache.splits}
             for line in (*label_counts(labels, cache.class_names), *label_gaps(labels, cache.class_names)):
                 self.out.print(escape(line))
-        self._next(target)
-
-    def _next(self, target: Path) -> None:
-        self.out.print(f"Next:  python -m alfm.al_train cache={escape(str(target))}")
+            self.out.print(escape(after_cache(cache)))
 
 
 class Bar:
