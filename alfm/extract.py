@@ -112,6 +112,7 @@ def _extract(cfg: DictConfig, here: Any) -> None:
             plan = agree(job, folder, wanted, bool(cfg.force), here.run)
             if plan is not None:
                 use_threads(device, plan.settings["threads"])
+                console.plan(plan)
                 items = Items(splits, backbone, plan, augment, left_out)
                 rows = sum(map(len, splits.values()))
                 num_workers = choose_num_workers(cfg.num_workers, device.type, rows, here.local_world)
@@ -143,10 +144,10 @@ def _child(container: dict[str, Any], here: Any) -> None:
 def _check_choices(cfg: DictConfig) -> None:
     for key, value, known in (
         ("on_error", cfg.on_error, ["stop", "skip"]),
-        ("cache.dtype", cfg.cache.dtype, ["float16", "float32"]),
+        ("cache.dtype", cfg.cache.dtype, ["auto", "float16", "float32"]),
     ):
         if value not in known:
-            raise UserError(f"{key}={value}: use {' or '.join(known)}.")
+            raise UserError(f"{key}={value}: use {', '.join(known[:-1])} or {known[-1]}.")
     if cfg.num_workers != "auto" and (not isinstance(cfg.num_workers, int) or cfg.num_workers < 0):
         raise UserError(f"num_workers={cfg.num_workers}: give a whole number, or auto.")
 

@@ -19,6 +19,7 @@ from alfm.cache import open_cache
 from alfm.cache.parts import PartsFolder
 from alfm.datasets.base import Dataset, Split
 from alfm.errors import UserError
+from alfm.extraction.dtype import choose_dtype
 from alfm.extraction.encoding import Encoder, choose_batch_size
 from alfm.extraction.plan import Plan, check_positive, choose_part_size, choose_threads, differences
 
@@ -111,7 +112,7 @@ def _resolve(job: Job, wanted: dict[str, Any]) -> dict[str, Any]:
         settings["batch_size"] = max(1, size // settings["views"])
     rows = sum(rows for _, rows in settings["splits"])
     settings["part_size"] = choose_part_size(settings["part_size"], settings["batch_size"], rows)
-    return settings
+    return settings | choose_dtype(settings["dtype"], job.splits, job.encoder, settings["batch_size"])
 
 
 def _attributes(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +153,8 @@ def already_there(target: Path, wanted: dict[str, Any], force: bool, run: str | 
     for key in ("splits", "augment"):
         there[key] = json.loads(there[key]) if isinstance(there.get(key), str) else there.get(key)
     here = {key: None if value == [] else value for key, value in wanted.items()}  # as it is described in the file
+    if here["dtype"] == "auto":
+        here["dtype"] = there.get("dtype")
     if found := differences(here, there, _IDENTITY):
         raise UserError(
             f"{target} is another cache ({found}). Give it another name with cache.dataset=NAME or cache.model=NAME, "

@@ -45,6 +45,11 @@ class Console:
         for remark in dataset.remarks:
             self.out.print(f"note: {escape(remark)}")
 
+    def plan(self, plan: Plan) -> None:
+        """Say what the plan decided that nobody asked for."""
+        if reason := plan.settings.get("dtype_reason"):
+            self.out.print(f"Stored as {plan.settings['dtype']}: {escape(reason)}")
+
     def already_there(self, target: Path) -> None:
         """Say that nothing needs doing."""
         self.out.print(f"Already cached: {escape(str(target))} (force=true embeds again)")

@@ -71,7 +71,8 @@ class Runner:
         """Reader -> mapper -> writer, one batch behind the device so that it always has the next one."""
         pending: tuple[Loaded, Pending] | None = None
         device = self.encoder.device
-        with Store(self.folder, self.labels, self.ids, self._dtype(), lambda part: self._settle()) as store:
+        spread = self.plan.settings.get("spread", 0.0)  # a plan made by an earlier version has none
+        with Store(self.folder, self.labels, self.ids, self._dtype(), lambda part: self._settle(), spread) as store:
             for loaded in load(self.items, self._tasks(first, share), self.num_workers, device):
                 self._check(loaded)
                 started = None

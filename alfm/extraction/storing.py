@@ -12,12 +12,14 @@ import numpy as np
 
 from alfm.cache.layout import FLOAT16_MAX
 from alfm.cache.parts import PartsFolder, PartWriter
+from alfm.cache.rounding import Rounding
 from alfm.cache.writer import cannot_write
 from alfm.errors import UserError
 from alfm.extraction.loading import Task
 
 _WAITING_BATCHES = 4
 """Batches between the device and the disk: all that is kept in memory of a part."""
+_FLOAT32 = "use cache.dtype=float32 force=true, which makes the parts that are done again."
 
 
 class Encoded(NamedTuple):
@@ -40,11 +42,14 @@ class Store:
         ids: Mapping[str, Sequence[str]],
         dtype: np.dtype,
         finished: Callable[[int], None] = lambda part: None,
+        spread: float = 0.0,
     ) -> None:
+        """`spread`: of the features of the whole data set, as a sample told it (see `Rounding`)."""
         self._folder, self._labels, self._ids, self._dtype, self._finished = folder, labels, ids, dtype, finished
         self._queue: queue.Queue[Encoded | None] = queue.Queue(maxsize=_WAITING_BATCHES)
         self._error: BaseException | None = None
         self._part: PartWriter | None = None
+        self._spread, self._rounding = spread, Rounding(dtype, spread)
         self._thread = threading.Thread(target=self._run, name="alfm-writer", daemon=True)
 
     def put(self, encoded: Encoded) -> None:
@@ -87,10 +92,12 @@ class Store:
         task, rows = encoded.task, np.asarray(encoded.rows, dtype=np.int64)
         if self._part is None:
             self._part = PartWriter(self._folder.part_path(task.part))
+            self._rounding = Rounding(self._dtype, self._spread)
         ids = [self._ids[task.split][row] for row in rows]
         self._part.append(self._cast(encoded.features, ids), self._labels[task.split][rows], ids)
         self._part.note(encoded.skipped, [f"part {task.part}: {event}" for event in encoded.events])
         if task.last:
+            self._check_rounding(task)
             self._part.finish()
             self._part = None
             self._folder.count_computed(task.part)
@@ -102,6 +109,12 @@ class Store:
             if largest.max() > FLOAT16_MAX:
                 worst = int(largest.argmax())
                 raise UserError(
-                    f"The features of {ids[worst]} reach {largest[worst]:.4g}, beyond float16: use cache.dtype=float32."
+                    f"The features of {ids[worst]} reach {largest[worst]:.4g}, beyond float16: {_FLOAT32}"
                 )
+        self._rounding.add(features)
         return features.astype(self._dtype)
+
+    def _check_rounding(self, task: Task) -> None:
+        if loss := self._rounding.loss():
+            where = f"part {task.part} ({task.split}, to row {task.stop - 1})"
+            raise UserError(f"{self._dtype} {loss} in {where}: {_FLOAT32}")

@@ -185,12 +185,70 @@ def test_ids_that_are_not_utf8_come_back(run: Run, monkeypatch: pytest.MonkeyPat
 # ---- models that misbehave --------------------------------------------------------------------------------------
 
 
-def test_beyond_float16_stops_and_float32_holds_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("model.trouble=large") == 1
-    assert "The features of train/00007.png reach" in (err := capsys.readouterr().err) and "cache.dtype=float32" in err
+def test_beyond_float16_stops_and_float32_holds_it(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:  # a sample without such items
+        patched.setattr("alfm.extraction.agreement.choose_dtype", lambda *_: {"dtype": "float16"})
+        assert run("model.trouble=large") == 1
+    assert "The features of train/00007.png reach" in (err := capsys.readouterr().err)
     assert not Path("features/dots/tiny.h5").exists()
-    assert run("model.trouble=large", "cache.dtype=float32", "force=true") == 0
+    assert run("model.trouble=large", *advice(err)) == 0
     assert np.abs(cache().features("train")).max() > 65504
+
+
+def advice(err: str) -> list[str]:
+    """The settings that a sentence names after `use`."""
+    return [word.rstrip(",.:") for word in err.partition(": use ")[2].split() if "=" in word][:2]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [("tiny", "times their spread"), ("offset", "times their spread"), ("large", "hold values")],
+)
+def test_features_that_float16_would_destroy_are_stored_in_float32(
+    run: Run, capsys: pytest.CaptureFixture[str], trouble: str, says: str
+) -> None:
+    """Seen on a sample before the first part: nobody has to know, and who insists gets a sentence at once."""
+    words = [f"model.trouble={trouble}", "batch_size=16"]
+    assert run(*words, "cache.dtype=float16") == 1
+    err = capsys.readouterr().err
+    assert says in err and "cache.dtype=float32" in err and err.count("\n") == 1
+    assert not Path("features").exists()  # not even parts
+    assert run(*words) == 0
+    assert "Stored as float32: float16" in (out := capsys.readouterr().out) and says in out
+    made = cache()
+    assert made.dtype("train") == np.float32 and says in made.attributes["dtype_reason"]
+    assert run(*words) == run(*words, "cache.dtype=float32") == 0
+    assert capsys.readouterr().out.count("Already cached") == 2
+    assert run(*words, "cache.dtype=float16") == 1
+    assert "dtype: float32 there, float16 now" in capsys.readouterr().err
+
+
+def test_a_later_part_that_float16_would_destroy_stops(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model.trouble=late offset") == 1
+    err = capsys.readouterr().err
+    assert "in part 2 (train, to row 47)" in err and err.count("\n") == 1
+    assert PartsFolder(Path("features/dots/tiny.h5")).done() == {0, 1}
+    assert advice(err) == ["cache.dtype=float32", "force=true"]
+    assert run("model.trouble=late offset", *advice(err)) == 0
+    assert cache().dtype("train") == np.float32
+
+
+def test_caches_and_parts_of_earlier_versions_are_gone_on_with(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """They were told float16, by default, and know nothing of a spread."""
+    import json
+
+    assert run("cache.dtype=float16") == 0 == run()
+    assert "Already cached" in capsys.readouterr().out
+    assert run("dataset.bad=[37]", "cache.dataset=begun") == 1
+    manifest = Path("features/begun/tiny.h5.parts/manifest.json")
+    old = json.loads(manifest.read_text())
+    assert old["settings"].pop("spread") > 0
+    manifest.write_text(json.dumps(old))
+    assert run("cache.dataset=begun") == 0
+    assert "Going on" in capsys.readouterr().out
+    assert cache("features/begun/tiny.h5").fingerprint == cache().fingerprint
 
 
 def test_nan_in_half_precision_is_computed_again_in_float32(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +290,7 @@ def test_one_item_too_large_for_memory(run: Run, capsys: pytest.CaptureFixture[s
         (["splits=[tran]"], "dots has no split 'tran': did you mean train"),
         (["dataset.n=0", "dataset.n_test=0"], "dots has no items"),
         (["on_error=ignore"], "use stop or skip"),
-        (["cache.dtype=int8"], "use float16 or float32"),
+        (["cache.dtype=int8"], "use auto, float16 or float32"),
         (["batch_size=0"], "batch_size=0: give a whole number above 0, or auto"),
         (["device=tpu"], "device=tpu"),
         (["device=cuda:99"], "not there on this machine"),
@@ -425,7 +483,7 @@ def test_another_worker_finishes_the_cache_meanwhile(
         return original(*arguments, **named) if before else result
 
     monkeypatch.setattr(module, name, slow)
-    assert run(f"model.log={log}") == 0
+    assert run(f"model.log={log}", "cache.dtype=float32") == 0  # no sample is encoded
     assert other[1] == log.read_text()  # all was computed by the other
     assert capsys.readouterr().out.count("Cache: ") == 2
     assert files() == ["dots/tiny.h5"]
