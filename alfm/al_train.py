@@ -34,7 +34,7 @@ def al_train(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from alfm.environment import environment_of
-    from alfm.experiment import budgets_of, run_replicates
+    from alfm.experiment import KINDS, budgets_of, run_replicates
     from alfm.report import print_summary
     from alfm.results import RunFolder, load_runs
 
@@ -47,7 +47,7 @@ def al_train(cfg: DictConfig) -> None:
     budgets = budgets_of(
         task.num_classes, cfg.iterations.n, cfg.budget.init, cfg.budget.step, cfg.budget.per_class, cfg.iterations.exp
     )
-    built = {group: build(cfg[group]) for group in names}
+    built = {group: build(cfg.get(group), KINDS[group], group) for group in names}
     seeds = _seeds(cfg.seeds)
     device = str(task.pool.device)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -24,6 +24,7 @@ from alfm.strategies.base import Strategy
 if TYPE_CHECKING:
     import pandas as pd
 
+KINDS = {"query_strategy": Strategy, "init_strategy": Strategy, "classifier": Classifier}
 SEEDS = (1, 10, 100, 1000, 10000)
 
 
@@ -245,7 +246,7 @@ def from_config(group: str, name: str, **options: Any) -> Any:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = before
     OmegaConf.set_struct(node, False)
-    return build(OmegaConf.merge(node, options))
+    return build(OmegaConf.merge(node, options), KINDS.get(group), group)
 
 
 def simulate(

@@ -202,7 +202,7 @@ def test_ensemble_without_bootstrap_needs_a_random_classifier() -> None:
 
 
 def test_wrong_settings_are_clear_errors() -> None:
-    with pytest.raises(UserError, match="p must be in"):
+    with pytest.raises(UserError, match="DropoutPosterior p=1.0"):
         DropoutPosterior(p=1.0)
     with pytest.raises(UserError, match="passes"):
         Ensemble(passes=0)

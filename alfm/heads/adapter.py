@@ -7,18 +7,19 @@ near the plain dropout head.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from alfm.errors import UserError
 from alfm.heads.base import LinearHead
 from alfm.heads.dropout import Recipe, linear_start, train
+from alfm.options import Count, checked
 from alfm.pool import Pool
 
 
@@ -59,6 +60,7 @@ class Bottleneck:
 
 
 @dataclass(frozen=True)
+@checked
 class Adapter(Recipe):
     """Input dropout, residual adapter, batch normalisation without affine, linear.
 
@@ -67,13 +69,8 @@ class Adapter(Recipe):
     Cost per epoch and replicate: about 1 + D / (2 C) times the dropout head's.
     """
 
-    scale: int = 4
-    alpha: float = -2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scale < 1 or not math.isfinite(self.alpha):
-            raise UserError(f"classifier: scale must be at least 1 and alpha finite; got {self.scale}, {self.alpha}.")
+    scale: Count = 4
+    alpha: Annotated[float, Ge(-100), Le(100)] = -2.0
 
     def fit(
         self,

@@ -47,6 +47,7 @@ class LinearHead:
         return self.logits(self.spaces[r](x), r)
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """A recipe that fits heads (what `classifier=` names).
 

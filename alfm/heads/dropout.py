@@ -10,14 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.heads.base import LinearHead
+from alfm.options import Count, Drop, checked
 from alfm.pool import Pool
 from alfm.spaces import Scaled
 from alfm.streams import keep_mask, stream
@@ -55,6 +57,7 @@ class Trained(NamedTuple):
 
 
 @dataclass(frozen=True)
+@checked
 class Recipe:
     """Dropout, AdamW and early stopping of Gupte et al. 2024 (arXiv 2401.14555).
 
@@ -64,19 +67,20 @@ class Recipe:
     `batch_size` items in a shuffled order; a last batch of one item joins the one before it.
     """
 
-    p: float = 0.75
-    lr: float = 1e-2
-    weight_decay: float = 1e-2
-    max_epochs: int = 400
-    batch_size: int = 4096
-    patience: int = 20
-    min_delta: float = 1e-3
+    p: Drop = 0.75
+    lr: Annotated[float, Ge(1e-8), Le(1)] = 1e-2
+    weight_decay: Annotated[float, Ge(0), Le(100)] = 1e-2
+    max_epochs: Annotated[int, Ge(1), Le(10**6)] = 400
+    batch_size: Annotated[int, Ge(2), Le(10**9)] = 4096
+    patience: Count = 20
+    min_delta: Annotated[float, Ge(-1e6), Le(1e6)] = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0 <= effective_drop(self.p) < 1:
-            raise UserError(f"classifier.p is a drop probability in [0, 1); got {self.p}.")
-        if self.max_epochs < 1 or self.batch_size < 2 or self.patience < 1:
-            raise UserError("classifier: max_epochs and patience must be at least 1 and batch_size at least 2.")
+        if self.lr * self.weight_decay > 1:
+            raise UserError(
+                f"classifier: lr={self.lr:g} times weight_decay={self.weight_decay:g} must not exceed 1, or weights "
+                "change their sign at every step: lower one of the two."
+            )
 
 
 class Identity:
@@ -111,6 +115,7 @@ def softmax_loss(
 
 
 @dataclass(frozen=True)
+@checked
 class Dropout(Recipe):
     """Dropout head: input dropout, batch normalisation without affine, linear. Gupte et al. 2024 (2401.14555).
 

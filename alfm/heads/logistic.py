@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.heads.base import LinearHead
+from alfm.options import checked
 from alfm.pool import Pool
 from alfm.spaces import RAW, Scaled, Space
 from alfm.threads import side_by_side
@@ -41,6 +43,7 @@ only wait for the interpreter's lock. A batch has at most LARGE logits, so that 
 
 
 @dataclass
+@checked
 class Logistic:
     """Classifier `logistic`.
 
@@ -50,11 +53,11 @@ class Logistic:
     """
 
     scaling: Literal["soft", "standard", "none"] = "soft"
-    softening: float = 0.25
-    strength: float | Literal["auto"] = "auto"
+    softening: Annotated[float, Ge(0), Le(1e6)] = 0.25
+    strength: Annotated[float, Ge(1e-9), Le(1e9)] | Literal["auto"] = "auto"
     class_weight: Literal["balanced", "none"] = "balanced"
-    tolerance: float = 1e-5
-    max_iterations: int = 500
+    tolerance: Annotated[float, Ge(1e-15), Le(0.5)] = 1e-5
+    max_iterations: Annotated[int, Ge(1), Le(10**6)] = 500
 
     def inverse_l2(self, num_classes: int) -> float:
         """c for this many classes."""

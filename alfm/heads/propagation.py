@@ -11,9 +11,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -21,11 +23,13 @@ from alfm.errors import UserError
 from alfm.geometry.neighbours import knn
 from alfm.geometry.top import top
 from alfm.heads.base import Classifier, LinearHead
+from alfm.options import Count, Whole, checked
 from alfm.pool import Pool, Vectors
 from alfm.threads import side_by_side
 
 
 @dataclass(frozen=True)
+@checked
 class Propagated:
     """Fits `classifier` on the labelled items and on soft labels that spread from them over the pool.
 
@@ -43,18 +47,12 @@ class Propagated:
     """
 
     classifier: Classifier
-    k: int = 500
-    alpha: float = 0.9
-    gamma: float = 1.0
-    iterations: int = 100
-    unlabelled_weight: float = 1.0
-    most: int = 4096
-
-    def __post_init__(self) -> None:
-        if self.k < 1 or self.iterations < 1 or not 0 < self.alpha < 1 or self.gamma <= 0:
-            raise UserError("classifier: k and iterations must be at least 1, alpha in (0, 1) and gamma positive.")
-        if self.unlabelled_weight < 0 or self.most < 0:
-            raise UserError("classifier: unlabelled_weight and most must not be negative.")
+    k: Count = 500
+    alpha: Annotated[float, Gt(0), Lt(1)] = 0.9
+    gamma: Annotated[float, Gt(0), Le(100)] = 1.0
+    iterations: Annotated[int, Ge(1), Le(10**6)] = 100
+    unlabelled_weight: Annotated[float, Ge(0), Le(1e6)] = 1.0
+    most: Whole = 4096
 
     def fit(
         self,

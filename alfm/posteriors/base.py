@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Draws(Protocol):
         ...
 
 
+@runtime_checkable
 class Posterior(Protocol):
     """What `posterior=` names: how draws are made from a fitted head.
 

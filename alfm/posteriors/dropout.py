@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alfm.errors import UserError
 from alfm.heads.base import Classifier, LinearHead
+from alfm.options import Drop, Fits, checked
 from alfm.pool import Pool
 from alfm.posteriors.base import row_index
 from alfm.spaces import Raw, Scaled, Space, Unit
@@ -20,6 +20,7 @@ MASK_WORDS = 1 << 17  # of masks made at a time, 64 features each: 8 MB unpacked
 
 
 @dataclass(frozen=True)
+@checked
 class DropoutPosterior:
     """M passes in which a feature is dropped with probability p and the others are scaled by 1/(1-p).
 
@@ -30,15 +31,9 @@ class DropoutPosterior:
     only, N D C M (1 - p). Memory: one block.
     """
 
-    p: float = 0.75
-    passes: int = 20
+    p: Drop = 0.75
+    passes: Fits = 20
     per_item: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= round(self.p * 256) < 256 or self.passes < 1:
-            raise UserError(
-                f"posterior: p must be in [0, 1) and passes at least 1; got p={self.p}, passes={self.passes}."
-            )
 
     @property
     def joint(self) -> bool:

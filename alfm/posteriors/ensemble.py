@@ -11,11 +11,13 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.heads.base import Classifier, LinearHead, Reweighted
+from alfm.options import Fits, checked
 from alfm.pool import Pool
 from alfm.streams import integer, stream
 
 
 @dataclass(frozen=True)
+@checked
 class Ensemble:
     """M heads, each fitted on a bootstrap resample of the labelled items and with a seed of its own.
 
@@ -24,15 +26,11 @@ class Ensemble:
     differ by their seeds alone, so a classifier without randomness (logistic) is refused. Cost: M fits per replicate.
     """
 
-    passes: int = 10
+    passes: Fits = 10
     bootstrap: bool = True
 
     joint = True
     refits: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.passes < 1:
-            raise UserError(f"posterior.passes must be at least 1; got {self.passes}.")
 
     def bind(
         self,

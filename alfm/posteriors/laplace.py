@@ -6,19 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.errors import UserError
 from alfm.heads.base import Classifier, LinearHead
+from alfm.options import Fits, checked
 from alfm.pool import Pool
 from alfm.streams import stream
 from alfm.threads import side_by_side
 
 
 @dataclass(frozen=True)
+@checked
 class Laplace:
     """Draws W ~ N(W_map, Sigma), Sigma^-1 = precision I + sum_i p1_i (1 - p1_i) phi_i phi_i^T over the labelled items.
 
@@ -28,14 +30,10 @@ class Laplace:
     Cost: n D^2 + D^3 / 3 once per replicate and round, then N D C M.
     """
 
-    passes: int = 20
-    precision: float | Literal["auto"] = "auto"
+    passes: Fits = 20
+    precision: Annotated[float, Ge(1e-9), Le(1e9)] | Literal["auto"] = "auto"
 
     joint = True
-
-    def __post_init__(self) -> None:
-        if self.passes < 1 or (self.precision != "auto" and float(self.precision) <= 0):
-            raise UserError("posterior: passes must be at least 1 and precision positive, or precision=auto.")
 
     def bind(
         self,

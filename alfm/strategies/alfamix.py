@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm.options import checked
 from alfm.spaces import unit_rows
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import clustered
 
 
 @dataclass(eq=False)
+@checked
 class AlfaMix(Strategy):
     """Items whose predicted label flips when a little of a labelled class's mean feature is mixed in (algorithm 1).
 
@@ -30,10 +34,8 @@ class AlfaMix(Strategy):
     anchors) products, then k-means on the m candidates; 4 N bytes per replicate and 4 m D for one per core.
     """
 
-    limits = {"step": (0.001, 1.0)}
-
     stochastic = True
-    step: float = 0.2
+    step: Annotated[float, Ge(0.001), Le(1)] = 0.2
 
     def select(self, query: Query, budget: int) -> Tensor:
         head, pool = query.head, query.pool

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.top import top
+from alfm.options import Bytes, Count, checked
 from alfm.pool import Vectors, batched
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.embedding import embedding, per_replicate
@@ -24,6 +26,7 @@ PIECE = 1 << 18  # numbers of the features that a pass visits together on CPU: 1
 
 
 @dataclass(eq=False)
+@checked
 class Bait(Strategy):
     """The batch S that minimises tr((F_L + F_S)^-1 F), F the mean Fisher information of the whole pool (algorithm 1).
 
@@ -60,13 +63,11 @@ class Bait(Strategy):
     then only the items whose gain may still be the largest.
     """
 
-    limits = {"certainty": (0.0, 0.999)}
-
     variant: Literal["binary", "full", "top_k", "diagonal"] = "binary"
-    ridge: float = 1e-4
-    certainty: float = 0.95
-    k: int = 2
-    max_bytes: int = 2 << 30
+    ridge: Annotated[float, Ge(1e-12), Le(1e6)] = 1e-4
+    certainty: Annotated[float, Ge(0), Le(0.999)] = 0.95
+    k: Count = 2
+    max_bytes: Bytes = 2 << 30
 
     def select(self, query: Query, budget: int) -> Tensor:
         head = query.head

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from alfm.acquisition import bald
+from alfm.options import checked
 from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
 from alfm.strategies.base import Query
 from alfm.strategies.scored import Scored
 
 
 @dataclass(eq=False)
+@checked
 class Bald(Scored):
     """Largest mutual information between an item's label and the weights, H(mean_m p) - mean_m H(p) (eq. 3).
 

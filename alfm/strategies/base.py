@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.errors import UserError, nearest_names
+from alfm.errors import UserError
 from alfm.heads.base import Classifier, LinearHead
 from alfm.pool import Pool
 from alfm.posteriors.base import Draws, Posterior
@@ -89,6 +89,8 @@ class Query:
 class Strategy(ABC):
     """A query strategy. Subclass it anywhere and name it by `_target_` in a config.
 
+    Say what its options may be in their annotations and decorate it with `alfm.options.checked`; or check nothing.
+
     needs_head: wants a fitted head, so it cannot be a cold start. stochastic: other seeds give other picks.
     oracle: sees hidden labels (a ceiling for benchmarks, never a method). refits: fits heads of its own with the
     query's classifier (as does one whose `posterior` says so).
@@ -98,19 +100,9 @@ class Strategy(ABC):
     stochastic: ClassVar[bool] = False
     oracle: ClassVar[bool] = False
     refits: ClassVar[bool] = False
-    limits: ClassVar[dict[str, tuple[float, float]]] = {}
-    """Smallest and largest values of numeric options; None passes."""
 
-    def __post_init__(self) -> None:
-        """Refuses an option's value that its Literal type does not name, or a number outside `limits`; UserError."""
-        for option, hint in get_type_hints(type(self)).items():
-            choices = get_args(hint) if get_origin(hint) is Literal else ()
-            if choices and (value := getattr(self, option)) not in choices:
-                raise UserError(f"{self.name} {option}={value}: {nearest_names(str(value), choices)}")
-        for option, (low, high) in self.limits.items():
-            value = getattr(self, option)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"{self.name} {option}={value}: must lie between {low:g} and {high:g}.")
+    def __post_init__(self) -> None:  # noqa: B027
+        """Nothing: there for a subclass's `super().__post_init__()`."""
 
     @abstractmethod
     def select(self, query: Query, budget: int) -> Tensor:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import bald, batchbald
 from alfm.errors import UserError
+from alfm.options import Count, checked
 from alfm.posteriors import Laplace, Posterior, pool_pass
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.batch import highest
 
 
 @dataclass(eq=False)
+@checked
 class BatchBald(Strategy):
     """Greedy batch of largest joint mutual information between its labels and the weights.
 
@@ -30,8 +34,8 @@ class BatchBald(Strategy):
 
     stochastic = True
     posterior: Posterior = field(default_factory=Laplace)
-    oversample: int = 10
-    max_samples: int = 1000
+    oversample: Count = 10
+    max_samples: Annotated[int, Ge(1), Le(10**6)] = 1000
 
     def __post_init__(self) -> None:
         super().__post_init__()

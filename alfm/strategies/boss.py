@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
 from alfm.heads.base import LinearHead
+from alfm.options import Count, Fits, checked
 from alfm.pool import Pool
 from alfm.spaces import RAW, UNIT, Space
 from alfm.strategies.badge import Badge
@@ -32,6 +34,7 @@ def _members() -> list[Strategy]:
 
 
 @dataclass(eq=False)
+@checked
 class Boss(Strategy):
     """The best of `batches` candidate batches: each is asked of one of the `strategies` on a random sub-pool of
     `sub_pool` items, the head is refitted with its TRUE labels, and the lowest zero-one loss on the TEST split wins
@@ -45,9 +48,9 @@ class Boss(Strategy):
     stochastic = True
     oracle = True
     refits = True
-    batches: int = 100
-    sub_pool: int = 2500
-    strategies: Sequence[Strategy] = field(default_factory=_members)
+    batches: Fits = 100
+    sub_pool: Count = 2500
+    strategies: Annotated[Sequence[Strategy], MinLen(1)] = field(default_factory=_members)
 
     def select(self, query: Query, budget: int) -> Tensor:
         assert query.head is not None

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.options import Count, checked
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import highest
 
 
 @dataclass(eq=False)
+@checked
 class Cal(Strategy):
     """Largest mean KL(p_neighbour || p_x) over the `neighbours` (10) nearest labelled items (algorithm 1, eqs. 1-2).
 
@@ -22,7 +24,7 @@ class Cal(Strategy):
     pass of N D (C + n) + N n C products; 4 N bytes per replicate and a block of b rows with b n distances per core.
     """
 
-    neighbours: int = 10
+    neighbours: Count = 10
 
     def select(self, query: Query, budget: int) -> Tensor:
         head, pool = query.head, query.pool

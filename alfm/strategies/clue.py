@@ -4,15 +4,19 @@ embeddings" (2010.08666)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import entropy
+from alfm.options import checked
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import all_available, clustered
 
 
 @dataclass(eq=False)
+@checked
 class Clue(Strategy):
     """k-means with `budget` clusters on phi, weighted by the predictive entropy; nearest item per centroid (eq. 3).
 
@@ -24,7 +28,7 @@ class Clue(Strategy):
     """
 
     stochastic = True
-    temperature: float = 1.0
+    temperature: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
 
     def select(self, query: Query, budget: int) -> Tensor:
         head, pool = query.head, query.pool

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
+from alfm.options import Count, checked
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import highest
 from alfm.streams import stream
 
 
 @dataclass(eq=False)
+@checked
 class ClusterMargin(Strategy):
     """The `oversample` (10) x budget smallest margins, taken round-robin over clusters, smallest first (algorithm 2).
 
@@ -32,9 +36,9 @@ class ClusterMargin(Strategy):
     """
 
     stochastic = True
-    oversample: int = 10
-    cluster_size: int = 50
-    exact_up_to: int = 2000
+    oversample: Count = 10
+    cluster_size: Count = 50
+    exact_up_to: Annotated[int, Ge(2), Le(200_000)] = 2000
 
     def select(self, query: Query, budget: int) -> Tensor:
         candidates = highest(query, query.score(margin_uncertainty), self.oversample * budget)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alfm.options import checked
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import highest
 from alfm.strategies.embedding import embedding, per_replicate
 
 
 @dataclass(eq=False)
+@checked
 class Cog(Strategy):
     """The items farthest from the mean of all embeddings phi, labelled and unlabelled, far first.
 

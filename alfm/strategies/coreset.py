@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.geometry.kcenter import FarthestFirst
 from alfm.geometry.robust import robust_k_center
+from alfm.options import Count, checked
 from alfm.spaces import unit_rows
 from alfm.strategies.base import Query, Strategy
 
 
 @dataclass(eq=False)
+@checked
 class Coreset(Strategy):
     """Repeatedly the available item farthest from everything labelled or picked.
 
@@ -28,9 +31,9 @@ class Coreset(Strategy):
 
     space: Literal["raw", "head"] = "raw"
     metric: Literal["l2", "cosine"] = "l2"
-    robust: float | None = None
-    most: int = 2000
-    seconds: float = 10.0
+    robust: Annotated[float, Ge(0), Lt(1)] | None = None
+    most: Count = 2000
+    seconds: Annotated[float, Ge(0.01), Le(1e6)] = 10.0
 
     @property
     def needs_head(self) -> bool:  # type: ignore[override]

@@ -6,19 +6,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
+from alfm.errors import UserError
 from alfm.geometry import steps
 from alfm.geometry.balls import Around, Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
 from alfm.geometry.herding import lazy_greedy
+from alfm.options import checked
 from alfm.strategies.base import Query, Strategy
 from alfm.threads import side_by_side
 
 
 @dataclass(eq=False)
+@checked
 class Dcom(Strategy):
     """Density among what is not covered, turning into margins as coverage grows.
 
@@ -33,11 +38,15 @@ class Dcom(Strategy):
     balls, 4 N n bytes (at most 256 MB) on each core.
     """
 
-    a: float = 0.8
-    k: float = 50.0
-    start: float = 0.6
-    largest: float = 1.1
-    resolution: float = 0.05
+    a: Annotated[float, Ge(-1), Le(2)] = 0.8
+    k: Annotated[float, Ge(0), Le(300)] = 50.0
+    start: Annotated[float, Gt(0), Le(2)] = 0.6
+    largest: Annotated[float, Gt(0), Le(2)] = 1.1
+    resolution: Annotated[float, Ge(1e-6), Le(1)] = 0.05
+
+    def __post_init__(self) -> None:
+        if self.start > self.largest:
+            raise UserError(f"dcom start={self.start:g} must not exceed largest={self.largest:g}.")
 
     def select(self, query: Query, budget: int) -> Tensor:
         head = query.head

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alfm.options import Drop, Fits, Whole, checked
 from alfm.posteriors.base import pool_pass
 from alfm.posteriors.dropout import DropoutPosterior
 from alfm.spaces import unit_rows
@@ -16,6 +17,7 @@ from alfm.strategies.batch import clustered
 
 
 @dataclass(eq=False)
+@checked
 class DropQuery(Strategy):
     """Items whose predicted label changes under input dropout, made diverse by k-means (section 3, algorithm 1).
 
@@ -29,9 +31,9 @@ class DropQuery(Strategy):
     """
 
     stochastic = True
-    passes: int = 3
-    p: float = 0.75
-    enough: int = 25
+    passes: Fits = 3
+    p: Drop = 0.75
+    enough: Whole = 25
     cluster_head: bool = False
 
     def select(self, query: Query, budget: int) -> Tensor:

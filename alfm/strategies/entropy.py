@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alfm.acquisition import entropy
+from alfm.options import checked
 from alfm.strategies.scored import PredictionScored
 
 
 @dataclass(eq=False)
+@checked
 class Entropy(PredictionScored):
     """Largest -sum p log p, from log-softmax (no NaN).
 

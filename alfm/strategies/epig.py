@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
 from alfm.acquisition import bald, epig
 from alfm.errors import UserError
 from alfm.geometry.top import top
+from alfm.options import Count, Rows, checked
 from alfm.posteriors import Draws, Laplace, Posterior, pool_pass
 from alfm.strategies.base import Query, Strategy
 
 
 @dataclass(eq=False)
+@checked
 class Epig(Strategy):
     """Largest expected information gain about the predictions on a target set.
 
@@ -30,13 +33,12 @@ class Epig(Strategy):
 
     stochastic = True
     posterior: Posterior = field(default_factory=Laplace)
-    num_targets: int = 100
-    targets: Sequence[int] | None = None
-    oversample: int | None = 10
-    chunk: int = 256
+    num_targets: Count = 100
+    targets: Annotated[Rows, MinLen(1)] | None = None
+    oversample: Count | None = 10
+    chunk: Count = 256
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.posterior.joint:
             raise UserError(
                 "epig needs joint draws: choose query_strategy/posterior=dropout_joint, laplace or ensemble."

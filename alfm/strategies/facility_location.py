@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.closer import Listed, states
 from alfm.geometry.herding import Dot, Herding
 from alfm.geometry.submodular import location_information, query_location
+from alfm.options import Rows, checked
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
 @dataclass(eq=False)
+@checked
 class FacilityLocation(Strategy):
     """Every item of the pool should have something similar (cosine, negative counts as 0) labelled or picked.
 
@@ -28,9 +30,9 @@ class FacilityLocation(Strategy):
     """
 
     needs_head = False
-    query_rows: Sequence[int] = ()
-    query_classes: Sequence[int] = ()
-    eta: float = 1.0
+    query_rows: Rows = ()
+    query_classes: Rows = ()
+    eta: Annotated[float, Ge(0), Le(1e6)] = 1.0
     form: Literal["flvmi", "flqmi"] = "flvmi"
 
     def select(self, query: Query, budget: int) -> Tensor:

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
+from alfm.options import checked
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.embedding import embedding, per_replicate
 
 
 @dataclass(eq=False)
+@checked
 class Falcun(Strategy):
     """Uncertain items that are far from the picks in probability space (section 3, eqs. 1-6).
 
@@ -27,7 +31,7 @@ class Falcun(Strategy):
     operations and one uniform number per pick; 4 N C bytes of probabilities for one replicate per core.
     """
 
-    gamma: float = 10.0
+    gamma: Annotated[float, Ge(0), Le(1e6)] = 10.0
     deterministic: bool = False
 
     @property

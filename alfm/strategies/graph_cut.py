@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.herding import Dot
 from alfm.geometry.submodular import GraphCut as Cut
 from alfm.geometry.submodular import cut_information, total_similarity
 from alfm.geometry.top import top
+from alfm.options import Rows, checked
 from alfm.pool import Pool
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
 @dataclass(eq=False)
+@checked
 class GraphCut(Strategy):
     """Similar to the whole pool, but not to what is labelled or picked: sum_n s_xn - trade (2 sum_A s_xa + s_xx).
 
@@ -28,12 +30,10 @@ class GraphCut(Strategy):
     and N D per pick); 8 N + 4 n D bytes per replicate.
     """
 
-    limits = {"trade": (0.0, inf)}
-
     needs_head = False
-    query_rows: Sequence[int] = ()
-    query_classes: Sequence[int] = ()
-    trade: float = 0.5
+    query_rows: Rows = ()
+    query_classes: Rows = ()
+    trade: Annotated[float, Ge(0), Le(1e6)] = 0.5
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from alfm.errors import UserError
+from alfm.options import checked
 from alfm.strategies.base import Query, Strategy, stack_picks
 
 
 @dataclass(eq=False)
+@checked
 class IndexFile(Strategy):
     """The first `budget` rows listed in a file, in order.
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.herding import Dot
 from alfm.geometry.submodular import LogDet as Volume
 from alfm.geometry.submodular import determinant_information
+from alfm.options import Rows, Share, checked
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
 @dataclass(eq=False)
+@checked
 class LogDet(Strategy):
     """Greedily maximises log det(S_A + ridge I) of the cosine similarities of everything labelled or picked.
 
@@ -24,13 +26,11 @@ class LogDet(Strategy):
     bytes for one replicate per core, and a block of n columns; on a GPU N (D + n + B) per pick, 4 N (n + B) bytes.
     """
 
-    limits = {"ridge": (1e-9, inf), "eta": (0.0, 1.0)}
-
     needs_head = False
-    query_rows: Sequence[int] = ()
-    query_classes: Sequence[int] = ()
-    ridge: float = 0.01
-    eta: float = 1.0
+    query_rows: Rows = ()
+    query_classes: Rows = ()
+    ridge: Annotated[float, Ge(1e-9), Le(1e6)] = 0.01
+    eta: Share = 1.0
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alfm.acquisition import margin_uncertainty
+from alfm.options import checked
 from alfm.strategies.scored import PredictionScored
 
 
 @dataclass(eq=False)
+@checked
 class Margins(PredictionScored):
     """Smallest p1 - p2, the two largest probabilities.
 

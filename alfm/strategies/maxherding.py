@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.closer import states
 from alfm.geometry.herding import RBF
+from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.sampled import on_samples
 
 
 @dataclass(eq=False)
+@checked
 class MaxHerding(Strategy):
     """Greedily maximises the generalised coverage mean_n max_s k(u_n, u_s), s labelled or picked (eq. 3, algorithm 1).
 
@@ -26,12 +29,10 @@ class MaxHerding(Strategy):
     items of the replicate's own stream.
     """
 
-    limits = {"width": (1e-6, inf), "sample": (1, inf)}
-
     needs_head = False
-    width: float = 1.0
-    exact_up_to: int = 200_000
-    sample: int = 50_000
+    width: Annotated[float, Ge(1e-6), Le(1e3)] = 1.0
+    exact_up_to: Whole = 200_000
+    sample: Count = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
         if query.pool.N > self.exact_up_to:

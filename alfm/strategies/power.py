@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm.options import checked
 from alfm.strategies.bald import Bald
 from alfm.strategies.base import Query
 from alfm.strategies.entropy import Entropy
@@ -15,13 +18,14 @@ from alfm.strategies.scored import Scored
 
 
 @dataclass(eq=False)
+@checked
 class Power(Scored):
     """Items drawn without replacement with probability proportional to score^beta: the top of
     beta log(score) + Gumbel(0, 1). Scores are clamped at a tiny positive value, so a score of 0 is unlikely, not NaN.
     """
 
     stochastic = True
-    beta: float = 1.0
+    beta: Annotated[float, Ge(0), Le(1e6)] = 1.0
 
     def score(self, query: Query) -> Tensor:
         score = super().score(query)
@@ -32,15 +36,18 @@ class Power(Scored):
 
 
 @dataclass(eq=False)
+@checked
 class PowerBald(Power, Bald):
     """BALD scores drawn by power. Cost: that of BALD, N random numbers and 8 N bytes."""
 
 
 @dataclass(eq=False)
+@checked
 class PowerEntropy(Power, Entropy):
     """Predictive entropies drawn by power. Cost: one pool pass, N random numbers and 12 N bytes."""
 
 
 @dataclass(eq=False)
+@checked
 class PowerMargins(Power, Margins):
     """1 - margin drawn by power. Cost: one pool pass, N random numbers and 12 N bytes."""

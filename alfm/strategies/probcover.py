@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.cells import Cells, NearCover, pool_clusters
 from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.geometry.kmeans import kmeans
+from alfm.options import Bytes, Count, Share, Whole, checked
 from alfm.spaces import Unit
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.sampled import on_samples
@@ -19,6 +21,7 @@ from alfm.streams import stream
 
 
 @dataclass(eq=False)
+@checked
 class ProbCover(Strategy):
     """Greedy maximum coverage: the item whose ball of radius delta holds most items not yet covered.
 
@@ -34,16 +37,14 @@ class ProbCover(Strategy):
     covered.
     """
 
-    limits = {"delta": (0.0, inf), "purity": (0.0, 1.0), "classes": (1, inf), "probe": (1, inf), "sample": (1, inf)}
-
     needs_head = False
-    delta: float | None = None
-    purity: float = 0.95
-    classes: int | None = None
-    memory_cap: int = 2 << 30
-    exact_up_to: int = 200_000
-    probe: int = 16
-    sample: int = 50_000
+    delta: Annotated[float, Ge(0), Le(10)] | None = None
+    purity: Share = 0.95
+    classes: Count | None = None
+    memory_cap: Bytes = 2 << 30
+    exact_up_to: Whole = 200_000
+    probe: Count = 16
+    sample: Count = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
         if query.pool.N > self.exact_up_to and self._cover(query).indices is None:

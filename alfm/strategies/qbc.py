@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from alfm.acquisition import kl_to_consensus, variation_ratio, vote_entropy
+from alfm.options import checked
 from alfm.posteriors import Ensemble, Posterior, pool_pass
 from alfm.strategies.base import Query
 from alfm.strategies.scored import Scored
@@ -16,6 +17,7 @@ MEASURES = {"variation_ratio": variation_ratio, "vote_entropy": vote_entropy, "k
 
 
 @dataclass(eq=False)
+@checked
 class Qbc(Scored):
     """Items on which a committee of heads disagrees most.
 

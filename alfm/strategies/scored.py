@@ -10,12 +10,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from alfm.acquisition import mean_log_probabilities
+from alfm.options import Count, checked
 from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import clustered, highest, typical
 
 
 @dataclass(eq=False)
+@checked
 class Scored(Strategy):
     """Picks the items of highest `score`.
 
@@ -26,7 +28,7 @@ class Scored(Strategy):
 
     typical_features: bool = False
     cluster_features: bool = False
-    oversample: int = 50
+    oversample: Count = 50
 
     @abstractmethod
     def score(self, query: Query) -> Tensor:
@@ -40,6 +42,7 @@ class Scored(Strategy):
 
 
 @dataclass(eq=False)
+@checked
 class PredictionScored(Scored):
     """A score that is a function of the predicted probabilities.
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from alfm.options import Whole, checked
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.margins import Margins
 from alfm.strategies.typiclust import TypiClust
 
 
 @dataclass(eq=False)
+@checked
 class Tcm(Strategy):
     """TypiClust for the first `rounds` queries after the initial set, then margins.
 
@@ -20,7 +22,7 @@ class Tcm(Strategy):
 
     needs_head = False
     stochastic = True
-    rounds: int = 3
+    rounds: Whole = 3
 
     def select(self, query: Query, budget: int) -> Tensor:
         early = query.head is None or query.round - 1 <= self.rounds

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alfm.geometry.kmeans import kmeans_each
 from alfm.geometry.neighbours import knn
+from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Query, Strategy
 
 _SEARCH = 256  # members up to which, on CPU, a search for neighbours costs more than all distances
@@ -17,6 +18,7 @@ _BLOCK = 1 << 24  # distances held at once on a GPU: 64 MB
 
 
 @dataclass(eq=False)
+@checked
 class TypiClust(Strategy):
     """From each cluster the most typical item: the largest inverse mean distance to its nearest neighbours.
 
@@ -33,9 +35,9 @@ class TypiClust(Strategy):
 
     needs_head = False
     stochastic = True
-    max_clusters: int = 500
-    neighbours: int = 20
-    min_size: int = 5
+    max_clusters: Count = 500
+    neighbours: Count = 20
+    min_size: Whole = 5
 
     def select(self, query: Query, budget: int) -> Tensor:
         counts = [min(len(query.labelled(r)) + budget, self.max_clusters, query.pool.N) for r in range(query.R)]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from math import inf
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
 from alfm.geometry.closer import listed
 from alfm.geometry.herding import RBF, Herding, prepare
+from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.sampled import on_samples
 from alfm.threads import side_by_side
 
 
 @dataclass(eq=False)
+@checked
 class UHerding(Strategy):
     """MaxHerding with each target weighted by its uncertainty 1 - (p1 - p2) (section 3).
 
@@ -32,14 +35,12 @@ class UHerding(Strategy):
     items: candidates and targets are `sample` random items of the replicate's own stream.
     """
 
-    limits = {"held_out": (0.0, 0.9), "sample": (1, inf)}
-
     needs_head = False
     stochastic = True
     refits = True
-    held_out: float = 0.3
-    exact_up_to: int = 200_000
-    sample: int = 50_000
+    held_out: Annotated[float, Ge(0), Le(0.9)] = 0.3
+    exact_up_to: Whole = 200_000
+    sample: Count = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
         if query.pool.N > self.exact_up_to:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alfm.acquisition import least_confidence
+from alfm.options import checked
 from alfm.strategies.scored import PredictionScored
 
 
 @dataclass(eq=False)
+@checked
 class Uncertainty(PredictionScored):
     """Largest 1 - p1, p1 the largest predicted probability.
 

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 from torch.optim.adam import adam
 
+from alfm.options import checked
 from alfm.pool import Pool, batched
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import highest
@@ -26,6 +29,7 @@ Standard = Callable[[Tensor], Tensor]
 
 
 @dataclass(eq=False)
+@checked
 class Vaal(Strategy):
     """The items that a discriminator is surest are not labelled, lowest "labelled" probability first (algorithm 2).
 
@@ -43,15 +47,13 @@ class Vaal(Strategy):
     """
 
     stochastic = True
-    limits = {"steps": (1, 10**6)}
-
-    latent: int = 32
-    beta: float = 1.0
-    adversarial: float = 1.0
-    hidden: int = 128
-    steps: int = 40
-    batch: int = 64
-    lr: float = 5e-3
+    latent: Annotated[int, Ge(1), Le(4096)] = 32
+    beta: Annotated[float, Ge(0), Le(1e3)] = 1.0
+    adversarial: Annotated[float, Ge(0), Le(1e3)] = 1.0
+    hidden: Annotated[int, Ge(1), Le(16_384)] = 128
+    steps: Annotated[int, Ge(1), Le(10**6)] = 40
+    batch: Annotated[int, Ge(1), Le(65_536)] = 64
+    lr: Annotated[float, Ge(1e-8), Le(1)] = 5e-3
 
     def select(self, query: Query, budget: int) -> Tensor:
         pool = query.pool

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry import steps
+from alfm.options import checked
 from alfm.pool import Vectors
 from alfm.strategies.badge import prediction_error
 from alfm.strategies.base import Query, Strategy, stack_picks
@@ -16,6 +19,7 @@ from alfm.strategies.embedding import embedding, per_replicate
 
 
 @dataclass(eq=False)
+@checked
 class Vessal(Strategy):
     """One pass over a stream, an item accepted in proportion to the volume its gradient adds (algorithm 1).
 
@@ -33,8 +37,8 @@ class Vessal(Strategy):
     """
 
     stochastic = True
-    rate: float | None = None
-    ridge: float = 0.01
+    rate: Annotated[float, Ge(1e-6), Le(1e6)] | None = None
+    ridge: Annotated[float, Ge(1e-9), Le(1e6)] = 0.01
 
     def select(self, query: Query, budget: int) -> Tensor:
         picks = per_replicate(query, lambda r: self._picks(query, r, budget))

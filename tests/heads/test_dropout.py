@@ -198,5 +198,5 @@ def test_no_label_is_a_clear_error() -> None:
     rows = torch.tensor([[3, 4], [-1, -1]])
     with pytest.raises(UserError, match="Replicate 1 has no labelled item"):
         Dropout().fit(pool, rows, y[rows], 4, [0, 1])
-    with pytest.raises(UserError, match="drop probability"):
+    with pytest.raises(UserError, match="Dropout p="):
         Dropout(p=1.0)
