@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ class Files:
     labels: np.ndarray
     modality: Modality
     decode: dict[str, Any] = field(default_factory=dict)
-    """Options of `read_image` or `read_audio`."""
+    """Options of `read_image`, `read_audio` or `decode_text`."""
     paths: list[str] | None = None
     """Where the files are when ids are not paths: relative to `root` or absolute."""
 
@@ -42,7 +43,7 @@ class Files:
 
 def decode_options(modality: Modality, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were set (not None). `UserError` for one that this modality does not have."""
-    known = {"image": {"max_pixels", "decode_size"}, "audio": {"max_seconds"}, "text": set()}[modality]
+    known = {"image": {"max_pixels", "decode_size"}, "audio": {"max_seconds"}, "text": {"encoding"}}[modality]
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - known:
         raise UserError(f"dataset.{key} is no option of {modality} data; {nearest_names(key, sorted(known))}")
@@ -79,7 +80,33 @@ def decode_item(source: Any, item_id: str, modality: Modality, decode: dict[str,
 
         return read_audio(source, item_id, **decode)
     raw = source if isinstance(source, bytes) else source.read()
+    return decode_text(raw, item_id, **decode)
+
+
+def decode_text(raw: bytes, item_id: str, encoding: str | None = None) -> str:
+    """Bytes -> a text. `ItemError` when they are none in this encoding, `UserError` for one that does not exist."""
+    known = find_encoding(encoding, raw[:4])
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode(known)
     except UnicodeDecodeError as error:
-        raise ItemError(f"{item_id}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        shown = "UTF-8" if known == "utf-8-sig" else known
+        hint = "" if encoding else "; dataset.encoding=cp1252 reads old Windows files"
+        raise ItemError(f"{item_id}: not {shown} text ({error.reason} at byte {error.start}){hint}") from error
+
+
+def find_encoding(given: str | None, start: bytes) -> str:
+    """The one given, else what a byte order mark in the first four bytes says, else UTF-8 (with or without a mark)."""
+    if given is None:
+        marked = {
+            "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+            "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+        }
+        return next((name for name, marks in marked.items() if start.startswith(marks)), "utf-8-sig")
+    try:
+        known = codecs.lookup(given)
+        "".encode(given)  # refuses what is no encoding of text, such as base64
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"dataset.encoding={given}: no such encoding; usual ones are utf-8, cp1252, latin-1, utf-16"
+        ) from error
+    return "utf-8-sig" if known.name == "utf-8" else known.name

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import unicodedata
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +14,21 @@ import numpy as np
 
 from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality, Split
+from alfm.datasets.csv_rows import Columns, find_columns, read_csv
 from alfm.datasets.files import Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
+from alfm.datasets.labels import ASK
+from alfm.datasets.names import one_spelling, same_name
 from alfm.datasets.splits import split_names
-from alfm.errors import UserError, nearest_names
+from alfm.errors import UserError
+
+_JSON = "read it with dataset=hugging_face dataset.path=json dataset.data_files=FILE"
+_OTHERS = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as CSV (UTF-8)"),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), _JSON),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z"), "unpack it"),
+}
+"""What people hold that is read in another way."""
 
 
 @dataclass
@@ -59,6 +73,8 @@ class Rows:
     labels: list[Any]
     keys: list[str] | None = None
     """Ids, where the tables have them."""
+    remarks: list[str] = field(default_factory=list)
+    """Sentences about how they were read."""
 
     def where(self, index: int) -> str:
         """For messages."""
@@ -81,6 +97,9 @@ def table(
     path_format: str | Sequence[str] | None = None,
     separator: str | None = None,
     columns: Sequence[str] | None = None,
+    quoting: str = "auto",
+    encoding: str | None = None,
+    unlabelled: Any = ASK,
     allow_absolute: bool = False,
     licence: str | None = None,
     **decode: Any,
@@ -107,19 +126,23 @@ def table(
     wanted = [c for c in (column, label_column, split_column, id_column) if c is not None]
     found = Rows([], [], [], [], [], None if id_column is None else [])
     for split, source in sources.items():
-        frame = read_table(source, wanted, separator, columns)
-        found.tables.extend([str(source)] * len(frame))
-        found.rows.extend(range(len(frame)))
-        found.cells.extend(map(_text, frame[column]))
-        found.labels.extend(frame[label_column] if label_column is not None else [None] * len(frame))
-        found.splits.extend(map(_text, frame[split_column]) if split_column is not None else [split] * len(frame))
-        if found.keys is not None:
-            found.keys.extend(map(_text, frame[id_column]))
+        read = read_table(source, wanted, separator, columns, quoting, encoding)
+        count = len(read.cells[column])
+        found.tables.extend([str(source)] * count)
+        found.rows.extend(range(count))
+        found.cells.extend(_texts(read.cells[column], str(source), column))
+        found.labels.extend(read.cells[label_column] if label_column is not None else [None] * count)
+        parts = _texts(read.cells[split_column], str(source), split_column) if split_column is not None else None
+        found.splits.extend([split] * count if parts is None else map(str.strip, parts))
+        if found.keys is not None and id_column is not None:
+            found.keys.extend(_texts(read.cells[id_column], str(source), id_column))
+        found.remarks.extend(read.remarks)
     if split_column is not None and "" in found.splits:
         raise UserError(f"{found.where(found.splits.index(''))}: nothing in the split column {split_column!r}")
     if split_column is not None:
-        split_of = split_names(dict.fromkeys(found.splits))
-        found.splits = [split_of[split] for split in found.splits]
+        spelling = one_spelling(found.splits)
+        split_of = split_names(dict.fromkeys(spelling.values()))
+        found.splits = [split_of[spelling[split]] for split in found.splits]
     first = str(next(iter(sources.values())))
     return from_rows(
         found,
@@ -130,6 +153,7 @@ def table(
         seed=seed,
         classes=classes,
         path_format=path_format,
+        unlabelled=unlabelled,
         allow_absolute=allow_absolute,
         licence=licence,
         **decode,
@@ -146,6 +170,7 @@ def from_rows(
     seed: int = 0,
     classes: Sequence[str] | None = None,
     path_format: str | Sequence[str] | None = None,
+    unlabelled: Any = ASK,
     allow_absolute: bool = False,
     licence: str | None = None,
     **decode: Any,
@@ -157,7 +182,12 @@ def from_rows(
     groups: dict[str, list[int]] = {}
     for index, split in enumerate(found.splits):
         groups.setdefault(split or "train", []).append(index)
-    labels, names = labels_from_values({s: [found.labels[i] for i in rows] for s, rows in groups.items()}, classes)
+    remarks = list(found.remarks)
+    values = {split: [found.labels[i] for i in rows] for split, rows in groups.items()}
+    labels, names = labels_from_values(values, classes, unlabelled, remarks=remarks)
+    empty = [i for i, cell in enumerate(found.cells) if not cell.strip()] if modality == "text" else []
+    if empty:
+        remarks.append(f"texts that are empty: {len(empty):,}, the first in {found.where(empty[0])}")
     if test_fraction is not None:
         if "test" in groups or "train" not in groups:
             raise UserError(f"dataset.test_fraction cuts train; the table has the splits {', '.join(groups)}")
@@ -183,56 +213,78 @@ def from_rows(
         content.extend(places)
         content.extend(file_size(os.path.join(root, place)) for place in places)
     mark = fingerprint(splits, names, content, sorted(decode.items()))
-    return Dataset(name, modality, splits, names, mark, licence)
+    return Dataset(name, modality, splits, names, mark, licence, remarks=remarks)
 
 
 def read_table(
-    source: str | None, wanted: Sequence[str], separator: str | None = None, columns: Sequence[str] | None = None
-) -> Any:
-    """The wanted columns of a CSV, TSV or Parquet file as a pandas DataFrame; text cells stay text."""
-    import pandas as pd
-
+    source: str | None,
+    wanted: Sequence[str],
+    separator: str | None = None,
+    columns: Sequence[str] | None = None,
+    quoting: str = "auto",
+    encoding: str | None = None,
+) -> Columns:
+    """The wanted columns of a CSV, TSV or Parquet file; text tables give text, Parquet what it holds."""
     if source is None or not os.path.isfile(source):
         raise UserError(f"there is no table {source!r}")
+    wanted = list(dict.fromkeys(wanted))
+    other = _OTHERS.get(os.path.splitext(source)[1].lower())
+    if other is not None:
+        raise UserError(f"{source} is no CSV, TSV or Parquet file: {other}")
     try:
         if os.path.splitext(source)[1].lower() in (".parquet", ".pq"):
-            _check_columns(source, wanted, _parquet_columns(source))
-            return pd.read_parquet(source, columns=list(dict.fromkeys(wanted)))
-        if separator is None:
-            separator = "\t" if source.lower().endswith((".tsv", ".tab")) else ","
-        shape = {"sep": separator, "encoding": "utf-8-sig", "dtype": str, "keep_default_na": False}
-        if columns is not None:
-            shape |= {"header": None, "names": list(columns)}
-        else:
-            _check_columns(source, wanted, list(pd.read_csv(source, nrows=0, **shape).columns))
-        frame = pd.read_csv(source, **shape)
-        _check_columns(source, wanted, list(frame.columns))
-        return frame[list(dict.fromkeys(wanted))]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{source} is not UTF-8: {error.reason} at byte {error.start}") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError) as error:
-        raise UserError(f"{source} cannot be read as a table: {str(error).splitlines()[0]}") from error
+            return _read_parquet(source, wanted)
+        return read_csv(source, wanted, separator, columns, quoting, encoding)
+    except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # pyarrow's are among them
+        raise UserError(f"{source} cannot be read as a table: {(str(error).splitlines() or ['damaged'])[0]}") from error
 
 
-def _parquet_columns(source: str) -> list[str]:
+def _read_parquet(source: str, wanted: list[str]) -> Columns:
+    """Columns, and the levels of a pandas index, by the names they were written with."""
     try:
         import pyarrow.parquet
     except ImportError:
         raise UserError("reading Parquet needs pyarrow: pip install 'alfm[parquet]'") from None
-    return list(pyarrow.parquet.read_schema(source).names)
+    import pandas as pd
 
-
-def _check_columns(source: str, wanted: Sequence[str], present: list[str]) -> None:
-    for column in wanted:
-        if column not in present:
-            raise UserError(f"{source} has no column {column!r}; {nearest_names(column, present)}")
+    schema = pyarrow.parquet.read_schema(source)
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    levels = [level["name"] if isinstance(level, dict) else level for level in index]  # a range is not stored as one
+    present = list(dict.fromkeys([*schema.names, *(name for name in levels if name is not None)]))
+    names = [present[place] for place in find_columns(source, wanted, present)]
+    frame = pd.read_parquet(source, columns=[name for name in names if name in schema.names])
+    if not set(names) <= set(frame.columns):
+        frame.index = frame.index.set_names(levels)
+        frame = frame.reset_index()
+    return Columns({column: list(frame[name]) for column, name in zip(wanted, names, strict=True)})
 
 
 def _is_missing(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and np.isnan(cell)) or str(cell) == "<NA>"
 
 
+def _texts(cells: Sequence[Any], source: str, column: str) -> list[str]:
+    """Cells as text, "" for none. `UserError` for bytes that are not UTF-8, and for lists and other structures."""
+    texts = []
+    for row, cell in enumerate(cells):
+        try:
+            texts.append(_text(cell))
+        except (TypeError, UnicodeDecodeError) as error:
+            kind = (
+                "bytes that are not UTF-8 text" if isinstance(cell, bytes) else f"a {type(cell).__name__}, not a text"
+            )
+            raise UserError(
+                f"row {row} of {source}: the column {column!r} holds {kind}; images and recordings inside a Parquet "
+                "file are read with dataset=hugging_face dataset.path=parquet dataset.data_files=FILE"
+            ) from error
+    return texts
+
+
 def _text(cell: Any) -> str:
+    if isinstance(cell, (bytes, bytearray)):
+        return cell.decode("utf-8")
+    if isinstance(cell, (list, tuple, set, dict, np.ndarray)):
+        raise TypeError
     return "" if _is_missing(cell) else str(cell)
 
 
@@ -248,7 +300,7 @@ def _place(found: Rows, index: int, root: str, formats: str | Sequence[str] | No
     candidates = [cell]
     if formats is not None:
         candidates = [f.format(cell) for f in ([formats] if isinstance(formats, str) else formats)]
-    candidates = [os.path.normpath(candidate) for candidate in candidates]
+    candidates = [os.path.normpath(way) for candidate in candidates for way in _ways_to_write(candidate)]
     for candidate in candidates:
         outside = os.path.isabs(candidate) or candidate.split(os.sep)[0] == ".."
         if outside and not allow_absolute:
@@ -258,3 +310,9 @@ def _place(found: Rows, index: int, root: str, formats: str | Sequence[str] | No
             )
     there = (c for c in candidates if len(candidates) > 1 and os.path.exists(os.path.join(root, c)))
     return next(there, candidates[0])
+
+
+def _ways_to_write(path: str) -> dict[str, None]:
+    """A path as it stands, in either Unicode form, and with Windows' separators replaced; each once."""
+    forms = [path] if path.isascii() else [path, same_name(path), unicodedata.normalize("NFD", same_name(path))]
+    return dict.fromkeys([*forms, *(form.replace("\\", "/") for form in forms)])

@@ -121,3 +121,98 @@ def test_usual_split_names_in_any_case(tmp_path: Path) -> None:
         "val": ["c"],
         "extra": ["d"],
     }
+
+
+# ---- what people hold -----------------------------------------------------------------------------------------------
+
+TEXT = {"modality": "text", "column": "text", "label_column": "label"}
+
+
+def test_columns_are_not_shifted_and_empty_texts_are_counted(tmp_path: Path) -> None:
+    data = table(write(tmp_path / "a.csv", "text,label\nx,a,\ny,b,\n,a,\n"), **TEXT)
+    assert data.splits["train"].texts == ["x", "y", ""] and data.classes == ["a", "b"]
+    assert data.remarks == [f"texts that are empty: 1, the first in row 2 of {tmp_path / 'a.csv'}"]
+    with pytest.raises(UserError, match="line 2: 3 fields"):
+        table(write(tmp_path / "a.csv", "text,label\nhello, you,a\nx,b\n"), **TEXT)
+
+
+def test_a_label_that_may_mean_none_is_asked_about(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label\n" + "".join(f"t{i},{i % 3 - 1}\n" for i in range(9)))
+    with pytest.raises(UserError, match=r"3 labels are -1 beside 2 other values: say dataset\.unlabelled=-1"):
+        table(path, **TEXT)
+    assert table(path, unlabelled=-1, **TEXT).classes == ["0", "1"]
+    assert table(path, unlabelled=None, **TEXT).classes == ["-1", "0", "1"]
+    parquet = str(tmp_path / "a.parquet")
+    pytest.importorskip("pyarrow")
+    pd.DataFrame({"text": ["a", "b", "c"], "label": [-1.0, 1.0, None]}).to_parquet(parquet)
+    with pytest.raises(UserError, match="1 label is -1 beside"):
+        table(parquet, **TEXT)
+    assert table(parquet, unlabelled=[-1], **TEXT).splits["train"].labels.tolist() == [-1, 0, -1]
+
+
+def test_splits_are_one_in_any_unicode_form_and_with_spaces(tmp_path: Path) -> None:
+    rows = "a,x,train\nb,y,train \nc,x,caf\u00e9\nd,y,cafe\u0301\n"
+    data = table(write(tmp_path / "a.csv", "text,label,part\n" + rows), split_column="part", **TEXT)
+    assert {split: len(part) for split, part in data.splits.items()} == {"train": 2, "caf\u00e9": 2}
+
+
+def test_the_named_index_of_a_parquet_file_is_a_column(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = str(tmp_path / "a.parquet")
+    frame = pd.DataFrame({"text": ["a", "b"], "label": [0, 1]})
+    frame.set_axis(pd.Index(["k1", "k2"], name="key")).to_parquet(path)
+    assert table(path, id_column="key", **TEXT).splits["train"].ids == ["k1", "k2"]
+    assert table(path, **TEXT).splits["train"].ids == ["a:0", "a:1"]
+    frame.set_axis(pd.RangeIndex(5, 7, name="row")).to_parquet(path)
+    assert table(path, id_column="row", **TEXT).splits["train"].ids == ["5", "6"]
+    frame.set_axis(pd.Index(["p", "q"])).to_parquet(path)
+    assert table(path, id_column="__index_level_0__", **TEXT).splits["train"].ids == ["p", "q"]
+    index = pd.MultiIndex.from_tuples([("s", "0"), ("s", "1")], names=["fold", "key"])
+    frame.set_axis(index).to_parquet(path)
+    data = table(path, id_column="key", split_column="fold", **TEXT)
+    assert data.splits["s"].ids == ["0", "1"] and list(table(path, **TEXT).splits) == ["train"]
+    with pytest.raises(UserError, match="no column 'kye'; did you mean key"):
+        table(path, id_column="kye", **TEXT)
+
+
+def test_bytes_in_parquet_are_text_and_structures_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = str(tmp_path / "a.parquet")
+    cells = {"text": ["caf\u00e9".encode(), b"dog"], "label": [b"x", b"y"], "key": [b"k1", b"k2"]}
+    pd.DataFrame(cells).to_parquet(path)
+    train = table(path, id_column="key", **TEXT).splits["train"]
+    assert train.texts == ["caf\u00e9", "dog"] and train.ids == ["k1", "k2"]
+    assert table(path, **TEXT).classes == ["x", "y"]
+    for cell, said in (
+        (b"\xff\xfe", "bytes that are not UTF-8"),
+        (["a"], "a ndarray, not a text"),
+        ({"a": 1}, "a dict"),
+    ):
+        pd.DataFrame({"text": [None, cell], "label": [0, 1]}).to_parquet(path)
+        with pytest.raises(UserError, match=f"row 1 of .*: the column 'text' holds {said}"):
+            table(path, **TEXT)
+
+
+def test_paths_with_other_separators_and_unicode_forms_are_found(tmp_path: Path) -> None:
+    places = ["img/a b.png", "img/caf\u00e9.png", "img/o\u0308l.png"]
+    (tmp_path / "img").mkdir()
+    for place in places:
+        Image.new("RGB", (4, 3)).save(tmp_path / place)
+    written = ["img\\a b.png", "img/cafe\u0301.png", "img\\\u00f6l.png"]
+    train = table(write(tmp_path / "i.csv", "path\n" + "\n".join(written))).splits["train"]
+    assert train.ids == places and [train.load(i).size for i in range(3)] == [(4, 3)] * 3
+    with pytest.raises(UserError, match="outside"):
+        table(write(tmp_path / "i.csv", "path\n..\\secret.png\n"))
+
+
+def test_an_encoding_for_the_table(tmp_path: Path) -> None:
+    (tmp_path / "l1.csv").write_bytes("text,label\ncaf\u00e9,x\nna\u00efve,y\n".encode("cp1252"))
+    with pytest.raises(UserError, match="dataset.encoding=cp1252"):
+        table(str(tmp_path / "l1.csv"), **TEXT)
+    assert table(str(tmp_path / "l1.csv"), encoding="cp1252", **TEXT).splits["train"].texts[0] == "caf\u00e9"
+
+
+@pytest.mark.parametrize(("ending", "said"), [("xlsx", "as CSV"), ("jsonl", "dataset.path=json"), ("zip", "unpack")])
+def test_other_files_say_how_they_are_read(tmp_path: Path, ending: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        table(write(tmp_path / f"a.{ending}", "{}"))
