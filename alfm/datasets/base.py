@@ -57,5 +57,7 @@ class Dataset:
     """Stored in the cache as `dataset_<key>`."""
     remarks: list[str] = field(default_factory=list)
     """Sentences for the person who reads it: what was left out, counted, or taken for granted. Printed once."""
+    intensity_range: list[float] | None = None
+    """[black, white] of the images deeper than 8 bits, where there are some: see `alfm.datasets.intensity`."""
     left_out: list[str] = field(default_factory=list)
     """What lies there and is no item, counted and named in sentences. Printed when the extraction ends."""

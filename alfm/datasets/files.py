@@ -12,7 +12,10 @@ import numpy as np
 
 from alfm.datasets.base import ItemError, Modality
 from alfm.datasets.ids import unescape
+from alfm.datasets.intensity import check_range
 from alfm.errors import UserError, nearest_names
+
+_IMAGE_OPTIONS = {"max_pixels", "decode_size", "intensity_range", "intensity_clip"}
 
 
 @dataclass
@@ -36,6 +39,10 @@ class Files:
         relative = self.paths[index] if self.paths is not None else unescape(self.ids[index])
         return os.path.join(self.root, relative)
 
+    def encoded(self, index: int) -> str:
+        """Where the item is decoded from."""
+        return self.path(index)
+
     def load(self, index: int) -> Any:
         """A PIL image in RGB, an `Audio`, or the text of the file. `ItemError` when it cannot be read."""
         return read_file(self.path(index), self.ids[index], self.modality, self.decode)
@@ -43,11 +50,15 @@ class Files:
 
 def decode_options(modality: Modality, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were set (not None). `UserError` for one that this modality does not have."""
-    known = {"image": {"max_pixels", "decode_size"}, "audio": {"max_seconds"}, "text": {"encoding"}}[modality]
+    known = {"image": _IMAGE_OPTIONS, "audio": {"max_seconds"}, "text": {"encoding"}}[modality]
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - known:
         raise UserError(f"dataset.{key} is no option of {modality} data; {nearest_names(key, sorted(known))}")
-    return options
+    if "intensity_range" in options:
+        options["intensity_range"] = check_range(options["intensity_range"])
+    if not isinstance(clip := options.pop("intensity_clip", False), bool):
+        raise UserError(f"dataset.intensity_clip={clip}: give true or false")
+    return options | ({"intensity_clip": True} if clip else {})
 
 
 def file_size(path: str) -> int:

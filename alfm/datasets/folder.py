@@ -14,6 +14,7 @@ from alfm.datasets.assemble import fingerprint, stratified_share
 from alfm.datasets.base import Dataset, Modality
 from alfm.datasets.files import Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
+from alfm.datasets.intensity import settle
 from alfm.datasets.layout import ask_about_splits, has_ending, split_folders, walk
 from alfm.datasets.left_out import LeftOut
 from alfm.datasets.names import one_spelling
@@ -120,10 +121,22 @@ def folder(
         for split, kept in rows.items()
     }
     sizes = (file_size(part.path(i)) for part in built.values() for i in range(len(part)))
-    mark = fingerprint(built, classes, sizes, sorted(decode.items()))
+    options = sorted(decode.items())
+    reading = settle(modality, built, decode)
+    mark = fingerprint(built, classes, sizes, options, reading.marks)
     derived = file_stem(os.path.basename(os.path.realpath(root)))
     left.foreign = [path for path in left.foreign if path not in (split_lists or {}).values()]
-    return Dataset(name or derived, modality, built, classes, mark, licence, left_out=left.sentences(exclude))
+    return Dataset(
+        name or derived,
+        modality,
+        built,
+        classes,
+        mark,
+        licence,
+        remarks=reading.remarks,
+        intensity_range=reading.range,
+        left_out=left.sentences(exclude),
+    )
 
 
 def _check_apart(root: str, places: Mapping[str, str], paths: Mapping[str, list[str]]) -> None:

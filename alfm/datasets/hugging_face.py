@@ -15,6 +15,7 @@ from alfm.datasets.base import Dataset, ItemError, Modality
 from alfm.datasets.files import decode_item, decode_options
 from alfm.datasets.ids import file_stem
 from alfm.datasets.images import to_rgb
+from alfm.datasets.intensity import settle
 from alfm.errors import UserError, nearest_names
 
 
@@ -32,6 +33,10 @@ class HubSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def encoded(self, index: int) -> Any:
+        """The image as it lies in its row: a path, bytes, or decoded already."""
+        return _encoded(self.rows[index][self.column])
+
     def load(self, index: int) -> Any:
         """The item. `ItemError` when it cannot be decoded."""
         return _item(self.rows[index][self.column], self.ids[index], self.modality, self.decode)
@@ -41,6 +46,8 @@ class HubSplit:
 class StreamedSplit(HubSplit):
     """Rows of a `datasets.IterableDataset`. Made for reading in order: each process keeps its place in the stream,
     a step back starts the stream again."""
+
+    in_order = True
 
     def __post_init__(self) -> None:
         self._forget()
@@ -53,8 +60,15 @@ class StreamedSplit(HubSplit):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_iterator": None, "_next": 0}
 
+    def encoded(self, index: int) -> Any:
+        """The image as it lies in its row; for the first rows."""
+        return _encoded(self._row(index)[self.column])
+
     def load(self, index: int) -> Any:
         """The item; rows between the last one read and this one are passed over."""
+        return _item(self._row(index)[self.column], self.ids[index], self.modality, self.decode)
+
+    def _row(self, index: int) -> Any:
         if self._iterator is None or index < self._next or self._process != os.getpid():
             self._forget()
             self._iterator = iter(self.rows.skip(index))
@@ -65,7 +79,7 @@ class StreamedSplit(HubSplit):
             self._next += 1
         if row is None:
             raise ItemError(f"{self.ids[index]}: the stream ends before this row; it has changed since it was counted")
-        return _item(row[self.column], self.ids[index], self.modality, self.decode)
+        return row
 
 
 def hugging_face(
@@ -146,8 +160,19 @@ def hugging_face(
             part_ids = [whole.ids[i] for i in kept]
             built[split] = HubSplit(whole.rows.select(kept), column, modality, part_ids, whole.labels[kept], decode)
     marks = [str(getattr(rows, "_fingerprint", "")) for rows in tables.values() if not streaming]
-    mark = fingerprint(built, classes, [path, config, revision, column], marks, sorted(decode.items()))
-    return Dataset(name or file_stem(path.rstrip("/").split("/")[-1]), modality, built, classes, mark, licence)
+    options = sorted(decode.items())
+    reading = settle(modality, built, decode)
+    mark = fingerprint(built, classes, [path, config, revision, column], marks, options, reading.marks)
+    return Dataset(
+        name or file_stem(path.rstrip("/").split("/")[-1]),
+        modality,
+        built,
+        classes,
+        mark,
+        licence,
+        remarks=reading.remarks,
+        intensity_range=reading.range,
+    )
 
 
 def _load(
@@ -181,6 +206,10 @@ def _undecoded(datasets: Any, rows: Any, column: str, modality: Modality) -> Any
     return rows
 
 
+def _encoded(cell: Any) -> Any:
+    return (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else cell
+
+
 def _item(cell: Any, item_id: str, modality: Modality, decode: dict[str, Any]) -> Any:
     if modality == "text":
         return "" if cell is None else str(cell)
@@ -199,5 +228,5 @@ def _item(cell: Any, item_id: str, modality: Modality, decode: dict[str, Any]) -
 
         return read_file(cell, item_id, modality, decode)
     if hasattr(cell, "convert"):
-        return to_rgb(cell)
+        return to_rgb(cell, item_id, decode.get("intensity_range"), decode.get("intensity_clip", False))
     raise ItemError(f"{item_id}: a cell of type {type(cell).__name__} is no {modality}")

@@ -17,6 +17,7 @@ from alfm.datasets.base import Dataset, ItemError, Modality, Split
 from alfm.datasets.csv_rows import Columns, find_columns, read_csv
 from alfm.datasets.files import Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
+from alfm.datasets.intensity import settle
 from alfm.datasets.labels import ASK
 from alfm.datasets.names import one_spelling, same_name
 from alfm.datasets.splits import split_names
@@ -212,8 +213,12 @@ def from_rows(
         splits[split] = RowFiles(root, ids, labels[split], modality, decode, places, *where)
         content.extend(places)
         content.extend(file_size(os.path.join(root, place)) for place in places)
-    mark = fingerprint(splits, names, content, sorted(decode.items()))
-    return Dataset(name, modality, splits, names, mark, licence, remarks=remarks)
+    options = sorted(decode.items())
+    reading = settle(modality, splits, decode)
+    mark = fingerprint(splits, names, content, options, reading.marks)
+    return Dataset(
+        name, modality, splits, names, mark, licence, remarks=remarks + reading.remarks, intensity_range=reading.range
+    )
 
 
 def read_table(

@@ -19,6 +19,7 @@ from alfm.datasets.base import Dataset, ItemError, Modality
 from alfm.datasets.files import decode_item, decode_options
 from alfm.datasets.folder import ENDINGS
 from alfm.datasets.ids import escape, file_stem
+from alfm.datasets.intensity import settle
 from alfm.errors import UserError
 
 
@@ -41,10 +42,14 @@ class TarSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def encoded(self, index: int) -> bytes:
+        """The item as it lies in its shard."""
+        return _read(self.shards[self.shard[index]], int(self.offset[index]), int(self.size[index]))
+
     def load(self, index: int) -> Any:
         """The item. `ItemError` when it cannot be read or decoded."""
         try:
-            raw = _read(self.shards[self.shard[index]], int(self.offset[index]), int(self.size[index]))
+            raw = self.encoded(index)
         except OSError as error:
             raise ItemError(f"{self.ids[index]}: {error.strerror or error}") from error
         if not raw and self.modality != "text":
@@ -114,8 +119,18 @@ def tar_shards(
     sizes = (part.size.tobytes() for part in built.values())
     first_shard = next(iter(shards.values()))[0]
     derived = file_stem(os.path.basename(os.path.dirname(os.path.abspath(first_shard))))
+    options = sorted(decode.items())
+    reading = settle(modality, built, decode)
+    mark = fingerprint(built, names, sizes, options, reading.marks)
     return Dataset(
-        name or derived, modality, built, names, fingerprint(built, names, sizes, sorted(decode.items())), licence
+        name or derived,
+        modality,
+        built,
+        names,
+        mark,
+        licence,
+        remarks=reading.remarks,
+        intensity_range=reading.range,
     )
 
 

@@ -7,16 +7,20 @@ import importlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from alfm.commands import typed
 from alfm.datasets.assemble import fingerprint
 from alfm.datasets.base import Dataset, ItemError
+from alfm.datasets.deep import CONTAINER
+from alfm.datasets.files import Files, decode_options
 from alfm.datasets.hub import first_line
 from alfm.datasets.ids import escape
 from alfm.datasets.images import to_rgb
+from alfm.datasets.intensity import settle
 from alfm.errors import UserError, nearest_names
 
 GREY = {"MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "USPS"}
@@ -31,6 +35,8 @@ class TorchvisionSplit:
     labels: np.ndarray
     ids: list[str]
     grey: bool
+    decode: dict[str, Any] = field(default_factory=dict)
+    """`intensity_range` and `intensity_clip` of `read_image`."""
 
     def __post_init__(self) -> None:
         self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
@@ -62,7 +68,9 @@ class TorchvisionSplit:
         try:
             image = self.parts[part][index - int(self.starts[part])][0]
             image.load()
-            return image.convert("L") if self.grey else to_rgb(image)
+            return image.convert("L") if self.grey else to_rgb(image, self.ids[index], **self.decode)
+        except UserError:
+            raise
         except Exception as error:  # decoders raise nearly anything
             raise ItemError(f"{self.ids[index]}: {str(error) or type(error).__name__}") from error
 
@@ -75,13 +83,16 @@ def torchvision_dataset(
     kwargs: Mapping[str, Any] | None = None,
     download: bool = True,
     licence: str | None = None,
+    intensity_range: Sequence[float] | None = None,
+    intensity_clip: bool | None = None,
 ) -> Dataset:
     """`torchvision.datasets.<class_name>(root, **kwargs, **splits[split])` for every split.
 
     A split given as a list of arguments is their concatenation ([{split: train}, {split: val}]); without `splits`,
     train and test are asked for in the way the class has. Files that are not below `root` yet are downloaded there
     if `download`. Labels are read without decoding images where the class keeps them in the usual places.
-    `UserError`: no such class or split, files that are not there.
+    `intensity_range` and `intensity_clip`: see `read_image`.
+    `UserError`: no such class or split, files that are not there, or that torchvision would read wrongly.
     """
     import torchvision.datasets as known
 
@@ -90,6 +101,7 @@ def torchvision_dataset(
         names = [n for n in known.__all__ if inspect.isclass(getattr(known, n))]
         raise UserError(f"dataset.class_name={class_name}: not in torchvision; {nearest_names(class_name, names)}")
     splits = splits or _usual_splits(cls)
+    decode = decode_options("image", {"intensity_range": intensity_range, "intensity_clip": intensity_clip})
     built: dict[str, TorchvisionSplit] = {}
     classes: list[str] | None = None
     content: list[Any] = [class_name, sorted((kwargs or {}).items())]
@@ -97,15 +109,38 @@ def torchvision_dataset(
         pieces = [wanted] if isinstance(wanted, Mapping) else list(wanted)
         parts = [_build(cls, root, {**(kwargs or {}), **piece}, download) for piece in pieces]
         labels = np.concatenate([_labels(part) for part in parts])
-        built[split] = TorchvisionSplit(parts, labels, _ids(parts, split, root), class_name in GREY)
+        built[split] = TorchvisionSplit(parts, labels, _ids(parts, split, root), class_name in GREY, decode)
+        _check_depth(parts, root, class_name)
         classes = classes or _classes(parts[0])
         content.append(sorted(map(str, pieces)))
         content.extend(part.data.tobytes() for part in parts if isinstance(getattr(part, "data", None), np.ndarray))
     top = max(int(part.labels.max(initial=-1)) for part in built.values())
     if classes is None or len(classes) <= top:
         classes = [str(label) for label in range(top + 1)] or None
-    mark = fingerprint(built, classes, content)
-    return Dataset(name or class_name.lower(), "image", built, classes, mark, licence)
+    mark = fingerprint(built, classes, content, sorted(decode.items()))
+    return Dataset(
+        name or class_name.lower(),
+        "image",
+        built,
+        classes,
+        mark,
+        licence,
+        intensity_range=decode.get("intensity_range"),
+    )
+
+
+def _check_depth(parts: Sequence[Any], root: str, class_name: str) -> None:
+    """`UserError` for files of more than 8 bits where torchvision's own loader would cut their values off."""
+    for part in parts:
+        files = _files(part) if hasattr(part, "loader") else None
+        if files:
+            whole = Files("", files, np.empty(0), "image", paths=files)
+            reading = settle("image", {"all": whole}, {"intensity_range": None})
+            if reading.range is not None and (reading.grey or reading.range != [0, CONTAINER]):
+                raise UserError(
+                    f"{class_name} of torchvision cuts off values beyond 8 bits, which images below {root} have: read "
+                    f"them with dataset=image_folder {typed('dataset.root', root)}"
+                )
 
 
 def _usual_splits(cls: type) -> dict[str, dict[str, Any]]:

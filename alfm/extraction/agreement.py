@@ -53,6 +53,7 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
         "dataset_fingerprint": dataset.fingerprint,
         "model": backbone.name,
         "model_fingerprint": backbone.fingerprint,
+        "intensity_range": dataset.intensity_range,
         "splits": [[name, len(split)] for name, split in splits.items()],
         "dtype": cfg.cache.dtype,
         "views": views,
