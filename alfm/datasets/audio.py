@@ -10,6 +10,9 @@ import numpy as np
 from alfm.datasets.base import Audio, ItemError
 from alfm.errors import UserError
 
+_LOUDEST = 64.0
+"""Samples as floats may exceed 1 where they were not clipped; beyond this they are whole numbers of some range."""
+
 
 def read_audio(source: str | bytes | BinaryIO, item_id: str, max_seconds: float = 600.0) -> Audio:
     """Decode WAV, FLAC, OGG, MP3, ... to mono (the mean of the channels) at the file's own rate.
@@ -37,8 +40,11 @@ def read_audio(source: str | bytes | BinaryIO, item_id: str, max_seconds: float 
 def mono(samples: np.ndarray, rate: int, item_id: str) -> Audio:
     """Samples (T,) or (T, channels), integer or float -> `Audio`. `ItemError` when empty or not finite."""
     samples = np.asarray(samples)
-    if samples.dtype.kind == "i":
-        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    if samples.dtype.kind in "iu":  # unsigned ones are silent in the middle of their range
+        half = float(
+            np.iinfo(samples.dtype).max // 2 + 1 if samples.dtype.kind == "u" else -np.iinfo(samples.dtype).min
+        )
+        samples = samples.astype(np.float32) / half - (1.0 if samples.dtype.kind == "u" else 0.0)
     samples = samples.astype(np.float32, copy=False)
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
@@ -46,4 +52,8 @@ def mono(samples: np.ndarray, rate: int, item_id: str) -> Audio:
         raise ItemError(f"{item_id}: the recording holds no samples")
     if not np.isfinite(samples).all():
         raise ItemError(f"{item_id}: the recording holds NaN or infinite samples")
+    if (peak := float(np.abs(samples).max())) > _LOUDEST:
+        raise ItemError(
+            f"{item_id}: samples go up to {peak:.0f}, they must lie in [-1, 1]: divide whole numbers by their range"
+        )
     return Audio(np.ascontiguousarray(samples), int(rate))

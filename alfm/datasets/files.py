@@ -54,6 +54,8 @@ def decode_options(modality: Modality, given: Mapping[str, Any]) -> dict[str, An
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - known:
         raise UserError(f"dataset.{key} is no option of {modality} data; {nearest_names(key, sorted(known))}")
+    if "encoding" in options:
+        find_encoding(options["encoding"], b"")
     if "intensity_range" in options:
         options["intensity_range"] = check_range(options["intensity_range"])
     if not isinstance(clip := options.pop("intensity_clip", False), bool):

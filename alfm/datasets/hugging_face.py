@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,13 @@ import numpy as np
 from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
 from alfm.datasets.audio import mono
 from alfm.datasets.base import Dataset, ItemError, Modality
-from alfm.datasets.files import decode_item, decode_options
+from alfm.datasets.csv_rows import read_csv
+from alfm.datasets.files import decode_item, decode_options, decode_text
 from alfm.datasets.ids import file_stem
 from alfm.datasets.images import to_rgb
 from alfm.datasets.intensity import settle
+from alfm.datasets.labels import ASK
+from alfm.datasets.names import same_name
 from alfm.errors import UserError, nearest_names
 
 
@@ -97,6 +100,8 @@ def hugging_face(
     cache_dir: str | None = None,
     test_fraction: float | None = None,
     seed: int = 0,
+    classes: Sequence[str] | None = None,
+    unlabelled: Any = ASK,
     licence: str | None = None,
     **decode: Any,
 ) -> Dataset:
@@ -105,31 +110,34 @@ def hugging_face(
     `path`: a repository on the hub, a folder written by `save_to_disk`, or a format ("parquet", "csv", "json",
     "webdataset", ...) with `data_files`. Ids: `id_column`, else "<split>:<row>". `streaming` downloads nothing: a
     first pass reads the labels (and counts the rows), then items come in order. `test_fraction` cuts the split
-    called train (not when streaming). No code of a repository is ever run. `decode`: options of `read_image` or
-    `read_audio`. `UserError`: not installed, not there, no such split or column, several labels per item.
+    called train (not when streaming). Labels of the library's own kind for classes have names, and -1 for none there;
+    for other columns see `labels_from_values` (`classes`, `unlabelled`). No code of a repository is ever run.
+    `decode`: options of `read_image` or `read_audio`. `UserError`: not installed, not there, no such split or column,
+    several labels per item.
     """
     try:
         import datasets
     except ImportError:
         raise UserError("this data set needs the Hugging Face datasets library: pip install 'alfm[hf]'") from None
     decode = decode_options(modality, decode)
+    if path == "csv":
+        _check_csv(data_files, [c for c in (column, label_column, id_column) if c is not None])
     there = _load(datasets, path, config, streaming, revision, data_files, cache_dir)
     splits = dict(splits) if splits else {split: split for split in there}
-    for wanted in splits.values():
-        if wanted not in there:
-            raise UserError(f"{path} has no split {wanted!r}; {nearest_names(wanted, list(there))}")
-    tables = {split: there[source] for split, source in splits.items()}
+    tables = {split: there[_found(source, list(there), path, "split")] for split, source in splits.items()}
     values: dict[str, list[Any]] = {}
     ids: dict[str, list[str]] = {}
-    names: list[str] | None = None
+    named: dict[str, list[str]] = {}
     for split, rows in tables.items():
         features = rows.features or {}
-        for wanted in (column, label_column, id_column):
-            if wanted is not None and features and wanted not in features:
-                raise UserError(f"{path} has no column {wanted!r}; {nearest_names(wanted, list(features))}")
+        if features:
+            column, label_column, id_column = (
+                None if wanted is None else _found(wanted, list(features), path, "column")
+                for wanted in (column, label_column, id_column)
+            )
         meta = [c for c in (label_column, id_column) if c is not None]
-        if label_column is not None:
-            names = names or getattr(features.get(label_column), "names", None)
+        if label_column is not None and getattr(features.get(label_column), "names", None) is not None:
+            named[split] = list(features[label_column].names)
         if streaming:
             narrow = _undecoded(datasets, rows.select_columns(meta or [column]), column, modality)
             cells = {c: [] for c in meta}
@@ -141,12 +149,21 @@ def hugging_face(
             count = len(rows)
             cells = {c: list(rows[c]) for c in meta}
         values[split] = cells[label_column] if label_column is not None else [None] * count
-        keys = [str(key) for key in cells[id_column]] if id_column is not None else None
+        keys = _keys(cells[id_column], f"{path}, {splits[split]}") if id_column is not None else None
         ids[split] = keys or [f"{splits[split]}:{row}" for row in range(count)]
         if count == 0:
             raise UserError(f"{path}: the split {splits[split]!r} is empty")
         tables[split] = _undecoded(datasets, rows.select_columns([column]), column, modality)
-    labels, classes = labels_from_values(values, names)
+    remarks: list[str] = []
+    if named and classes is not None:
+        raise UserError(f"dataset.classes: {path} has names for its classes already; leave the option out")
+    if len(named) == len(values) and len({tuple(names) for names in named.values()}) == 1:
+        classes = next(iter(named.values()))
+        labels = {split: _places(column, classes, path) for split, column in values.items()}
+    else:
+        for split, names in named.items():
+            values[split] = [None if p < 0 else names[p] for p in _places(values[split], names, path)]
+        labels, classes = labels_from_values(values, classes, unlabelled, remarks=remarks)
 
     built: dict[str, HubSplit] = {}
     kind = StreamedSplit if streaming else HubSplit
@@ -170,9 +187,57 @@ def hugging_face(
         classes,
         mark,
         licence,
-        remarks=reading.remarks,
+        remarks=[*remarks, *reading.remarks],
         intensity_range=reading.range,
     )
+
+
+def _found(wanted: str, present: list[str], path: str, what: str) -> str:
+    """A name as it is written there; `UserError` when it is not."""
+    match = wanted if wanted in present else next((p for p in present if same_name(p) == same_name(wanted)), None)
+    if match is None:
+        raise UserError(f"{path} has no {what} {wanted!r}; {nearest_names(wanted, present)}")
+    return match
+
+
+def _places(values: Sequence[int | None], names: list[str], path: str) -> np.ndarray:
+    """Labels of the library's own kind, places in `names` and -1 or None for none, as int64 (N,)."""
+    places = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+    wrong = np.flatnonzero((places < -1) | (places >= len(names)))
+    if len(wrong):
+        raise UserError(f"{path}: label {places[wrong[0]]} is no place among its {len(names)} classes")
+    return places
+
+
+def _keys(cells: list[Any], where: str) -> list[str]:
+    try:
+        return [_as_text(cell, f"{where}:{row}") for row, cell in enumerate(cells)]
+    except ItemError as error:
+        raise UserError(f"{error}, and cannot be an id: choose another dataset.id_column") from error
+
+
+def _check_csv(data_files: Any, wanted: Sequence[str]) -> None:
+    """The library moves fields of CSV rows that do not fit the header, and takes 007 for 7: such files are refused."""
+    groups = data_files.values() if isinstance(data_files, Mapping) else [data_files]
+    files = [file for group in groups for file in ([group] if isinstance(group, str) else group or ())]
+    for file in filter(os.path.isfile, files):
+        try:
+            cells = read_csv(file, wanted).cells
+        except UserError as error:
+            raise UserError(f"{error}: with dataset=table dataset.path=FILE, which has these options") from error
+        for name, column in cells.items():
+            padded = next((cell for cell in column if cell.isdecimal() and cell != str(int(cell))), None)
+            if padded is not None:
+                raise UserError(f"{file}: {padded} in {name!r} would become {int(padded)}; use dataset=table")
+
+
+def _as_text(cell: Any, where: str) -> str:
+    """Text, numbers and UTF-8 bytes as text, "" for nothing; `ItemError` for anything else."""
+    if isinstance(cell, bytes):
+        return decode_text(cell, where)
+    if isinstance(cell, (list, dict, np.ndarray)):
+        raise ItemError(f"{where}: a cell of type {type(cell).__name__} is no text")
+    return "" if cell is None else str(cell)
 
 
 def _load(
@@ -212,7 +277,7 @@ def _encoded(cell: Any) -> Any:
 
 def _item(cell: Any, item_id: str, modality: Modality, decode: dict[str, Any]) -> Any:
     if modality == "text":
-        return "" if cell is None else str(cell)
+        return decode_text(cell, item_id, **decode) if isinstance(cell, bytes) else _as_text(cell, item_id)
     if cell is None:
         raise ItemError(f"{item_id}: the cell is empty")
     if isinstance(cell, dict) and "array" in cell:

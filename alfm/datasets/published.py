@@ -19,8 +19,10 @@ def cub200(root: str, name: str = "cub200", licence: str | None = None, **decode
     training = _pairs(os.path.join(root, "train_test_split.txt"))
     classes = list(_pairs(os.path.join(root, "classes.txt")).values())
     for key in images:
-        if key not in labels or key not in training:
-            raise UserError(f"{root}: image {key} of images.txt has no class or no split")
+        if not labels.get(key, "").isdecimal() or training.get(key) not in ("0", "1"):
+            raise UserError(f"{root}: image {key} of images.txt has no class or no split in the files beside it")
+        if not 1 <= int(labels[key]) <= len(classes):
+            raise UserError(f"{root}: image {key} has class {labels[key]}, and classes.txt has {len(classes)}")
     found = Rows(
         tables=["images.txt"] * len(images),
         rows=list(range(len(images))),
@@ -49,8 +51,10 @@ def tiny_imagenet(root: str, name: str = "tinyimagenet", licence: str | None = N
 def _pairs(path: str, separator: str = " ") -> dict[str, str]:
     """Lines "key<separator>rest" -> {key: rest}."""
     try:
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8-sig") as lines:
             split = (line.rstrip("\n").partition(separator) for line in lines if line.strip())
             return {key: rest.strip() for key, _, rest in split}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; dataset.root must be the unpacked archive") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}): it is not the published file") from error

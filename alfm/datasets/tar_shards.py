@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +17,12 @@ import numpy as np
 
 from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality
-from alfm.datasets.files import decode_item, decode_options
+from alfm.datasets.files import decode_item, decode_options, find_encoding
 from alfm.datasets.folder import ENDINGS
 from alfm.datasets.ids import escape, file_stem
 from alfm.datasets.intensity import settle
-from alfm.errors import UserError
+from alfm.datasets.labels import ASK
+from alfm.errors import UserError, nearest_names
 
 
 @dataclass
@@ -67,6 +69,7 @@ def tar_shards(
     test_fraction: float | None = None,
     seed: int = 0,
     classes: Sequence[str] | None = None,
+    unlabelled: Any = ASK,
     licence: str | None = None,
     **decode: Any,
 ) -> Dataset:
@@ -74,12 +77,15 @@ def tar_shards(
 
     An item is the member with one of the `endings` (default: those of the modality). Its label is the content of
     the member `<stem>.<label>` ("cls", "txt"), or a field of a JSON member ("json:species"); None for no labels.
+    `unlabelled`: see `labels_from_values`.
     Ids: "<shard's path below root>/<stem>". The headers are read once, here; the shards must not be compressed.
     `decode`: options of `read_image` or `read_audio`. `UserError`: no shard, a damaged or compressed one, no item.
     """
     decode = decode_options(modality, decode)
     wanted = {ending.lower().lstrip(".") for ending in (endings or ENDINGS[modality])}
     label_ending, _, label_field = (label or "").partition(":")
+    label_ending = label_ending.lower().lstrip(".")
+    fields: Counter[str] = Counter()
     tables: dict[str, list[tuple[int, int, int, str]]] = {}
     values: dict[str, list[Any]] = {}
     shards: dict[str, list[str]] = {}
@@ -91,10 +97,13 @@ def tar_shards(
             prefix = escape(os.path.splitext(os.path.relpath(shard, root or None))[0])
             for stem, (offset, size) in found.items():
                 tables[split].append((number, offset, size, f"{prefix}/{escape(stem)}"))
-                values[split].append(_label(shard, labelled.get(stem), label_field, stem))
+                values[split].append(_label(shard, labelled.get(stem), label_field, stem, fields))
         if not tables[split]:
             raise UserError(f"the shards of split {split!r} hold no {modality} ({', '.join(sorted(wanted)[:6])}, ...)")
-    labels, names = labels_from_values(values, classes)
+    remarks: list[str] = []
+    if label_ending:
+        _check_found(label_ending, label_field, fields, sum(map(len, values.values())), remarks)
+    labels, names = labels_from_values(values, classes, unlabelled, remarks=remarks)
     if test_fraction is not None:
         if "test" in tables or "train" not in tables:
             raise UserError(f"dataset.test_fraction cuts train; there are the splits {', '.join(tables)}")
@@ -129,7 +138,7 @@ def tar_shards(
         names,
         mark,
         licence,
-        remarks=reading.remarks,
+        remarks=[*remarks, *reading.remarks],
         intensity_range=reading.range,
     )
 
@@ -183,16 +192,43 @@ def _index(shard: str, endings: set[str], label_ending: str) -> tuple[dict[str, 
     return items, labelled
 
 
-def _label(shard: str, place: tuple[int, int] | None, label_field: str, stem: str) -> Any:
+_MEMBERS = "\0members"
+"""In the counts of fields: how many label members there are."""
+
+
+def _label(shard: str, place: tuple[int, int] | None, label_field: str, stem: str, fields: Counter[str]) -> Any:
+    """The value of one item's label, None where it has none; counts the members and the fields of JSON members."""
     if place is None:
         return None
-    text = _read(shard, *place).decode("utf-8", "replace").strip()
-    if not label_field:
-        return text
+    fields[_MEMBERS] += 1
+    raw = _read(shard, *place)
     try:
-        return json.loads(text).get(label_field)
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{shard}: the JSON of {stem} cannot be read: {error}") from error
+        text = raw.decode(find_encoding(None, raw[:4])).strip()
+        if not label_field:
+            return text
+        content = json.loads(text)
+        fields.update(content.keys())
+        return content.get(label_field)
+    except (ValueError, AttributeError) as error:  # text in another encoding is among them
+        what = f"JSON of {stem}" if label_field else f"label of {stem}"
+        raise UserError(f"{shard}: the {what} cannot be read: {error}") from error
+
+
+def _check_found(ending: str, label_field: str, fields: Counter[str], items: int, remarks: list[str]) -> None:
+    """Says how many items have the label that was named. `UserError` when none has (of what is no mere default)."""
+    members = fields.pop(_MEMBERS, 0)
+    if not members and ending != "cls":
+        raise UserError(f"dataset.label={ending}: no item has a member with this ending; null is for no labels")
+    if members < items:
+        remarks.append(f"items without a label (a member ending in .{ending}): {items - members:,} of {items:,}")
+    if not label_field or not members:
+        return
+    if label_field not in fields:
+        near = nearest_names(label_field, list(fields))
+        raise UserError(f"dataset.label={ending}:{label_field}: no JSON member has this field; {near}")
+    if fields[label_field] < members:
+        without = members - fields[label_field]
+        remarks.append(f"JSON members without the field {label_field!r}: {without:,} of {members:,}")
 
 
 def _read(shard: str, offset: int, size: int) -> bytes:

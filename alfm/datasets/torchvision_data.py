@@ -108,10 +108,17 @@ def torchvision_dataset(
     for split, wanted in splits.items():
         pieces = [wanted] if isinstance(wanted, Mapping) else list(wanted)
         parts = [_build(cls, root, {**(kwargs or {}), **piece}, download) for piece in pieces]
-        labels = np.concatenate([_labels(part) for part in parts])
-        built[split] = TorchvisionSplit(parts, labels, _ids(parts, split, root), class_name in GREY, decode)
+        labels = []
+        for part in parts:
+            column, names = _labels(part), _classes(part)
+            classes = classes or names
+            if names is not None and classes is not None and names != classes:  # each split has numbered its own
+                column, classes = _renumbered(column, names, classes)
+            labels.append(column)
+        built[split] = TorchvisionSplit(
+            parts, np.concatenate(labels), _ids(parts, split, root), class_name in GREY, decode
+        )
         _check_depth(parts, root, class_name)
-        classes = classes or _classes(parts[0])
         content.append(sorted(map(str, pieces)))
         content.extend(part.data.tobytes() for part in parts if isinstance(getattr(part, "data", None), np.ndarray))
     top = max(int(part.labels.max(initial=-1)) for part in built.values())
@@ -226,6 +233,15 @@ def _ids(parts: Sequence[Any], split: str, root: str) -> list[str]:
         else:
             ids.extend(f"{split}/{number:06d}" for number in range(len(ids), len(ids) + len(part)))
     return ids
+
+
+def _renumbered(labels: np.ndarray, names: list[str], classes: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Labels by `names` -> labels by `classes`, which new names are added to."""
+    if len(set(names)) < len(names) or len(set(classes)) < len(classes) or labels.max(initial=-1) >= len(names):
+        raise UserError(f"the splits differ in their classes, which are not unique or not complete: {names[:5]}, ...")
+    classes = [*classes, *(name for name in names if name not in classes)]
+    place = np.array([classes.index(name) for name in names], dtype=np.int64)
+    return np.where(labels >= 0, place[labels], -1), classes
 
 
 def _classes(part: Any) -> list[str] | None:

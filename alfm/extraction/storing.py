@@ -108,9 +108,7 @@ class Store:
             largest = np.abs(features.reshape(len(features), -1)).max(axis=1)
             if largest.max() > FLOAT16_MAX:
                 worst = int(largest.argmax())
-                raise UserError(
-                    f"The features of {ids[worst]} reach {largest[worst]:.4g}, beyond float16: {_FLOAT32}"
-                )
+                raise UserError(f"The features of {ids[worst]} reach {largest[worst]:.4g}, beyond float16: {_FLOAT32}")
         self._rounding.add(features)
         return features.astype(self._dtype)
 

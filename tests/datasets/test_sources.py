@@ -18,6 +18,7 @@ from alfm.datasets.audio import mono, read_audio
 from alfm.datasets.base import ItemError
 from alfm.datasets.folder import folder
 from alfm.datasets.hugging_face import hugging_face
+from alfm.datasets.published import cub200
 from alfm.datasets.table import table
 from alfm.datasets.tar_shards import tar_shards
 from alfm.datasets.torchvision_data import torchvision_dataset
@@ -53,6 +54,14 @@ def test_what_is_no_recording(raw: bytes) -> None:
     pytest.importorskip("soundfile")
     with pytest.raises(ItemError, match="talk/1.wav"):
         read_audio(raw, "talk/1.wav")
+
+
+def test_samples_are_between_minus_one_and_one() -> None:
+    assert mono(np.array([0, 128, 192], np.uint8), 8000, "x").samples.tolist() == [-1, 0, 0.5]
+    assert mono(np.array([0, 2**15], np.uint16), 8000, "x").samples.tolist() == [-1, 0]
+    assert mono(np.array([-1.5, 1.5]), 8000, "x").samples.tolist() == [-1.5, 1.5]
+    with pytest.raises(ItemError, match="x: samples go up to 32767, they must lie in"):
+        mono(np.array([0.0, 32767.0]), 8000, "x")
 
 
 def test_no_samples_and_no_numbers() -> None:
@@ -120,6 +129,47 @@ def test_tar_labels_from_json_and_texts(tmp_path: Path) -> None:
     train = data.splits["train"]
     assert [train.load(0), train.load(1)] == ["grüße", ""]
     assert train.labels.tolist() == [0, -1] and data.classes == ["kind"]
+
+
+def test_tar_labels_that_are_missing_are_counted_or_refused(tmp_path: Path) -> None:
+    def read(members: dict[str, bytes], label: str | None, **options):
+        shard(tmp_path / "s.tar", members)
+        return tar_shards({"train": "s.tar"}, str(tmp_path), "text", label=label, **options)
+
+    texts = {f"{i}.txt": b"t" for i in range(4)}
+    kinds = {f"{i}.json": json.dumps({"kind": "ab"[i % 2]} if i else {"other": 1}).encode() for i in range(3)}
+    data = read(texts | kinds, "json:kind")
+    assert data.splits["train"].labels.tolist() == [-1, 1, 0, -1]
+    assert data.remarks == [
+        "items without a label (a member ending in .json): 1 of 4",
+        "JSON members without the field 'kind': 1 of 3",
+    ]
+    with pytest.raises(UserError, match=r"json:knid: no JSON member has this field; did you mean kind"):
+        read(texts | kinds, "json:knid")
+    with pytest.raises(UserError, match=r"dataset.label=class: no item has a member with this ending"):
+        read(texts | kinds, "class")
+    assert read(texts, "cls").remarks == ["items without a label (a member ending in .cls): 4 of 4"]
+    assert read(texts | kinds, None).remarks == []
+    numbers = {f"{i}.cls": b"%d" % (i - 1) for i in range(4)}
+    with pytest.raises(UserError, match="dataset.unlabelled=-1"):
+        read(texts | numbers, "cls")
+    assert read(texts | numbers, "cls", unlabelled=-1).splits["train"].labels.tolist() == [-1, 0, 1, 2]
+    with pytest.raises(UserError, match="the label of 0 cannot be read"):
+        read(texts | {"0.cls": b"\xff"}, "cls")
+    assert read(texts | {"0.cls": "\ufeffa".encode(), "1.cls": b"a"}, "cls").classes == ["a"]
+
+
+def test_tar_texts_in_another_encoding(tmp_path: Path) -> None:
+    shard(tmp_path / "s.tar", {"1.txt": "café".encode("cp1252"), "2.txt": "é".encode("utf-16")})
+    train = tar_shards({"train": "s.tar"}, str(tmp_path), "text").splits["train"]
+    assert train.load(1) == "é"
+    with pytest.raises(ItemError, match="not UTF-8 text .*dataset.encoding=cp1252"):
+        train.load(0)
+    assert tar_shards({"train": "s.tar"}, str(tmp_path), "text", encoding="cp1252").splits["train"].load(0) == "café"
+    with pytest.raises(UserError, match="no such encoding"):
+        tar_shards({"train": "s.tar"}, str(tmp_path), "text", encoding="cp12522")
+    with pytest.raises(UserError, match="dataset.encoding is no option of image data"):
+        tar_shards({"train": "s.tar"}, str(tmp_path), encoding="cp1252")
 
 
 def test_bad_shards(tmp_path: Path) -> None:
@@ -224,6 +274,70 @@ def test_hugging_face_mistakes(parquet: dict[str, str], tmp_path: Path) -> None:
         hugging_face("parquet", "text", "text", data_files={"train": str(tmp_path / "no.parquet")})
 
 
+def rows_of(tmp_path: Path, name: str, **cells: list) -> str:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict(cells).to_parquet(str(tmp_path / f"{name}.parquet"))
+    return str(tmp_path / f"{name}.parquet")
+
+
+def test_hugging_face_bytes_are_text_and_structures_are_refused(tmp_path: Path) -> None:
+    cells = {"t": ["café".encode(), b"dog"], "y": [b"x", b"y"], "k": [b"k1", b"k2"], "tags": [["a"], ["b"]]}
+    options = {"data_files": {"train": rows_of(tmp_path, "a", **cells)}, "cache_dir": str(tmp_path)}
+    data = hugging_face("parquet", "text", "t", label_column="y", id_column="k", **options)
+    train = data.splits["train"]
+    assert (
+        [train.load(0), train.load(1)] == ["café", "dog"] and train.ids == ["k1", "k2"] and data.classes == ["x", "y"]
+    )
+    with pytest.raises(ItemError, match="train:0: a cell of type list is no text"):
+        hugging_face("parquet", "text", "tags", **options).splits["train"].load(0)
+    with pytest.raises(UserError, match="cannot be an id"):
+        hugging_face("parquet", "text", "t", id_column="tags", **options)
+
+
+def test_hugging_face_labels(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def read(label_column: str = "y", **options):
+        return hugging_face("parquet", "text", "t", label_column=label_column, cache_dir=str(tmp_path), **options)
+
+    plain = {"train": rows_of(tmp_path, "a", t=["a", "b", "c"], y=[-1, 0, 1])}
+    with pytest.raises(UserError, match="dataset.unlabelled=-1"):
+        read(data_files=plain)
+    assert read(data_files=plain, unlabelled=-1).splits["train"].labels.tolist() == [-1, 0, 1]
+    assert read(data_files=plain, unlabelled=-1, classes=["no", "yes"]).classes == ["no", "yes"]
+    files = {}
+    for split, names in (("train", ["1", "2", "3"]), ("test", ["3", "2", "1"])):  # places, whatever the names look like
+        rows = datasets.Dataset.from_dict({"t": ["a", "b", "c"], "y": [1, 2, -1]})
+        rows = rows.cast_column("y", datasets.ClassLabel(names=names))
+        files[split] = str(tmp_path / f"{split}.parquet")
+        rows.to_parquet(files[split])
+    data = read(data_files={"train": files["train"]})
+    assert data.splits["train"].labels.tolist() == [1, 2, -1] and data.classes == ["1", "2", "3"]
+    with pytest.raises(UserError, match="has names for its classes already"):
+        read(data_files={"train": files["train"]}, classes=["a", "b", "c"])
+
+
+def test_hugging_face_names_are_found_in_any_unicode_form(tmp_path: Path) -> None:
+    files = {"train": rows_of(tmp_path, "a", **{"cafe\u0301": ["a", "b"]})}
+    data = hugging_face("parquet", "text", "caf\u00e9", data_files=files, cache_dir=str(tmp_path))
+    assert data.splits["train"].load(1) == "b"
+
+
+def test_csv_files_that_the_library_would_misread_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    path = tmp_path / "a.csv"
+    for text, said in (
+        ("t,y\nhello, you,a\nb,c\n", "line 2: 3 fields"),
+        ("t,y\na,007\nb,7\n", "007 in 'y' would become 7"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"{said}.*dataset=table"):
+            hugging_face("csv", "text", "t", label_column="y", data_files=str(path), cache_dir=str(tmp_path))
+    path.write_text('t,y\n"a, b",x\nb,y\n')
+    data = hugging_face("csv", "text", "t", label_column="y", data_files={"train": str(path)}, cache_dir=str(tmp_path))
+    assert data.splits["train"].load(0) == "a, b"
+
+
 # ---- torchvision ----------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +361,37 @@ def test_torchvision_by_class_name_with_joined_splits(tmp_path: Path) -> None:
         train.load(3)
     with pytest.raises(UserError, match="DTD.*'nope'"):
         torchvision_dataset("DTD", str(tmp_path), {"train": {"split": "nope"}})
+
+
+def test_splits_that_number_their_own_classes_are_put_together_by_name(tmp_path: Path) -> None:
+    for split, kinds in (("train", "ab"), ("valid", "b"), ("test", "bc")):
+        for name in kinds:
+            place = tmp_path / "country211" / split / name / "1.png"
+            place.parent.mkdir(parents=True)
+            place.write_bytes(png())
+    data = torchvision_dataset("Country211", str(tmp_path), {s: {"split": s} for s in ("train", "valid", "test")})
+    assert data.classes == ["a", "b", "c"]
+    assert {s: part.labels.tolist() for s, part in data.splits.items()} == {
+        "train": [0, 1],
+        "valid": [1],
+        "test": [1, 2],
+    }
+
+
+def test_a_damaged_published_table_is_a_sentence(tmp_path: Path) -> None:
+    files = {
+        "images": "\ufeff1 a/1.jpg\n2 b/2.jpg\n",
+        "image_class_labels": "1 1\n2 2\n",
+        "train_test_split": "1 1\n2 0\n",
+    }
+    for name, text in (files | {"classes": "1 a\n2 b\n"}).items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    data = cub200(str(tmp_path))
+    assert data.splits["test"].labels.tolist() == [1] and data.classes == ["a", "b"]
+    for wrong, said in (("1 1\n2\n", "image 2 .* has no class"), ("1 1\n2 3\n", "image 2 has class 3")):
+        (tmp_path / "image_class_labels.txt").write_text(wrong)
+        with pytest.raises(UserError, match=said):
+            cub200(str(tmp_path))
 
 
 def test_torchvision_mistakes(tmp_path: Path) -> None:
