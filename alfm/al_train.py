@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import MinLen
 
 from alfm.commands import command
 from alfm.errors import UserError
 from alfm.extract import cache_path
+from alfm.options import Device, Labels, Means, Name, Rounds, Seed, checked, read, shown
 from alfm.settings import build, paths, run_hydra
 
 if TYPE_CHECKING:
@@ -20,6 +25,53 @@ if TYPE_CHECKING:
 
 ABOUT = """Run active-learning rounds on cached features: which items would each query strategy have labelled, and how
 good is the classifier after each round? Every setting is one of Hydra's: key=value, group=option, -m for sweeps."""
+
+
+@dataclass(frozen=True)
+@checked
+class Splits:
+    pool: Name
+    test: Name
+
+
+@dataclass(frozen=True)
+@checked
+class Iterations:
+    n: Rounds
+    exp: bool
+
+
+@dataclass(frozen=True)
+@checked
+class Budget:
+    init: Labels
+    step: Labels
+    per_class: bool
+
+
+_SEEDS = Means("whole numbers that are not negative, such as seeds=[1,10,100],")
+
+
+@dataclass(frozen=True)
+@checked
+class Settings:
+    """The settings of conf/al_train.yaml beside its groups: what each may be."""
+
+    cache: Annotated[str, MinLen(1), Means("a path")] | None
+    splits: Splits
+    seeds: Annotated[Seed | Annotated[Sequence[Seed], MinLen(1)], _SEEDS]
+    iterations: Iterations
+    budget: Budget
+    train_views: bool
+    warm_start: bool
+    device: Device
+    memory: Literal["auto", "device", "host", "file"]
+    keep_geometry: bool
+    force: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seeds, int) and len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds={shown(self.seeds)}: give different ones, a seed twice is the same run twice.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,17 +90,14 @@ def al_train(cfg: DictConfig) -> None:
     from alfm.report import print_summary
     from alfm.results import RunFolder, load_runs
 
-    for key in ("train_views", "warm_start", "keep_geometry", "force"):
-        if not isinstance(cfg[key], bool):
-            raise UserError(f"{key}={cfg[key]}: give true or false.")
-    names = {group: _choice(group) for group in ("query_strategy", "init_strategy", "classifier")}
+    given = read(Settings, cfg)
+    built = {group: build(cfg.get(group), kind, group) for group, kind in KINDS.items()}
+    names = {group: _choice(group) for group in built}
     path = find_cache(cfg).absolute()
-    task = _open(path, cfg.device, cfg.memory, cfg.splits.pool, cfg.splits.test, cfg.train_views, cfg.keep_geometry)
-    budgets = budgets_of(
-        task.num_classes, cfg.iterations.n, cfg.budget.init, cfg.budget.step, cfg.budget.per_class, cfg.iterations.exp
-    )
-    built = {group: build(cfg.get(group), KINDS[group], group) for group in names}
-    seeds = _seeds(cfg.seeds)
+    splits, budget, rounds = given.splits, given.budget, given.iterations
+    task = _open(path, given.device, given.memory, splits.pool, splits.test, given.train_views, given.keep_geometry)
+    budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
+    seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
     device = str(task.pool.device)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = RunFolder.open(
@@ -58,7 +107,7 @@ def al_train(cfg: DictConfig) -> None:
         **names,
         config=plain,
         cache_fingerprint=task.cache.fingerprint,
-        force=cfg.force,
+        force=given.force,
         environment=environment_of(device, task.cache.path, task.cache.fingerprint, seeds),
         behaviour=task.behaviour(**built) | _unsaid_tolerance(plain["classifier"]),
     )
@@ -71,7 +120,7 @@ def al_train(cfg: DictConfig) -> None:
             _announce(task, names, budgets, waiting, device)
             with _Progress(names["query_strategy"], len(budgets)) as progress:
                 for _ in run_replicates(
-                    task, **built, budgets=budgets, seeds=seeds, folder=folder, warm_start=cfg.warm_start,
+                    task, **built, budgets=budgets, seeds=seeds, folder=folder, warm_start=given.warm_start,
                     on_round=progress,
                 ):  # fmt: skip
                     pass
@@ -94,14 +143,6 @@ def find_cache(cfg: DictConfig) -> Path:
             f"model={_choice('model')} (and the same dataset. and model. settings), or name a file with cache=PATH."
         )
     return path
-
-
-def _seeds(given: Any) -> list[int]:
-    """The numbers of `seeds=[1,10]`, or of `seeds=1`."""
-    seeds = [given] if isinstance(given, int) else given
-    if not seeds or isinstance(seeds, str) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise UserError(f"seeds={given}: give whole numbers, none negative, such as seeds=[1,10,100].")
-    return list(seeds)
 
 
 def _unsaid_tolerance(node: Any) -> dict[str, int]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from alfm.cache.reader import FeatureCache, open_cache
 from alfm.errors import UserError, nearest_names
 from alfm.heads.base import Classifier
 from alfm.loop import Round, Task, run, schedule
+from alfm.options import Device, Labels, Name, Rounds, checked
 from alfm.pool import Memory, Pool
 from alfm.results import RunFolder, _budget_text, start_fingerprint
 from alfm.settings import build, conf_dir
@@ -61,6 +61,7 @@ class CacheRows:
         return self.cache.take(self.split, self.rows[rows])
 
 
+@checked
 class Simulation(Task):
     """A `Task` made from a cache. cache_rows int64 (N,): the pool's rows as rows of the cache's split.
 
@@ -71,10 +72,10 @@ class Simulation(Task):
     def __init__(
         self,
         cache: FeatureCache | str | Path,
-        device: str = "auto",
+        device: Device = "auto",
         memory: Memory = "auto",
-        pool_split: str = "train",
-        test_split: str = "test",
+        pool_split: Name = "train",
+        test_split: Name = "test",
         train_views: bool = True,
         keep_geometry: bool = False,
     ) -> None:
@@ -85,6 +86,11 @@ class Simulation(Task):
 
         Raises UserError: no such cache or split, NaN or Inf, nothing labelled, one class only.
         """
+        if pool_split == test_split:
+            raise UserError(
+                f"splits.pool={pool_split} and splits.test={test_split} are the same split: what heads are trained on "
+                "must not measure them; name another with splits.test=NAME."
+            )
         cache = cache if isinstance(cache, FeatureCache) else open_cache(cache)
         for split in (pool_split, test_split):
             if split not in cache.splits:
@@ -93,8 +99,6 @@ class Simulation(Task):
                     "pool and a labelled test split: extract again with dataset.test_fraction=0.2, or name another "
                     "with splits.pool= and splits.test=."
                 )
-        if memory not in get_args(Memory):
-            raise UserError(f"memory={memory}: {nearest_names(str(memory), list(get_args(Memory)))}")
         where = pick_device(device)
         pool_rows, labels = _labelled(cache, pool_split)
         test_rows, test_labels = _labelled(cache, test_split)
@@ -151,17 +155,15 @@ def _features(cache: FeatureCache, split: str, rows: np.ndarray, memory: Memory)
     return features if len(rows) == len(features) else features[rows]
 
 
+@checked
 def budgets_of(
-    num_classes: int, rounds: int, init: float, step: float, per_class: bool = True, doubling: bool = False
+    num_classes: int, rounds: Rounds, init: Labels, step: Labels, per_class: bool = True, doubling: bool = False
 ) -> list[int]:
-    """Labels per round; `init` and `step` count per class unless `per_class` is False. UserError unless positive."""
+    """Labels per round; `init` and `step` count per class unless `per_class` is False. UserError for less than one."""
     factor = num_classes if per_class else 1
-    numbers = isinstance(rounds, int) and all(isinstance(b, int | float) and math.isfinite(b) for b in (init, step))
-    first, each = (round(init * factor), round(step * factor)) if numbers else (0, 0)
-    if not numbers or rounds < 1 or first < 1 or each < 1:
-        raise UserError(
-            f"iterations.n={rounds}, budget.init={init} and budget.step={step} must give at least one label a round."
-        )
+    first, each = round(init * factor), round(step * factor)
+    if first < 1 or each < 1:
+        raise UserError(f"budget.init={init:g} and budget.step={step:g} must give at least one label a round.")
     return schedule(rounds, first, each, doubling)
 
 
@@ -249,6 +251,7 @@ def from_config(group: str, name: str, **options: Any) -> Any:
     return build(OmegaConf.merge(node, options), KINDS.get(group), group)
 
 
+@checked
 def simulate(
     cache: FeatureCache | Simulation | str | Path,
     query_strategy: str | Strategy = "uherding",
@@ -256,12 +259,12 @@ def simulate(
     init_strategy: str | Strategy = "random",
     classifier: str | Classifier = "logistic",
     seeds: Sequence[int] = SEEDS,
-    rounds: int = 20,
-    init: float = 1,
-    step: float = 1,
+    rounds: Rounds = 20,
+    init: Labels = 1,
+    step: Labels = 1,
     per_class: bool = True,
     doubling: bool = False,
-    device: str = "auto",
+    device: Device = "auto",
     memory: Memory = "auto",
 ) -> pd.DataFrame:
     """Simulated active learning on cached features with known labels; nothing is written.

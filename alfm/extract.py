@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alfm.errors import UserError, nearest_names
+from alfm.options import Name, check, plain, read
 from alfm.settings import build, paths, run_hydra
 
 if TYPE_CHECKING:
@@ -36,10 +38,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def extract(cfg: DictConfig) -> None:
     """Make the cache that `cfg` (conf/extract.yaml) describes, or say that it is there. `UserError` for mistakes."""
-    from alfm.extraction.plan import check_positive
     from alfm.extraction.processes import launch, this_process
+    from alfm.extraction.settings import Settings
 
-    devices = check_positive("devices", cfg.devices, auto=False)
+    devices = read(Settings, cfg).devices
     if devices > 1 and ":" in str(cfg.device):
         raise UserError(f"devices={devices} device={cfg.device}: each worker takes a GPU of its own; give device=cuda.")
     here = this_process(cfg.get("shard"))
@@ -61,9 +63,23 @@ def cache_path(cfg: DictConfig) -> Path:
     """
     given = cfg.get("cache")
     given = given if hasattr(given, "get") else {}
-    dataset = given.get("dataset") or cfg.dataset.get("name") or build(cfg.dataset).name
-    model = given.get("model") or cfg.model.get("name") or build(cfg.model).name
-    return _path(dataset, model)
+    return _path(*(given.get(group) or _own_name(cfg, group) for group in ("dataset", "model")))
+
+
+def _own_name(cfg: DictConfig, group: str) -> str:
+    node = cfg.get(group)
+    name = node.get("name") if hasattr(node, "get") else None
+    if name is not None:
+        check(group, "name", name, Name, ".")
+        return name
+    return build(node, _kind(group), group).name
+
+
+def _kind(group: str) -> type:
+    from alfm.backbones.base import Backbone
+    from alfm.datasets.base import Dataset
+
+    return {"dataset": Dataset, "model": Backbone}[group]
 
 
 # ---- one worker -----------------------------------------------------------------------------------------------------
@@ -80,23 +96,23 @@ def _extract(cfg: DictConfig, here: Any) -> None:
     from alfm.extraction.plan import choose_num_workers
     from alfm.extraction.runner import Runner, use_threads
 
-    _check_choices(cfg)
     console = Console(quiet=here.rank > 0)
-    dataset: Dataset = build(cfg.dataset)
-    splits = _chosen_splits(dataset, cfg.get("splits"))
+    augment = build(cfg.augment, Callable, "augment") if cfg.get("augment") is not None else None
     device = choose_device(str(cfg.device), here.local_rank)
     if device.type == "cuda":
         import torch
 
         torch.cuda.set_device(device)  # else threads that pin memory would open a context on the first GPU as well
-    backbone = _backbone(cfg, dataset, device)
+    built = _backbone(cfg, device)
+    dataset: Dataset = build(cfg.get("dataset"), _kind("dataset"), "dataset")
+    splits = _chosen_splits(dataset, cfg.get("splits"))
+    backbone = _ready(built, dataset, device, _loaded_key(cfg, device))
     given = cfg.cache
     target = _path(given.get("dataset") or dataset.name, given.get("model") or backbone.name)
     console.start(dataset, backbone, splits, device, target)
 
     encoder = Encoder(backbone, device, choose_precision(str(cfg.precision), device))
     job = Job(dataset, splits, backbone, encoder)
-    augment = build(cfg.augment) if cfg.get("augment") else None
     wanted = wanted_settings(job, cfg)
     if already_there(target, wanted, bool(cfg.force), here.run):
         with PartsFolder(target, float(cfg.lease_seconds)) as folder:
@@ -141,17 +157,6 @@ def _child(container: dict[str, Any], here: Any) -> None:
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
 
-def _check_choices(cfg: DictConfig) -> None:
-    for key, value, known in (
-        ("on_error", cfg.on_error, ["stop", "skip"]),
-        ("cache.dtype", cfg.cache.dtype, ["auto", "float16", "float32"]),
-    ):
-        if value not in known:
-            raise UserError(f"{key}={value}: use {', '.join(known[:-1])} or {known[-1]}.")
-    if cfg.num_workers != "auto" and (not isinstance(cfg.num_workers, int) or cfg.num_workers < 0):
-        raise UserError(f"num_workers={cfg.num_workers}: give a whole number, or auto.")
-
-
 def _chosen_splits(dataset: Dataset, chosen: Any) -> dict[str, Split]:
     names = list(dataset.splits) if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
     for name in names:
@@ -190,27 +195,29 @@ def _path(dataset: str, model: str) -> Path:
 
 
 def _model_key(cfg: DictConfig) -> str:
-    from omegaconf import OmegaConf
-
-    return json.dumps(OmegaConf.to_container(cfg.model, resolve=True), sort_keys=True, default=str)
+    return json.dumps(plain(cfg.get("model")), sort_keys=True, default=str)
 
 
-def _backbone(cfg: DictConfig, dataset: Dataset, device: torch.device) -> Backbone:
-    """The backbone on its device; the last one again when neither changed."""
-    key = f"{_model_key(cfg)} on {device}"
+def _loaded_key(cfg: DictConfig, device: torch.device) -> str:
+    return f"{_model_key(cfg)} on {device}"
+
+
+def _backbone(cfg: DictConfig, device: torch.device) -> Backbone:
+    """The backbone, not loaded yet; the last one again, as it is, when neither it nor the device changed."""
+    return _loaded.get(_loaded_key(cfg, device)) or build(cfg.get("model"), _kind("model"), "model")
+
+
+def _ready(backbone: Backbone, dataset: Dataset, device: torch.device, key: str) -> Backbone:
+    """The backbone with its weights on the device."""
+    if backbone.modality != dataset.modality:
+        raise UserError(
+            f"{backbone.name} takes {backbone.modality} and {dataset.name} is {dataset.modality}: "
+            "choose a model= for that kind of data."
+        )
     if key not in _loaded:
-        _loaded.clear()  # before the next one is built: two large models may not fit
-        backbone: Backbone = build(cfg.model)
-        if backbone.modality != dataset.modality:
-            raise UserError(
-                f"{backbone.name} takes {backbone.modality} and {dataset.name} is {dataset.modality}: "
-                "choose a model= for that kind of data."
-            )
+        _loaded.clear()  # before the next one is loaded: two large models may not fit
         backbone.load(device)
         _loaded[key] = backbone
-    backbone = _loaded[key]
-    if backbone.modality != dataset.modality:
-        raise UserError(f"{backbone.name} takes {backbone.modality} and {dataset.name} is {dataset.modality}.")
     return backbone
 
 

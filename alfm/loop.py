@@ -92,7 +92,7 @@ class Round:
 
 def schedule(rounds: int, init: int, step: int, doubling: bool = False) -> list[int]:
     """Items to label in each round: the initial set, then `step` each, doubling from query to query if asked."""
-    return [init] + [step * 2**i if doubling else step for i in range(rounds - 1)]
+    return [init] + [step * 2 ** min(i, 62) if doubling else step for i in range(rounds - 1)]  # 2^62: any pool's end
 
 
 def run(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T", bound=Callable[..., Any])
+S = TypeVar("S")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,11 @@ Count = Annotated[int, Ge(1), Le(10**9)]
 Whole = Annotated[int, Ge(0), Le(10**9)]
 Rows = Sequence[Annotated[int, Ge(0)]]
 Bytes = Annotated[int, Ge(0), Le(2**62)]
-Seed = Annotated[int, Ge(0), Lt(2**63)]
+Seed = Annotated[int, Ge(0), Lt(2**63), Means("a whole number that is not negative and below 2^63")]
+Name = Annotated[str, MinLen(1), Means("a name")]
+Device = Annotated[str, Means("auto, cpu, cuda, cuda:1 or mps")]
+Rounds = Annotated[int, Ge(1), Le(10**6)]
+Labels = Annotated[float, Gt(0), Le(10**9)]
 Drop = Annotated[float, Ge(0), Lt(0.998)]
 """A drop probability: masks have steps of 1/256, and something must be kept."""
 Fits = Annotated[int, Ge(1), Le(10_000)]
@@ -113,17 +118,18 @@ def _checked_call(function: Callable[..., Any], name: str) -> Any:
     return call
 
 
-def check(owner: str, option: str, value: Any, hint: Any) -> None:
+def check(owner: str, option: str, value: Any, hint: Any, separator: str = " ") -> None:
     """Raises OptionError when `value` is not what `hint` allows. Arrays and their scalars count as plain numbers."""
     from pydantic import ValidationError
 
+    plain = value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, range) else value
     try:
-        _adapter(hint).validate_python(value.tolist() if hasattr(value, "tolist") else value)
+        _adapter(hint).validate_python(plain)
     except ValidationError:
         names = [name for name in _choices(hint) if isinstance(name, str)]
         near = nearest_names(value, names) if isinstance(value, str) and names else ""
         raise OptionError(
-            owner, option, value, near if near.startswith("did you") else f"{described(hint)} is needed"
+            owner, option, value, near if near.startswith("did you") else f"{described(hint)} is needed", separator
         ) from None
 
 
@@ -135,14 +141,39 @@ def options_of(target: Any) -> dict[str, Any]:
     function = target.__init__ if isinstance(target, type) else target
     found: dict[str, Any] = {}
     for name, hint in _hints(function).items():
-        parameter = inspect.signature(function).parameters.get(name)
-        if parameter is None:  # the return value
-            continue
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        if inspect.signature(function).parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
             found |= _hints(get_args(hint)[0]) if get_args(hint) else {}
         else:
             found[name] = hint
     return found
+
+
+def read(kind: type[S], config: Any, path: str = "") -> S:
+    """A checked dataclass from the entries of a config that have its fields' names; others are left alone.
+
+    Fields that are dataclasses themselves are read from the entry's own entries. Raises OptionError with the entry's
+    name as a user types it.
+    """
+    given = {}
+    for name, hint in options_of(kind).items():
+        value = config.get(name)
+        if dataclasses.is_dataclass(hint):
+            if not hasattr(value, "get"):
+                needed = " and ".join(f"{inner}=..." for inner in options_of(hint))
+                raise OptionError(path, name, value, f"this holds settings, give {needed}", ".")
+            value = read(hint, value, f"{path}.{name}" if path else name)  # type: ignore[arg-type]
+        given[name] = plain(value)
+    try:
+        return kind(**given)
+    except OptionError as error:
+        raise error.at(path) from None
+
+
+def plain(value: Any) -> Any:
+    """A config's list or mapping as Python's own, with `${...}` resolved; anything else as it is."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def of_kind(made: Any, kind: type) -> bool:
@@ -187,7 +218,11 @@ def shown(value: Any) -> str:
 
 @functools.cache
 def _hints(target: Any) -> dict[str, Any]:
-    return get_type_hints(target, include_extras=True)
+    if isinstance(target, type):
+        return get_type_hints(target, include_extras=True)
+    function = inspect.unwrap(target)  # what it returns may be named for type checkers only
+    asked = types.SimpleNamespace(__annotations__={k: v for k, v in function.__annotations__.items() if k != "return"})
+    return get_type_hints(asked, function.__globals__, include_extras=True)
 
 
 @functools.cache

@@ -291,6 +291,9 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
     from omegaconf.errors import OmegaConfBaseException
 
     search = [f"hydra.searchpath=[file://{extra}]"] if extra else []
+    none = [word.partition("=")[0] for word in overrides if word.endswith("=null")]
+    none = [group for group in none if group in _groups(extra)]
+    overrides = [word for word in overrides if word.partition("=")[0] not in none]  # Hydra knows null as a default only
     try:
         whole = compose(config_name, overrides=[*search, *overrides], return_hydra_config=True)
     except MissingConfigException as error:
@@ -305,6 +308,9 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
         raise UserError(_unknown_key(config_name, wrong.group(1).rstrip("."), overrides, search, extra)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_syntax(error)) from error
+    for group in none:
+        if (chosen := whole.hydra.runtime.choices.get(group)) is not None:
+            raise UserError(f"{group}=null: one is needed, such as {group}={chosen}; --help lists them all.")
     cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:

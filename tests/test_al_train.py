@@ -190,7 +190,7 @@ def test_budgets(cache, capsys):
     assert "the pool is exhausted after round 3 of 5" in capsys.readouterr().out
     for word in ("iterations.n=0", "budget.step=0", "budget.step=many", "iterations.n=2.5", "budget.init=.inf"):
         assert train(cache, word) == 1
-        assert "at least one label a round" in capsys.readouterr().err
+        assert f"{word.partition('=')[0]}=" in capsys.readouterr().err
 
 
 def test_doubling_budgets(cache):
@@ -211,8 +211,8 @@ def test_doubling_budgets(cache):
         (["device=gpu"], 1, "no device"),
         (["device=cuda:63"], 1, "no device cuda:63"),
         (["memory=disk"], 1, "memory=disk"),
-        (["keep_geometry=perhaps"], 1, "keep_geometry=perhaps: give true or false"),
-        (["warm_start=2"], 1, "warm_start=2: give true or false"),
+        (["keep_geometry=perhaps"], 1, "keep_geometry=perhaps: true or false"),
+        (["warm_start=2"], 1, "warm_start=2: true or false"),
         (["splits.test=val"], 1, "no split 'val'"),
         (["init_strategy=typiclus"], 2, "typiclust"),
         (["+init_strategy.budget=3"], 1, "was not given what it takes"),

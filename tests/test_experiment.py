@@ -118,7 +118,7 @@ def test_mistakes_are_user_errors(digits_cache, task):
         ({"init_strategy": "margins"}, "There is no init_strategy=margins"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [4, 4]}, "different"),
-        ({"rounds": 0}, "at least one label"),
+        ({"rounds": 0}, "simulate rounds=0: a whole number between 1 and 1000000 is needed"),
         ({"init": 1000}, "initial budget"),
     ):
         with pytest.raises(alfm.UserError, match=said):
@@ -146,8 +146,18 @@ def test_budgets():
     assert budgets_of(10, 3, 1, 2) == [10, 20, 20]
     assert budgets_of(10, 3, 1, 2, per_class=False) == [1, 2, 2]
     assert budgets_of(3, 4, 0.5, 1, doubling=True) == [2, 3, 6, 12]
-    for wrong in ((0, 1, 1), (3, 0, 1), (3, 1, 0), (3, 1, -1), (3, float("nan"), 1), (3, 1, "1"), (2.5, 1, 1)):
-        with pytest.raises(alfm.UserError, match="at least one label"):
+    assert budgets_of(10, 1000, 1, 1, doubling=True)[-1] == 10 * 2**62  # no number grows without end
+    for wrong in (
+        (0, 1, 1),
+        (3, 0, 1),
+        (3, 1, 0),
+        (3, 1, -1),
+        (3, float("nan"), 1),
+        (3, 1, "1"),
+        (2.5, 1, 1),
+        (3, 0.01, 1),
+    ):
+        with pytest.raises(alfm.UserError, match="number|at least one label"):
             budgets_of(10, *wrong)
 
 

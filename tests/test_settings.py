@@ -177,3 +177,82 @@ def test_build_unwraps_mistakes() -> None:
 
 def test_the_configs_are_found_in_the_checkout() -> None:
     assert (conf_dir() / "extract.yaml").is_file() and conf_dir().is_absolute()
+
+
+AL_TRAIN = ["query_strategy=random", "seeds=[1]", "iterations.n=2", "device=cpu"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["iterations.exp=maybe"], "iterations.exp=maybe: true or false is needed"),
+        (["force=maybe"], "force=maybe: true or false is needed"),
+        (["budget.per_class=abc"], "budget.per_class=abc: true or false is needed"),
+        (["splits.pool=train", "splits.test=train"], "are the same split"),
+        (["iterations.n=1e11"], "iterations.n=100000000000.0: a whole number between 1 and 1000000 is needed"),
+        (["iterations.n=100000000000"], "iterations.n=100000000000: a whole number"),
+        (["iterations=null"], "iterations=null: this holds settings, give n=... and exp=..."),
+        (["budget.init=nan"], "budget.init=nan: a number above 0"),
+        (["seeds=-1"], "seeds=-1: a whole number of at least 0"),
+        (["seeds=[]"], "seeds=[]"),
+        (["seeds=[1,1]"], "different"),
+        (["cache=3"], "cache=3: a path or null is needed"),
+        (["device=null"], "device=null: auto, cpu, cuda, cuda:1 or mps is needed"),
+        (["memory=disk"], "memory=disk: auto, device, host or file is needed"),
+        (["query_strategy=null"], "query_strategy=null: one is needed"),
+        (["init_strategy=null"], "init_strategy=null: one is needed"),
+        (["classifier=null"], "classifier=null: one is needed"),
+        (["classifier.strength=0"], "classifier.strength=0: a number between 1e-9 and 1e9 or auto is needed"),
+        (["query_strategy=batchbald", "query_strategy.max_samples=nan"], "query_strategy.max_samples=nan"),
+        (["query_strategy=margins", "query_strategy.posterior=3"], "query_strategy.posterior"),
+        (["query_strategy._target_=os.system"], "Hydra lets no config call it"),
+        (["query_strategy._target_=alfm.heads.logistic.Logistic"], "gives a Logistic and a Strategy is needed"),
+        (["classifier._target_=alfm.strategies.random.Random"], "Random"),
+        (["dataset=null"], "dataset=null: one is needed"),
+        (["model=null"], "model=null: one is needed"),
+    ],
+)
+def test_wrong_values_of_al_train_are_refused_before_anything_starts(words, says, digits_cache, capsys, monkeypatch):
+    import alfm.al_train
+
+    opened = []
+    monkeypatch.setattr("alfm.experiment.open_cache", lambda *a: opened.append(a))
+    assert alfm.al_train.main([*AL_TRAIN, f"cache={digits_cache}", *words]) in (1, 2)
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1 and not opened
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["num_workers=1000000"], "num_workers=1000000: a whole number between 0 and"),
+        (["devices=1000000"], "devices=1000000"),
+        (["threads=0"], "threads=0"),
+        (["batch_size=-1"], "batch_size=-1"),
+        (["part_size=1e30"], "part_size=1e+30"),
+        (["views=0"], "views=0"),
+        (["lease_seconds=nan"], "lease_seconds=nan"),
+        (["force=maybe"], "force=maybe"),
+        (["cache=3"], "cache=3: this holds settings, give dtype=... and dataset=... and model=..."),
+        (["cache.dtype=int8"], "cache.dtype=int8: auto, float16 or float32 is needed"),
+        (["precision=float8"], "precision=float8"),
+        (["device=null"], "device=null"),
+        (["shard=3"], "shard=3"),
+        (["seed=-1"], "seed=-1"),
+        (["on_error=null"], "on_error=null: stop or skip is needed"),
+        (["splits=3"], "splits=3"),
+        (["dataset=null"], "dataset=null: one is needed"),
+        (["model=null"], "model=null: one is needed"),
+        (["dataset._target_=os.system"], "dataset._target_=os.system: Hydra lets no config call it"),
+        (["model._target_=builtins.dict"], "gives a dict and a Backbone is needed"),
+        (["+augment._target_=fractions.Fraction", "views=2"], "gives a Fraction and a Callable is needed"),
+    ],
+)
+def test_wrong_values_of_extract_are_refused_before_anything_starts(words, says, capsys, monkeypatch):
+    import alfm.extract
+
+    built = []
+    monkeypatch.setattr("alfm.backbones.pixels.Pixels.load", lambda *a: built.append(a))
+    assert alfm.extract.main(words) in (1, 2)
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1 and not built

@@ -21,7 +21,7 @@ from alfm.datasets.base import Dataset, Split
 from alfm.errors import UserError
 from alfm.extraction.dtype import choose_dtype
 from alfm.extraction.encoding import Encoder, choose_batch_size
-from alfm.extraction.plan import Plan, check_positive, choose_part_size, choose_threads, differences
+from alfm.extraction.plan import Plan, choose_part_size, choose_threads, differences
 
 _IDENTITY = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype")
 _IDENTITY += ("views", "view_splits", "augment", "seed")
@@ -41,7 +41,7 @@ class Job:
 def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
     """The settings that all workers must share, `auto` where an existing run may decide. `UserError` for bad ones."""
     dataset, backbone, splits = job.dataset, job.backbone, job.splits
-    views = check_positive("views", cfg.views, auto=False)
+    views = cfg.views
     view_splits = [cfg.view_splits] if isinstance(cfg.view_splits, str) else list(cfg.view_splits or ())
     augment = cfg.get("augment")
     if views > 1 and augment is None:
@@ -62,9 +62,9 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
         "seed": cfg.seed if views > 1 else None,
         "device": job.encoder.device.type,
         "precision": job.encoder.precision,
-        "threads": check_positive("threads", cfg.threads) if job.encoder.device.type == "cpu" else None,
-        "batch_size": check_positive("batch_size", cfg.batch_size),
-        "part_size": check_positive("part_size", cfg.part_size),
+        "threads": cfg.threads if job.encoder.device.type == "cpu" else None,
+        "batch_size": cfg.batch_size,
+        "part_size": cfg.part_size,
     }
 
 

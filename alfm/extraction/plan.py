@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from alfm.cache.merge import expected_parts
-from alfm.errors import UserError
 
 _PART_ROWS = 4096
 
@@ -86,15 +85,6 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any], keys: Sequenc
         if here.get(key) != there.get(key)
     ]
     return "; ".join(found)
-
-
-def check_positive(name: str, value: Any, auto: bool = True) -> int | str:
-    """`value` as a positive integer, or `"auto"`."""
-    if auto and value == "auto":
-        return value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{name}={value}: give a whole number above 0{', or auto' if auto else ''}.")
-    return value
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,48 @@
+"""The settings of conf/extract.yaml beside its groups: what each may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+
+from alfm.extraction.plan import available_cores
+from alfm.options import Device, Means, Name, Seed, checked
+
+PROCESSES = max(16, 8 * available_cores())
+"""More would not be faster, and each needs some hundred megabytes."""
+
+
+@dataclass(frozen=True)
+@checked
+class CacheChoice:
+    """`cache.`: how features are kept, and under which names if not their own."""
+
+    dtype: Literal["auto", "float16", "float32"]
+    dataset: Name | None
+    model: Name | None
+
+
+@dataclass(frozen=True)
+@checked
+class Settings:
+    """See conf/extract.yaml."""
+
+    splits: Name | Sequence[Name] | None
+    on_error: Literal["stop", "skip"]
+    force: bool
+    cache: CacheChoice
+    device: Device
+    devices: Annotated[int, Ge(1), Le(PROCESSES)]
+    shard: Annotated[str, Means("i/n with i from 0 to n-1, such as shard=0/4,")] | None
+    precision: Literal["auto", "float16", "bfloat16", "float32"]
+    batch_size: Annotated[int, Ge(1), Le(10**6)] | Literal["auto"]
+    num_workers: Annotated[int, Ge(0), Le(PROCESSES)] | Literal["auto"]
+    part_size: Annotated[int, Ge(1), Le(10**7)] | Literal["auto"]
+    threads: Annotated[int, Ge(1), Le(1024)] | Literal["auto"]
+    lease_seconds: Annotated[float, Ge(10), Le(10**6)]
+    views: Annotated[int, Ge(1), Le(1000)]
+    view_splits: Name | Sequence[Name] | None
+    seed: Seed
