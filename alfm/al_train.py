@@ -49,7 +49,7 @@ class Budget:
     per_class: bool
 
 
-_SEEDS = Means("whole numbers that are not negative, such as seeds=[1,10,100],")
+_SEEDS = Means("a list of whole numbers that are not negative, such as seeds=[1,10,100],")
 
 
 @dataclass(frozen=True)

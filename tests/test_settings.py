@@ -193,7 +193,7 @@ AL_TRAIN = ["query_strategy=random", "seeds=[1]", "iterations.n=2", "device=cpu"
         (["iterations.n=100000000000"], "iterations.n=100000000000: a whole number"),
         (["iterations=null"], "iterations=null: this holds settings, give n=... and exp=..."),
         (["budget.init=nan"], "budget.init=nan: a number above 0"),
-        (["seeds=-1"], "seeds=-1: a whole number of at least 0"),
+        (["seeds=-1"], "seeds=-1: a list of whole numbers that are not negative"),
         (["seeds=[]"], "seeds=[]"),
         (["seeds=[1,1]"], "different"),
         (["cache=3"], "cache=3: a path or null is needed"),
