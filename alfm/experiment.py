@@ -18,8 +18,10 @@ from alfm.loop import Round, Task, run, schedule
 from alfm.options import Device, Labels, Name, Rounds, checked
 from alfm.pool import Memory, Pool
 from alfm.results import RunFolder, _budget_text, start_fingerprint
+from alfm.row_numbers import RowNumbers
 from alfm.settings import build, conf_dir
 from alfm.strategies.base import Strategy
+from alfm.strategies.index_file import IndexFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +65,8 @@ class CacheRows:
 
 @checked
 class Simulation(Task):
-    """A `Task` made from a cache. cache_rows int64 (N,): the pool's rows as rows of the cache's split.
+    """A `Task` made from a cache. cache_rows int64 (N,): the pool's rows as rows of the cache's split; `numbers` turns
+    one into the other.
 
     Items without a label (-1) are left out of a simulated pool and are not scored in the test split; `left_out` says
     how many (pool, test).
@@ -103,6 +106,7 @@ class Simulation(Task):
         pool_rows, labels = _labelled(cache, pool_split)
         test_rows, test_labels = _labelled(cache, test_split)
         self.cache, self.cache_rows = cache, pool_rows
+        self.numbers = RowNumbers(cache, pool_split, pool_rows)
         self.left_out = (cache.num_rows(pool_split) - len(pool_rows), cache.num_rows(test_split) - len(test_rows))
         if len(np.unique(labels)) < 2:
             raise UserError(f"Split {pool_split!r} of {cache.path} holds one class only: there is nothing to learn.")
@@ -130,6 +134,8 @@ class Simulation(Task):
         the runs that it concerns, and raises its number when it changes them again.
         """
         known = {}
+        if isinstance(init_strategy, IndexFile) and init_strategy.replays_otherwise(self.numbers):
+            known["replayed_start"] = 1  # before, rows of a run's cache were taken for rows of the pool
         if self.pool.views is not None and fits_heads(query_strategy):
             known["refits_on_views"] = 1  # before, heads fitted inside strategies saw the plain items only
         return known
@@ -194,10 +200,12 @@ def run_replicates(
             yield from rows
         if folder is None or seed not in folder.completed_seeds():
             groups.setdefault(len(rows), []).append(seed)
-    to_pool = np.full(int(task.cache_rows.max()) + 1, -1, dtype=np.int64)
-    to_pool[task.cache_rows] = np.arange(len(task.cache_rows))
+    init_strategy, query_strategy = init_strategy.in_pool(task.numbers), query_strategy.in_pool(task.numbers)
     for group in groups.values():
-        done = np.stack([to_pool[picked[seed]] for seed in group])
+        done = np.stack([task.numbers.of_cache(picked[seed], "picks.npz") for seed in group])
+        if (done < 0).any():
+            assert folder is not None
+            raise UserError(f"{folder.path}/picks.npz names items without a label: run again with force=true.")
         ended = None
         for made in run(task, classifier, init_strategy, query_strategy, budgets, group, done, warm_start):
             new = [_row(made, i, seed, len(group)) for i, seed in enumerate(group)]

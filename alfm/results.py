@@ -70,7 +70,7 @@ HASH_IGNORES = (  # fmt: skip
 )
 _NAMES = ("dataset", "model", "query_strategy", "init_strategy", "classifier")
 # Options that came later: at this value a run is what it was before, and so is its hash.
-LATER_OPTIONS: Mapping[str, Any] = {}
+LATER_OPTIONS: Mapping[str, Any] = {"init_strategy.rows": None, "query_strategy.rows": None}
 _FILES = ("rounds.csv", "picks.npz", "progress.json", "config.yaml", "environment.json")
 _FORMAT = 1
 
@@ -217,7 +217,7 @@ class RunFolder:
     def _with_stored_seeds(self, config: Mapping[str, Any], digest: str) -> dict[str, Any]:
         if not (self.path / "config.yaml").exists():
             return dict(config)
-        stored = _read_config(self.path)
+        stored = read_config(self.path)
         if stored["run"]["hash"] != digest:
             raise UserError(f"{self.path} belongs to another configuration; move it away or use force=true")
         before, now = stored.get("seeds"), config.get("seeds")
@@ -311,7 +311,7 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
     frames = []
     for folder in folders:
         rows, picks, finished = _read_state(folder)
-        config = _read_config(folder)
+        config = read_config(folder)
         chosen = [seed for seed in rows if rows[seed] and (seed in finished or not finished_only)]
         if not chosen:
             continue
@@ -409,7 +409,8 @@ def _fault(rows: Sequence[Row], picks: np.ndarray) -> str | None:
     return None
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The `config.yaml` of a run folder; UserError when it is none."""
     try:
         config = yaml.safe_load((path / "config.yaml").read_text())
         run = config["run"]
@@ -418,6 +419,14 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise _damaged(path, f"config.yaml cannot be read ({error!r})") from None
     return config
+
+
+def read_picks(path: Path) -> dict[int, np.ndarray]:
+    """What each seed of a run folder has picked, rows of its cache int64 (n,), checked as when the run goes on.
+
+    Raises UserError for a damaged folder.
+    """
+    return _read_state(path)[1]
 
 
 def _damaged(path: Path, what: str) -> UserError:

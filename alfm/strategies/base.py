@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from alfm.threads import side_by_side
 
 if TYPE_CHECKING:
     from alfm.loop import Task
+    from alfm.row_numbers import RowNumbers
+
+Counted = Literal["cache", "pool"]
+"""What a list of row numbers counts: the cache's rows, or the pool's, which leaves out items without a label."""
 
 
 @dataclass
@@ -100,9 +104,37 @@ class Strategy(ABC):
     stochastic: ClassVar[bool] = False
     oracle: ClassVar[bool] = False
     refits: ClassVar[bool] = False
+    row_options: ClassVar[tuple[str, ...]] = ()
+    """Options that list row numbers. A strategy with some has an option `rows`: what they count, see `in_pool`."""
 
     def __post_init__(self) -> None:  # noqa: B027
         """Nothing: there for a subclass's `super().__post_init__()`."""
+
+    @property
+    def lists_rows(self) -> bool:
+        """Was it given row numbers?"""
+        return any(self._rows_of(option) for option in self.row_options)
+
+    def in_pool(self, numbers: RowNumbers) -> Strategy:
+        """The strategy with the row numbers that it was given as rows of the pool, which are all that `select` knows.
+
+        Itself where there are none. Raises UserError for rows that are not in the pool, and where it is not said
+        whether they count the cache's rows or the pool's and this makes a difference.
+        """
+        if not self.lists_rows:
+            return self
+        turned: dict[str, Any] = {"rows": "pool"}
+        for option in self.row_options:
+            what, given = f"query_strategy.{option}", self._rows_of(option)
+            own = numbers.listed(given, getattr(self, "rows", None), what, "query_strategy.rows")
+            if (own < 0).any():
+                raise numbers.not_in_pool(what, given[int((own < 0).argmax())])
+            turned[option] = own.tolist()
+        return replace(self, **turned)
+
+    def _rows_of(self, option: str) -> list[int]:
+        given = getattr(self, option)
+        return [] if given is None else list(given)
 
     @abstractmethod
     def select(self, query: Query, budget: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor
 
+from alfm.errors import UserError
 from alfm.heads.base import LinearHead
 from alfm.options import Count, Fits, checked
 from alfm.pool import Pool
@@ -51,6 +52,14 @@ class Boss(Strategy):
     batches: Fits = 100
     sub_pool: Count = 2500
     strategies: Annotated[Sequence[Strategy], MinLen(1)] = field(default_factory=_members)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for member in self.strategies:
+            if member.lists_rows:
+                raise UserError(
+                    f"boss asks {member.name} about parts of the pool, where row numbers mean nothing: give it none."
+                )
 
     def select(self, query: Query, budget: int) -> Tensor:
         assert query.head is not None

@@ -14,7 +14,7 @@ from alfm.errors import UserError
 from alfm.geometry.top import top
 from alfm.options import Count, Rows, checked
 from alfm.posteriors import Draws, Laplace, Posterior, pool_pass
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Counted, Query, Strategy
 
 
 @dataclass(eq=False)
@@ -22,7 +22,7 @@ from alfm.strategies.base import Query, Strategy
 class Epig(Strategy):
     """Largest expected information gain about the predictions on a target set.
 
-    targets: pool rows that stand for what will be asked of the model, or None for `num_targets` unlabelled items drawn
+    targets: rows that stand for what will be asked of the model, or None for `num_targets` unlabelled items drawn
     at random. Needs joint draws, by default of the Laplace posterior (on Pets after seven rounds, three seeds: 70.4 %
     with it, 51.8 with joint dropout of 0.75, 77.3 random). Information about targets never exceeds information about
     the weights (data processing), so EPIG <= BALD: items are evaluated in the order of BALD and the search ends,
@@ -33,10 +33,12 @@ class Epig(Strategy):
 
     stochastic = True
     posterior: Posterior = field(default_factory=Laplace)
+    row_options = ("targets",)
     num_targets: Count = 100
     targets: Annotated[Rows, MinLen(1)] | None = None
     oversample: Count | None = 10
     chunk: Count = 256
+    rows: Counted | None = None
 
     def __post_init__(self) -> None:
         if not self.posterior.joint:

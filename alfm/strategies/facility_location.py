@@ -12,7 +12,7 @@ from alfm.geometry.closer import Listed, states
 from alfm.geometry.herding import Dot, Herding
 from alfm.geometry.submodular import location_information, query_location
 from alfm.options import Rows, checked
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Counted, Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
@@ -30,10 +30,12 @@ class FacilityLocation(Strategy):
     """
 
     needs_head = False
+    row_options = ("query_rows",)
     query_rows: Rows = ()
     query_classes: Rows = ()
     eta: Annotated[float, Ge(0), Le(1e6)] = 1.0
     form: Literal["flvmi", "flqmi"] = "flvmi"
+    rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)

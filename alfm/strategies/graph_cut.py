@@ -15,7 +15,7 @@ from alfm.geometry.submodular import cut_information, total_similarity
 from alfm.geometry.top import top
 from alfm.options import Rows, checked
 from alfm.pool import Pool
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Counted, Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
@@ -31,9 +31,11 @@ class GraphCut(Strategy):
     """
 
     needs_head = False
+    row_options = ("query_rows",)
     query_rows: Rows = ()
     query_classes: Rows = ()
     trade: Annotated[float, Ge(0), Le(1e6)] = 0.5
+    rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)

@@ -1,10 +1,12 @@
-"""A cold start that somebody else chose: pool rows from a file, or from another run's picks."""
+"""A cold start that somebody else chose: rows from a file, or another run's picks."""
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +14,11 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.options import checked
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.results import read_picks
+from alfm.strategies.base import Counted, Query, Strategy, stack_picks
+
+if TYPE_CHECKING:
+    from alfm.row_numbers import RowNumbers
 
 
 @dataclass(eq=False)
@@ -21,31 +27,76 @@ class IndexFile(Strategy):
     """The first `budget` rows listed in a file, in order.
 
     path: text with one row number per line (the same rows for every seed), .npy with int64 (n,) or, one line per
-    replicate, (R, n), or a run's picks.npz (each seed takes its own array). Rows count the pool, items without a
-    label left out. Raises UserError when the file holds no such rows; fewer than `budget` are completed at random.
+    replicate, (R, n), or a run's picks.npz where it lies (each seed takes its own array). Picks count the rows of their
+    run's cache: of this one, or of another whose items are found here by their ids. Other files count rows of the pool
+    or, where items without a label are left out of it, what `rows` says, which is asked for: `cache` or `pool`. Raises
+    UserError when the file holds no such rows; fewer than `budget` are completed at random.
     """
 
     path: str
+    rows: Counted | None = None
     needs_head = False
+    _numbers = None  # of the cache that is worked on; None: whatever is listed counts the pool's rows
+
+    @property
+    def lists_rows(self) -> bool:
+        return True
+
+    def in_pool(self, numbers: RowNumbers) -> IndexFile:
+        """See `Strategy.in_pool`; the file is read when its rows are asked for."""
+        bound = copy.copy(self)
+        bound._numbers = numbers
+        return bound
+
+    def replays_otherwise(self, numbers: RowNumbers) -> bool:
+        """Does a run's picks.npz mean other items than if its numbers were the pool's, as they once were read?"""
+        run = self._run()
+        if run is None or not numbers.whole or numbers.is_same(run):
+            return run is not None and not numbers.whole
+        return any((numbers.of_run(own, run) != own).any() for own in read_picks(run).values())
 
     def select(self, query: Query, budget: int) -> Tensor:
         picks = []
         for r, seed in enumerate(query.seeds):
-            rows = self._rows(seed, r, query.R)
-            if len(np.unique(rows)) != len(rows) or rows.min(initial=0) < 0 or rows.max(initial=0) >= query.pool.N:
+            listed = self._listed(seed, r, query.R)
+            rows = listed if self._numbers is None else self._pool_rows(listed, self._numbers)
+            known = rows if self._numbers is None else rows[rows >= 0]
+            if len(np.unique(known)) != len(known) or known.min(initial=0) < 0 or known.max(initial=0) >= query.pool.N:
                 raise UserError(f"{self.path} must list different pool rows in [0, {query.pool.N}).")
             free = query.available[r].cpu().numpy()
-            picks.append(torch.from_numpy(rows[free[rows]][:budget]).to(query.pool.device))
+            use = np.flatnonzero((rows < 0) | free[rows])[:budget]
+            absent = use[rows[use] < 0]
+            if len(absent):
+                assert self._numbers is not None
+                raise self._numbers.not_in_pool(self.path, listed[absent[0]])
+            picks.append(torch.from_numpy(rows[use]).to(query.pool.device))
         return stack_picks(picks, budget, query.pool.device)
 
-    def _rows(self, seed: int, r: int, replicates: int) -> np.ndarray:
+    def _pool_rows(self, listed: np.ndarray, numbers: RowNumbers) -> np.ndarray:
+        """Listed rows (n,) -> pool rows (n,), -1 for items that are not in the pool."""
+        run = self._run()
+        if run is not None:
+            return numbers.of_run(listed, run)
+        return numbers.listed(listed, self.rows, self.path, "init_strategy.rows")
+
+    def _run(self) -> Path | None:
+        """The run folder in which the file lies, where it is a run's and nobody has said what its rows count."""
+        path = Path(self.path).expanduser()
+        is_run = path.name == "picks.npz" and (path.parent / "config.yaml").exists()
+        return path.parent if is_run and self.rows is None else None
+
+    def _listed(self, seed: int, r: int, replicates: int) -> np.ndarray:
+        """The rows (n,) of one replicate, as they stand in the file."""
         path = Path(self.path).expanduser()
         try:
             if path.suffix == ".npz":
+                run = self._run()
                 with np.load(path, allow_pickle=False) as stored:
                     if str(seed) not in stored:
                         raise UserError(f"{path} holds no picks of seed {seed} (it has {', '.join(stored)}).")
                     rows = stored[str(seed)]
+                if run is not None:
+                    rows = read_picks(run).get(seed, rows)  # checked against the rest of that folder
             elif path.suffix == ".npy":
                 rows = np.load(path, allow_pickle=False)
                 if rows.ndim == 2 and len(rows) != replicates:

@@ -12,7 +12,7 @@ from alfm.geometry.herding import Dot
 from alfm.geometry.submodular import LogDet as Volume
 from alfm.geometry.submodular import determinant_information
 from alfm.options import Rows, Share, checked
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Counted, Query, Strategy
 from alfm.strategies.query_set import QuerySet
 
 
@@ -27,10 +27,12 @@ class LogDet(Strategy):
     """
 
     needs_head = False
+    row_options = ("query_rows",)
     query_rows: Rows = ()
     query_classes: Rows = ()
     ridge: Annotated[float, Ge(1e-9), Le(1e6)] = 0.01
     eta: Share = 1.0
+    rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
