@@ -40,6 +40,7 @@ class Means:
 
 
 Share = Annotated[float, Ge(0), Le(1)]
+Fraction = Annotated[float, Gt(0), Lt(1)]
 Count = Annotated[int, Ge(1), Le(10**9)]
 Whole = Annotated[int, Ge(0), Le(10**9)]
 Rows = Sequence[Annotated[int, Ge(0)]]

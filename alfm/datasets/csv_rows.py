@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, Literal, TextIO, cast
 
 from alfm.datasets.files import find_encoding
 from alfm.datasets.names import same_name
 from alfm.errors import UserError, nearest_names
+from alfm.options import checked
 
-QUOTING = ("auto", "quoted", "none")
+Quoting = Literal["auto", "quoted", "none"]
 _END = "\0\1\2"
 """A line after the last one, that is a row of its own unless a quote is still open."""
 _PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -53,12 +54,13 @@ class _Reading:
         return self.fault is None and not self.short and self.misquoted is None
 
 
+@checked
 def read_csv(
     source: str,
     wanted: Sequence[str],
     separator: str | None = None,
     columns: Sequence[str] | None = None,
-    quoting: str = "auto",
+    quoting: Quoting = "auto",
     encoding: str | None = None,
 ) -> Columns:
     """The wanted columns of a text table as text, blank lines left out.
@@ -70,8 +72,6 @@ def read_csv(
     tried, and enclosed fields are taken if the number of rows is the same, or if every row is then whole and without
     them not. `UserError` for everything that does not fit, and where both readings could be meant.
     """
-    if quoting not in QUOTING:
-        raise UserError(f"dataset.quoting={quoting}: use {', '.join(QUOTING)}")
     file = _File(source, wanted, _separator(source, separator), columns, encoding)
     reading = file.read(quoted=quoting != "none" and file.pattern is None)
     if file.pattern is not None and file.has_quotes and quoting != "none":

@@ -6,9 +6,10 @@ import codecs
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from alfm.datasets.base import ItemError, Modality
 from alfm.datasets.ids import unescape
@@ -16,6 +17,17 @@ from alfm.datasets.intensity import check_range
 from alfm.errors import UserError, nearest_names
 
 _IMAGE_OPTIONS = {"max_pixels", "decode_size", "intensity_range", "intensity_clip"}
+
+
+class Decode(TypedDict, total=False):
+    """How an item becomes an image, a recording or a text: options that every source of data takes."""
+
+    max_pixels: Annotated[int, Ge(1)] | None
+    decode_size: Annotated[int, Ge(1), Le(10**6)] | None
+    intensity_range: Any
+    intensity_clip: bool | None
+    max_seconds: Annotated[float, Gt(0), Le(10**6)] | None
+    encoding: str | None
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -13,13 +13,14 @@ from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_s
 from alfm.datasets.audio import mono
 from alfm.datasets.base import Dataset, ItemError, Modality
 from alfm.datasets.csv_rows import read_csv
-from alfm.datasets.files import decode_item, decode_options, decode_text
+from alfm.datasets.files import Decode, decode_item, decode_options, decode_text
 from alfm.datasets.ids import file_stem
 from alfm.datasets.images import to_rgb
 from alfm.datasets.intensity import settle
 from alfm.datasets.labels import ASK
 from alfm.datasets.names import same_name
 from alfm.errors import UserError, nearest_names
+from alfm.options import Fraction, Seed, checked
 
 
 @dataclass
@@ -85,6 +86,7 @@ class StreamedSplit(HubSplit):
         return row
 
 
+@checked
 def hugging_face(
     path: str,
     modality: Modality,
@@ -96,14 +98,14 @@ def hugging_face(
     name: str | None = None,
     streaming: bool = False,
     revision: str | None = None,
-    data_files: Any = None,
+    data_files: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     cache_dir: str | None = None,
-    test_fraction: float | None = None,
-    seed: int = 0,
-    classes: Sequence[str] | None = None,
+    test_fraction: Fraction | None = None,
+    seed: Seed = 0,
+    classes: Sequence[Any] | None = None,
     unlabelled: Any = ASK,
     licence: str | None = None,
-    **decode: Any,
+    **decode: Unpack[Decode],
 ) -> Dataset:
     """`datasets.load_dataset(path, config)`, all its splits, or the ones named ({train: train, test: validation}).
 

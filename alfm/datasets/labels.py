@@ -124,6 +124,8 @@ def typed(option: str, values: Iterable[Value]) -> str:
 def _given(counts: Mapping[Value, int], unlabelled: Any, option: str, remarks: list[str]) -> set[Value]:
     found: set[Value] = set()
     several = isinstance(unlabelled, (list, tuple, set))
+    if any(isinstance(one, (Mapping, list, tuple)) for one in (unlabelled if several else [unlabelled])):
+        raise UserError(f"{option}={unlabelled}: give a label or a list of labels, null or {ASK}")
     for one in unlabelled if several else [unlabelled]:
         wanted = "nan" if isinstance(one, float) and math.isnan(one) else one
         meant = read_value(wanted)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Unpack
 
 from alfm.datasets.base import Dataset
+from alfm.datasets.files import Decode
 from alfm.datasets.folder import folder
 from alfm.datasets.table import Rows, from_rows
 from alfm.errors import UserError
+from alfm.options import checked
 
 
-def cub200(root: str, name: str = "cub200", licence: str | None = None, **decode: Any) -> Dataset:
+@checked
+def cub200(root: str, name: str = "cub200", licence: str | None = None, **decode: Unpack[Decode]) -> Dataset:
     """CUB-200-2011 (Wah et al. 2011) as published: images.txt, image_class_labels.txt, train_test_split.txt,
     classes.txt and images/ in `root`."""
     images = _pairs(os.path.join(root, "images.txt"))
@@ -33,7 +36,10 @@ def cub200(root: str, name: str = "cub200", licence: str | None = None, **decode
     return from_rows(found, os.path.join(root, "images"), name, classes=classes, licence=licence, **decode)
 
 
-def tiny_imagenet(root: str, name: str = "tinyimagenet", licence: str | None = None, **decode: Any) -> Dataset:
+@checked
+def tiny_imagenet(
+    root: str, name: str = "tinyimagenet", licence: str | None = None, **decode: Unpack[Decode]
+) -> Dataset:
     """Tiny ImageNet (Le & Yang 2015) as published: train/<class>/images/ and val/images/ with
     val/val_annotations.txt; `val` is the test split, since the published test labels are secret."""
     train = folder(root, splits={"train": "train"}, **decode).splits["train"]

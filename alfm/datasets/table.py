@@ -8,20 +8,21 @@ import unicodedata
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 
 from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality, Split
-from alfm.datasets.csv_rows import Columns, find_columns, read_csv
-from alfm.datasets.files import Files, decode_options, file_size
+from alfm.datasets.csv_rows import Columns, Quoting, find_columns, read_csv
+from alfm.datasets.files import Decode, Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
 from alfm.datasets.intensity import settle
 from alfm.datasets.labels import ASK
 from alfm.datasets.names import one_spelling, same_name
 from alfm.datasets.splits import split_names
 from alfm.errors import UserError
+from alfm.options import Fraction, Means, Seed, checked
 
 _JSON = "read it with dataset=hugging_face dataset.path=json dataset.data_files=FILE"
 _OTHERS = {
@@ -82,9 +83,11 @@ class Rows:
         return f"row {self.rows[index]} of {self.tables[index]}"
 
 
+@checked
 def table(
     path: str | None = None,
-    files: Mapping[str, str] | None = None,
+    files: Annotated[Mapping[str, str], Means("{train: FILE, test: FILE} (a single table is dataset.path=FILE)")]
+    | None = None,
     root: str | None = None,
     modality: Modality = "image",
     column: str = "path",
@@ -92,18 +95,18 @@ def table(
     split_column: str | None = None,
     id_column: str | None = None,
     name: str | None = None,
-    test_fraction: float | None = None,
-    seed: int = 0,
-    classes: Sequence[str] | None = None,
+    test_fraction: Fraction | None = None,
+    seed: Seed = 0,
+    classes: Sequence[Any] | None = None,
     path_format: str | Sequence[str] | None = None,
     separator: str | None = None,
-    columns: Sequence[str] | None = None,
-    quoting: str = "auto",
+    columns: Sequence[Any] | None = None,
+    quoting: Quoting = "auto",
     encoding: str | None = None,
     unlabelled: Any = ASK,
     allow_absolute: bool = False,
     licence: str | None = None,
-    **decode: Any,
+    **decode: Unpack[Decode],
 ) -> Dataset:
     """Rows of one table (`path`), or of one table per split (`files`: {train: a.csv, test: b.csv}).
 
@@ -116,11 +119,6 @@ def table(
     `read_image` or `read_audio`. Raises `UserError` for a missing table, column or split, and for contradictory
     options.
     """
-    if files is not None and not isinstance(files, Mapping):
-        raise UserError(
-            f"dataset.files={files}: one table per split is given as 'dataset.files={{train: FILE, test: FILE}}', "
-            "a single table as dataset.path=FILE"
-        )
     if (path is None) == (files is None):
         raise UserError("a table needs dataset.path=FILE, or dataset.files={train: FILE, test: FILE}")
     sources = {"": path} if path is not None else dict(files or {})
@@ -167,9 +165,9 @@ def from_rows(
     name: str,
     *,
     modality: Modality = "image",
-    test_fraction: float | None = None,
-    seed: int = 0,
-    classes: Sequence[str] | None = None,
+    test_fraction: Fraction | None = None,
+    seed: Seed = 0,
+    classes: Sequence[Any] | None = None,
     path_format: str | Sequence[str] | None = None,
     unlabelled: Any = ASK,
     allow_absolute: bool = False,

@@ -11,18 +11,20 @@ import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Unpack
 
 import numpy as np
+from annotated_types import MinLen
 
 from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality
-from alfm.datasets.files import decode_item, decode_options, find_encoding
+from alfm.datasets.files import Decode, decode_item, decode_options, find_encoding
 from alfm.datasets.folder import ENDINGS
 from alfm.datasets.ids import escape, file_stem
 from alfm.datasets.intensity import settle
 from alfm.datasets.labels import ASK
 from alfm.errors import UserError, nearest_names
+from alfm.options import Fraction, Seed, checked
 
 
 @dataclass
@@ -59,19 +61,20 @@ class TarSplit:
         return decode_item(raw, self.ids[index], self.modality, self.decode)
 
 
+@checked
 def tar_shards(
-    splits: Mapping[str, str | Sequence[str]],
+    splits: Annotated[Mapping[str, str | Sequence[str]], MinLen(1)],
     root: str = "",
     modality: Modality = "image",
     endings: Sequence[str] | None = None,
     label: str | None = "cls",
     name: str | None = None,
-    test_fraction: float | None = None,
-    seed: int = 0,
-    classes: Sequence[str] | None = None,
+    test_fraction: Fraction | None = None,
+    seed: Seed = 0,
+    classes: Sequence[Any] | None = None,
     unlabelled: Any = ASK,
     licence: str | None = None,
-    **decode: Any,
+    **decode: Unpack[Decode],
 ) -> Dataset:
     """Shards per split: paths, globs or braces ("train-{0000..0099}.tar") below `root`.
 

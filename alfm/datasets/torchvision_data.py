@@ -22,6 +22,7 @@ from alfm.datasets.ids import escape
 from alfm.datasets.images import to_rgb
 from alfm.datasets.intensity import settle
 from alfm.errors import UserError, nearest_names
+from alfm.options import checked
 
 GREY = {"MNIST", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "USPS"}
 """Grey throughout: their images stay one channel."""
@@ -75,6 +76,7 @@ class TorchvisionSplit:
             raise ItemError(f"{self.ids[index]}: {str(error) or type(error).__name__}") from error
 
 
+@checked
 def torchvision_dataset(
     class_name: str,
     root: str,
@@ -83,7 +85,7 @@ def torchvision_dataset(
     kwargs: Mapping[str, Any] | None = None,
     download: bool = True,
     licence: str | None = None,
-    intensity_range: Sequence[float] | None = None,
+    intensity_range: Any = None,
     intensity_clip: bool | None = None,
 ) -> Dataset:
     """`torchvision.datasets.<class_name>(root, **kwargs, **splits[split])` for every split.

@@ -95,7 +95,7 @@ def test_tables_that_are_not_there_or_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs dataset.path"):
         table()
     for files in ("reviews.csv", ["a.csv", "b.csv"]):
-        with pytest.raises(UserError, match=r"a single table as dataset.path=FILE"):
+        with pytest.raises(UserError, match=r"a single table is dataset.path=FILE"):
             table(files=files)
     (tmp_path / "l1.csv").write_bytes(b"path\ncaf\xe9.png\n")
     with pytest.raises(UserError, match="not UTF-8"):
