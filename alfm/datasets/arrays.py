@@ -9,6 +9,7 @@ import numpy as np
 
 from alfm.datasets.assemble import fingerprint, stratified_share
 from alfm.datasets.base import Dataset
+from alfm.options import Fraction, Seed, checked
 
 
 @dataclass
@@ -29,7 +30,8 @@ class ImageArray:
         return Image.fromarray(np.ascontiguousarray(self.images[index]))
 
 
-def digits(name: str = "digits", test_fraction: float = 0.3, seed: int = 0) -> Dataset:
+@checked
+def digits(name: str = "digits", test_fraction: Fraction = 0.3, seed: Seed = 0) -> Dataset:
     """1,797 real handwritten digits, 8 x 8 grey, 10 classes (Alpaydin & Kaynak 1998; UCI, CC BY 4.0).
 
     They come with scikit-learn: nothing is downloaded. `test` is a stratified share, the same for every run.

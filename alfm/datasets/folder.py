@@ -6,13 +6,13 @@ import fnmatch
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
 from alfm.datasets.assemble import fingerprint, stratified_share
 from alfm.datasets.base import Dataset, Modality
-from alfm.datasets.files import Files, decode_options, file_size
+from alfm.datasets.files import Decode, Files, decode_options, file_size
 from alfm.datasets.ids import escape, file_stem
 from alfm.datasets.intensity import settle
 from alfm.datasets.layout import ask_about_splits, has_ending, split_folders, walk
@@ -20,6 +20,7 @@ from alfm.datasets.left_out import LeftOut
 from alfm.datasets.names import one_spelling
 from alfm.datasets.split_lists import take_listed
 from alfm.errors import UserError
+from alfm.options import Fraction, Seed, checked
 from alfm.streams import stream
 
 ENDINGS: dict[str, tuple[str, ...]] = {
@@ -29,12 +30,13 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+@checked
 def folder(
     root: str,
     modality: Modality = "image",
     name: str | None = None,
-    test_fraction: float | None = None,
-    seed: int = 0,
+    test_fraction: Fraction | None = None,
+    seed: Seed = 0,
     splits: Mapping[str, str] | None = None,
     split_lists: Mapping[str, str] | None = None,
     pattern: str | None = None,
@@ -42,7 +44,7 @@ def folder(
     labelled: bool = True,
     balance: bool = False,
     licence: str | None = None,
-    **decode: Any,
+    **decode: Unpack[Decode],
 ) -> Dataset:
     """Files of one modality below `root`, found by their endings; an item's class is the folder right below its split.
 
