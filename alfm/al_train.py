@@ -14,7 +14,7 @@ from annotated_types import MinLen
 from alfm.commands import command
 from alfm.errors import UserError
 from alfm.extract import cache_path
-from alfm.options import Device, Labels, Means, Name, Rounds, Seed, checked, read, shown
+from alfm.options import Device, Labels, Means, Name, PathName, Rounds, Seed, checked, read, shown
 from alfm.settings import build, paths, run_hydra
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _SEEDS = Means("a list of whole numbers that are not negative, such as seeds=[1,
 class Settings:
     """The settings of conf/al_train.yaml beside its groups: what each may be."""
 
-    cache: Annotated[str, MinLen(1), Means("a path")] | None
+    cache: PathName | None
     splits: Splits
     seeds: Annotated[Seed | Annotated[Sequence[Seed], MinLen(1)], _SEEDS]
     iterations: Iterations

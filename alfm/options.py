@@ -19,6 +19,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MinLen, Predicate
@@ -47,6 +48,9 @@ Rows = Sequence[Annotated[int, Ge(0)]]
 Bytes = Annotated[int, Ge(0), Le(2**62)]
 Seed = Annotated[int, Ge(0), Lt(2**63), Means("a whole number that is not negative and below 2^63")]
 Name = Annotated[str, MinLen(1), Means("a name")]
+PathName = Annotated[Annotated[str, MinLen(1)] | Path, Means("a path")]
+Side = Annotated[int, Ge(1), Le(10_000)]
+"""Pixels."""
 Device = Annotated[str, Means("auto, cpu, cuda, cuda:1 or mps")]
 Rounds = Annotated[int, Ge(1), Le(10**6)]
 Labels = Annotated[float, Gt(0), Le(10**9)]
@@ -192,6 +196,9 @@ def described(hint: Any) -> str:
         for note in inner[1:]:
             if isinstance(note, Means):
                 return note.words
+        size = next((note for note in inner[1:] if isinstance(note, MinLen | Len)), None)
+        if size is not None and inner[0] is not str:
+            return described(inner[0]).replace("a list", f"a list of {_size(size)}", 1)
         return " ".join(filter(None, [described(inner[0]), _range(inner[1:])]))
     if origin in (Union, types.UnionType):
         return _either([described(one) for one in inner])
@@ -200,9 +207,9 @@ def described(hint: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"a mapping whose values are each {described(inner[1])}" if inner[1] is not Any else "a mapping"
     if origin is tuple and inner[-1] is not Ellipsis:
-        return f"a list of {len(inner)}, each {_either(list(dict.fromkeys(map(described, inner))))}"
+        return f"a list of {len(inner)}, each entry {_either(list(dict.fromkeys(map(described, inner))))}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return f"a list whose entries are each {described(inner[0])}"
+        return f"a list, each entry {described(inner[0])}"
     plain = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
     return plain.get(hint) or f"a {getattr(hint, '__name__', hint)}"
 
@@ -253,9 +260,6 @@ def _choices(hint: Any) -> list[Any]:
 def _range(notes: Sequence[Any]) -> str:
     low = next((note for note in notes if isinstance(note, Ge | Gt)), None)
     high = next((note for note in notes if isinstance(note, Le | Lt)), None)
-    size = next((note for note in notes if isinstance(note, MinLen | Len)), None)
-    if size is not None:
-        return f"({size.min_length} or more of them)"
     if isinstance(low, Ge) and isinstance(high, Le):
         return f"between {_end(low.ge)} and {_end(high.le)}"
     words = []
@@ -264,6 +268,12 @@ def _range(notes: Sequence[Any]) -> str:
     if high is not None:
         words.append(f"below {_end(high.lt)}" if isinstance(high, Lt) else f"of at most {_end(high.le)}")
     return " and ".join(words)
+
+
+def _size(note: MinLen | Len) -> str:
+    most = getattr(note, "max_length", None)
+    few = str(note.min_length)
+    return f"{few} or more" if most is None else few if most == note.min_length else f"{few} to {most}"
 
 
 def _end(value: Any) -> str:

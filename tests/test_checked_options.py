@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Protocol, TypedDict, Unpack
 
 import numpy as np
 import pytest
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
 from omegaconf import OmegaConf
 
 from alfm.errors import UserError
@@ -110,12 +110,13 @@ def test_constructors_and_functions():
     [
         (Annotated[float, Ge(0), Le(1)] | Literal["auto"], "a number between 0 and 1 or auto"),
         (Annotated[int, Gt(0)] | None, "a whole number above 0 or null"),
-        (Sequence[Annotated[int, Ge(0)]], "a list whose entries are each a whole number of at least 0"),
+        (Sequence[Annotated[int, Ge(0)]], "a list, each entry a whole number of at least 0"),
         (Mapping[str, str], "a mapping whose values are each a text"),
         (Mapping[str, Any] | bool, "a mapping or true or false"),
-        (tuple[float, float], "a list of 2, each a number"),
-        (Annotated[Sequence[int], MinLen(1)], "a list whose entries are each a whole number (1 or more of them)"),
+        (tuple[float, float], "a list of 2, each entry a number"),
+        (Annotated[Sequence[int], MinLen(1)], "a list of 1 or more, each entry a whole number"),
         (Annotated[str, Means("cpu or cuda")] | None, "cpu or cuda or null"),
+        (Annotated[Sequence[float], Len(3, 3)], "a list of 3, each entry a number"),
         (Box, "a Box"),
     ],
 )

@@ -169,7 +169,7 @@ def test_build_unwraps_mistakes() -> None:
         build(node("alfm.nothing.Here"))
     with pytest.raises(UserError, match="was not given what it takes.*colour"):
         build(node("fractions.Fraction", colour=3))
-    with pytest.raises(UserError, match="model.size=0"):
+    with pytest.raises(UserError, match="Pixels size=0: a whole number between 1 and 10000, a list of 2,"):
         build(node("alfm.backbones.pixels.Pixels", size=0))
     with pytest.raises(ZeroDivisionError):
         build(node("fractions.Fraction", numerator=1, denominator=0))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le
 
 from alfm.backbones.transformers_model import TransformersEncoder, masked_mean
 from alfm.datasets.base import Audio, ItemError
 from alfm.errors import UserError
+from alfm.options import Name, checked
 
 
+@checked
 class TransformersAudio(TransformersEncoder):
     """One vector per recording.
 
@@ -27,19 +29,14 @@ class TransformersAudio(TransformersEncoder):
 
     def __init__(
         self,
-        arch: str,
+        arch: Name,
         pooling: str = "mean",
-        seconds: float = 10.0,
-        cut: str = "centre",
-        pad: str = "zeros",
+        seconds: Annotated[float, Gt(0), Le(3600)] = 10.0,
+        cut: Literal["start", "centre"] = "centre",
+        pad: Literal["zeros", "repeat"] = "zeros",
         **options: Any,
     ) -> None:
         super().__init__(arch, pooling, **options)
-        if not 0 < seconds < math.inf or cut not in ("start", "centre") or pad not in ("zeros", "repeat"):
-            raise UserError(
-                f"model.seconds={seconds}, cut={cut}, pad={pad}: seconds above 0, cut=start or centre, "
-                "pad=zeros or repeat are needed"
-            )
         self.seconds, self.cut, self.pad = float(seconds), cut, pad
 
     def load(self, device: torch.device) -> None:

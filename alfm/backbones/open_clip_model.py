@@ -13,8 +13,10 @@ from alfm.backbones.weights import seeded
 from alfm.datasets.hub import first_line, from_hub
 from alfm.datasets.ids import file_stem
 from alfm.errors import UserError, nearest_names
+from alfm.options import Name, PathName, Seed, checked
 
 
+@checked
 class OpenClip(ImageEncoder):
     """Image embeddings of a contrastive image-text model (Radford et al. 2021, arXiv 2103.00020; open_clip).
 
@@ -25,14 +27,14 @@ class OpenClip(ImageEncoder):
 
     def __init__(
         self,
-        arch: str,
-        tag: str | None = None,
-        name: str | None = None,
+        arch: Name,
+        tag: Name | None = None,
+        name: Name | None = None,
         pretrained: bool = True,
-        checkpoint: str | None = None,
-        seed: int = 0,
+        checkpoint: PathName | None = None,
+        seed: Seed = 0,
         normalise_features: bool = False,
-        cache_dir: str | None = None,
+        cache_dir: PathName | None = None,
         licence: str | None = None,
     ) -> None:
         self.arch, self.tag, self.pretrained, self.checkpoint, self.seed = arch, tag, pretrained, checkpoint, seed

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Len
 
 from alfm.errors import UserError
+from alfm.options import Name, Side, checked
 
 
+@checked
 class Pixels:
     """Flattened pixels scaled to [0, 1].
 
@@ -19,12 +23,10 @@ class Pixels:
 
     modality = "image"
 
-    def __init__(self, name: str = "pixels", size: int | list[int] | None = None) -> None:
+    def __init__(self, name: Name = "pixels", size: Side | Annotated[Sequence[Side], Len(2, 2)] | None = None) -> None:
         self.name = name
         sides = [size, size] if isinstance(size, int) else size
         self.size = None if sides is None else [int(side) for side in sides]
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise UserError(f"model.size={size}: give one number, or [height, width]")
         self.dim = 0 if self.size is None else self.size[0] * self.size[1] * 3
         self.fingerprint = f"pixels-{'as-is' if self.size is None else 'x'.join(map(str, self.size))}"
         self.provenance: dict[str, Any] = {

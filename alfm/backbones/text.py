@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 
 from alfm.backbones.transformers_model import TransformersEncoder, masked_mean, without_bars
 from alfm.backbones.weights import seeded
 from alfm.datasets.hub import first_line, from_hub
 from alfm.errors import UserError
+from alfm.options import Name, checked
 
 LONGEST = 512
 """Tokens kept of a text when nothing else is said: what most encoders were trained with."""
 
 
+@checked
 class TransformersText(TransformersEncoder):
     """Token states pooled by `mean`, `cls` (the first token) or `last` (the last real token; for causal models).
 
@@ -27,10 +30,14 @@ class TransformersText(TransformersEncoder):
     modality = "text"
     poolings = ("mean", "cls", "last")
 
-    def __init__(self, arch: str, pooling: str = "mean", max_length: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        arch: Name,
+        pooling: str = "mean",
+        max_length: Annotated[int, Ge(1), Le(10**6)] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(arch, pooling, **options)
-        if max_length is not None and max_length < 1:
-            raise UserError(f"model.max_length={max_length}: at least one token must be kept")
         self.max_length = max_length
 
     def load(self, device: torch.device) -> None:
@@ -77,6 +84,7 @@ class TransformersText(TransformersEncoder):
         return masked_mean(tokens, mask)
 
 
+@checked
 class SentenceEncoder(TransformersText):
     """A sentence-transformers model with its own pooling and normalisation (Reimers & Gurevych 2019,
     arXiv 1908.10084).
@@ -88,7 +96,13 @@ class SentenceEncoder(TransformersText):
 
     poolings = ("own",)
 
-    def __init__(self, arch: str, prompt: str | None = None, max_length: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        arch: Name,
+        prompt: str | None = None,
+        max_length: Annotated[int, Ge(1), Le(10**6)] | None = None,
+        **options: Any,
+    ) -> None:
         super(TransformersText, self).__init__(arch, "own", **options)
         self.max_length, self.prompt = max_length, prompt
 

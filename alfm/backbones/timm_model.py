@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Le, Len
 
 from alfm.backbones.encoder import ImageEncoder
 from alfm.backbones.weights import load_state, read_state, seeded
 from alfm.datasets.hub import first_line, from_hub
 from alfm.datasets.ids import file_stem
 from alfm.errors import UserError, nearest_names
+from alfm.options import Name, PathName, Seed, Side, checked
+
+Spread = Annotated[float, Gt(0)]
 
 
+@checked
 class Timm(ImageEncoder):
     """`timm.create_model(arch, **kwargs)` without its classifier (Wightman 2019, PyTorch Image Models).
 
@@ -26,25 +31,25 @@ class Timm(ImageEncoder):
 
     def __init__(
         self,
-        arch: str,
-        name: str | None = None,
+        arch: Name,
+        name: Name | None = None,
         pretrained: bool = True,
-        checkpoint: str | None = None,
-        seed: int = 0,
+        checkpoint: PathName | None = None,
+        seed: Seed = 0,
         kwargs: Mapping[str, Any] | None = None,
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
-        input_size: int | Sequence[int] | None = None,
-        crop_pct: float | None = None,
-        cache_dir: str | None = None,
+        mean: float | Annotated[Sequence[float], Len(3, 3)] | None = None,
+        std: Spread | Annotated[Sequence[Spread], Len(3, 3)] | None = None,
+        input_size: Side | Annotated[Sequence[Side], Len(2, 3)] | None = None,
+        crop_pct: Annotated[float, Ge(0.1), Le(2)] | None = None,
+        cache_dir: PathName | None = None,
         licence: str | None = None,
         licence_page: str | None = None,
     ) -> None:
         self.arch, self.pretrained, self.checkpoint, self.seed = arch, pretrained, checkpoint, seed
         self.kwargs = dict(kwargs or {})
         self.overrides = {
-            "mean": _three(mean, "mean"),
-            "std": _three(std, "std"),
+            "mean": _three(mean),
+            "std": _three(std),
             "input_size": _size(input_size),
             "crop_pct": crop_pct,
         }
@@ -136,20 +141,14 @@ def _near(arch: str) -> str:
     return nearest_names(arch, timm.list_models() + timm.list_pretrained())
 
 
-def _three(value: float | Sequence[float] | None, what: str) -> tuple[float, ...] | None:
+def _three(value: float | Sequence[float] | None) -> tuple[float, ...] | None:
     if value is None:
         return None
-    values = tuple(float(v) for v in (value if not isinstance(value, (int, float)) else [value] * 3))
-    if len(values) != 3 or (what == "std" and min(values) <= 0):
-        raise UserError(f"model.{what}={list(values)}: one number or three (red, green, blue) are needed")
-    return values
+    return tuple(float(v) for v in (value if not isinstance(value, (int, float)) else [value] * 3))
 
 
 def _size(value: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if value is None:
         return None
     sides = (3, value, value) if isinstance(value, int) else tuple(int(v) for v in value)
-    sides = (3, *sides) if len(sides) == 2 else sides
-    if len(sides) != 3 or min(sides) < 1:
-        raise UserError(f"model.input_size={value}: give pixels, or [3, height, width]")
-    return sides
+    return (3, *sides) if len(sides) == 2 else sides

@@ -15,8 +15,10 @@ from alfm.backbones.weights import load_state, read_state, seeded
 from alfm.datasets.hub import first_line, from_hub
 from alfm.datasets.ids import file_stem
 from alfm.errors import UserError
+from alfm.options import Name, PathName, Seed, checked
 
 
+@checked
 class TransformersEncoder(Encoder):
     """Options of every backbone that `transformers` builds.
 
@@ -31,16 +33,16 @@ class TransformersEncoder(Encoder):
 
     def __init__(
         self,
-        arch: str,
+        arch: Name,
         pooling: str,
-        name: str | None = None,
+        name: Name | None = None,
         pretrained: bool = True,
-        checkpoint: str | None = None,
-        seed: int = 0,
+        checkpoint: PathName | None = None,
+        seed: Seed = 0,
         config: Mapping[str, Any] | None = None,
-        processor: str | Mapping[str, Any] | None = None,
-        revision: str | None = None,
-        cache_dir: str | None = None,
+        processor: Name | Mapping[str, Any] | None = None,
+        revision: Name | None = None,
+        cache_dir: PathName | None = None,
         licence: str | None = None,
         licence_page: str | None = None,
     ) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import MinLen
 
 from alfm.backbones.transformers_model import TransformersEncoder
 from alfm.errors import UserError
+from alfm.options import Name, checked
 
 
+@checked
 class TransformersVision(TransformersEncoder):
     """Image features from `layers` (indices into the hidden states, -1 = the last after its norm), concatenated.
 
@@ -22,11 +25,13 @@ class TransformersVision(TransformersEncoder):
     modality = "image"
     poolings = ("cls", "mean", "cls_mean", "pooler")
 
-    def __init__(self, arch: str, pooling: str = "cls", layers: Sequence[int] = (-1,), **options: Any) -> None:
+    def __init__(
+        self, arch: Name, pooling: str = "cls", layers: Annotated[Sequence[int], MinLen(1)] = (-1,), **options: Any
+    ) -> None:
         super().__init__(arch, pooling, **options)
         self.layers = [int(layer) for layer in layers]
-        if not self.layers or (pooling == "pooler" and self.layers != [-1]):
-            raise UserError(f"model.layers={self.layers}: name at least one; pooling=pooler takes the last only")
+        if pooling == "pooler" and self.layers != [-1]:
+            raise UserError(f"model.layers={self.layers}: pooling=pooler takes the last one only, [-1]")
         if options.get("name") is None and self.layers != [-1]:
             self.name += "-layers" + "".join(f"{layer:+d}" for layer in self.layers)
 

@@ -204,7 +204,7 @@ def test_misspelt_names() -> None:
 
 @pytest.mark.parametrize("options", [{"mean": [1, 2]}, {"std": 0}, {"input_size": [1, 2, 3, 4]}, {"input_size": -1}])
 def test_overrides_that_make_no_sense(options: dict) -> None:
-    with pytest.raises(UserError, match=f"model.{next(iter(options))}"):
+    with pytest.raises(UserError, match=f"Timm {next(iter(options))}="):
         Timm(TINY, pretrained=False, **options)
 
 
