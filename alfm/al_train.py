@@ -85,6 +85,7 @@ def al_train(cfg: DictConfig) -> None:
     """Run one configuration: all its seeds, all its rounds; prints where the results are."""
     from omegaconf import OmegaConf
 
+    from alfm.cache.checked import remember
     from alfm.environment import environment_of
     from alfm.experiment import KINDS, budgets_of, run_replicates
     from alfm.report import print_summary
@@ -112,6 +113,7 @@ def al_train(cfg: DictConfig) -> None:
         behaviour=task.behaviour(**built) | _unsaid_tolerance(plain["classifier"]),
     )
     with folder:
+        remember(task.cache, paths().logs)
         finished = folder.completed_seeds()
         waiting = [seed for seed in seeds if seed not in finished]
         if not waiting:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from alfm.cache.checked import check_once
 from alfm.cache.geometry import GeometryFolder
 from alfm.cache.reader import FeatureCache, open_cache
 from alfm.errors import UserError, nearest_names
@@ -19,7 +20,7 @@ from alfm.options import Device, Labels, Name, Rounds, checked
 from alfm.pool import Memory, Pool
 from alfm.results import RunFolder, _budget_text, start_fingerprint
 from alfm.row_numbers import RowNumbers
-from alfm.settings import build, conf_dir
+from alfm.settings import build, conf_dir, paths
 from alfm.strategies.base import Strategy
 from alfm.strategies.index_file import IndexFile
 
@@ -87,7 +88,8 @@ class Simulation(Task):
         keep_geometry: what is found out about the pool at the price of all pairs is kept beside the cache (see
         `GeometryFolder`).
 
-        Raises UserError: no such cache or split, NaN or Inf, nothing labelled, one class only.
+        Raises UserError: no such cache or split, a damaged one (looked at once, see `check_once`), NaN or Inf, nothing
+        labelled, one class only.
         """
         if pool_split == test_split:
             raise UserError(
@@ -95,6 +97,7 @@ class Simulation(Task):
                 "must not measure them; name another with splits.test=NAME."
             )
         cache = cache if isinstance(cache, FeatureCache) else open_cache(cache)
+        check_once(cache, paths().logs)
         for split in (pool_split, test_split):
             if split not in cache.splits:
                 raise UserError(

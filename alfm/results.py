@@ -4,7 +4,7 @@
         config.yaml       the configuration, and under `run:` the names, the hash and the cache's fingerprint
         rounds.csv        one row per seed and round (`COLUMNS`)
         picks.npz         one int64 array per seed, named by the seed, in the order picked
-        progress.json     which seeds are finished, and why they ended
+        progress.json     which seeds are finished, why they ended, and a checksum of each one's rows and picks
         environment.json  one entry per session that worked here: versions, device, threads, cache, commit, time
 
 Every file is replaced by one rename, the picks before the rounds, so `rounds.csv` never claims picks that are not
@@ -90,6 +90,7 @@ class RunFolder:
         self._rows: dict[int, list[Row]] = {}
         self._picks: dict[int, np.ndarray] = {}
         self._finished: dict[int, str] = {}
+        self._checksums: dict[int, str] = {}
         # both go down with the session's first round: a session that only looks writes nothing
         self._config: Mapping[str, Any] | None = None
         self._environment: Mapping[str, Any] | None = None
@@ -132,7 +133,7 @@ class RunFolder:
         try:
             if force:
                 _empty(path)
-            folder._rows, folder._picks, folder._finished = _read_state(path)
+            folder._rows, folder._picks, folder._finished, folder._checksums = _read_state(path)
             run = {**names, "hash": digest, "cache_fingerprint": cache_fingerprint, "format": _FORMAT}
             if behaviour:
                 run["behaviour"] = dict(behaviour)
@@ -191,13 +192,15 @@ class RunFolder:
     def finish(self, seeds: Iterable[int], reason: str) -> None:
         """Mark replicates as done, for example `"all rounds done"`, `"pool exhausted"` or what a stopping rule said.
 
-        Until then a replicate counts as interrupted, however many rows it has.
+        Until then a replicate counts as interrupted, however many rows it has. From then on its rows and picks must be
+        what they are now, or the folder is damaged; seeds finished by versions that kept no checksum are left alone.
         """
         for seed in seeds:
             if seed not in self._rows:
                 raise ValueError(f"seed {seed} has no rows: it cannot be finished")
             self._finished[int(seed)] = reason
-        text = json.dumps({"finished": {str(seed): why for seed, why in self._finished.items()}}, indent=1)
+            self._checksums[int(seed)] = _checksum(self._rows[seed], self._picks[seed])
+        text = json.dumps({"finished": self._finished, "checksums": self._checksums}, indent=1)
         _replace(self.path / "progress.json", text.encode())
 
     def close(self) -> None:
@@ -310,7 +313,7 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
         folders.update(dict.fromkeys(folder.resolve() for folder in found))
     frames = []
     for folder in folders:
-        rows, picks, finished = _read_state(folder)
+        rows, picks, finished, _ = _read_state(folder)
         config = read_config(folder)
         chosen = [seed for seed in rows if rows[seed] and (seed in finished or not finished_only)]
         if not chosen:
@@ -349,11 +352,11 @@ def _budget_text(config: Mapping[str, Any], longest: Sequence[Row]) -> str:
         return f"{longest[0]['num_labeled']} to {longest[-1]['num_labeled']} labels in {len(longest)} rounds"
 
 
-def _read_state(path: Path) -> tuple[dict[int, list[Row]], dict[int, np.ndarray], dict[int, str]]:
-    """Rows, picks and finished seeds of a folder; UserError naming it when they do not fit together."""
+def _read_state(path: Path) -> tuple[dict[int, list[Row]], dict[int, np.ndarray], dict[int, str], dict[int, str]]:
+    """Rows, picks, finished seeds and their checksums; UserError naming the folder when they do not fit together."""
     rows_file, picks_file = path / "rounds.csv", path / "picks.npz"
     if not rows_file.exists():  # new, or killed before the first round was whole
-        return {}, {}, {}
+        return {}, {}, {}, {}
     if not (path / "config.yaml").exists():
         raise _damaged(path, "config.yaml is missing")
     # read in the order opposite to the writing, so that a run at work can be looked at
@@ -361,6 +364,7 @@ def _read_state(path: Path) -> tuple[dict[int, list[Row]], dict[int, np.ndarray]
     try:
         progress = json.loads(file.read_text()) if file.exists() else {}
         finished = {int(seed): str(why) for seed, why in progress.get("finished", {}).items()}
+        checksums = {int(seed): str(text) for seed, text in progress.get("checksums", {}).items()}
     except (OSError, ValueError, AttributeError):
         raise _damaged(path, "progress.json cannot be read") from None
     rows: dict[int, list[Row]] = {}
@@ -392,7 +396,16 @@ def _read_state(path: Path) -> tuple[dict[int, list[Row]], dict[int, np.ndarray]
             raise _damaged(path, f"seed {seed}: {fault}")
     if not set(finished) <= set(rows):
         raise _damaged(path, "progress.json names finished seeds that have no rows")
-    return rows, picks, finished
+    for seed, kept in checksums.items():
+        if seed not in finished or kept != _checksum(rows[seed], picks[seed]):
+            raise _damaged(path, f"rounds.csv or picks.npz is not what it was when seed {seed} was finished")
+    return rows, picks, finished, checksums
+
+
+def _checksum(rows: Sequence[Row], picks: np.ndarray) -> str:
+    """Of one seed, so that others may go on: its rows as values, however they are written, and its picks int64 (n,)."""
+    text = json.dumps([[[name, row[name]] for name in COLUMNS] for row in rows])
+    return hashlib.sha256(text.encode() + picks.astype("<i8").tobytes()).hexdigest()[:32]
 
 
 def _fault(rows: Sequence[Row], picks: np.ndarray) -> str | None:

@@ -14,7 +14,7 @@ import yaml
 import alfm.results as module
 from alfm.environment import environment_of
 from alfm.errors import UserError
-from alfm.results import COLUMNS, RunFolder, load_runs, run_hash
+from alfm.results import COLUMNS, RunFolder, load_runs, read_picks, run_hash
 
 CONFIG = {
     "seeds": [1, 10],
@@ -135,6 +135,62 @@ def test_adding_a_seed_keeps_the_others(tmp_path: Path) -> None:
         assert folder.seeds == [1, 10, 7]
         assert yaml.safe_load((folder.path / "config.yaml").read_text())["seeds"] == [1, 10, 7]
     assert load_runs(tmp_path)["seed"].tolist() == [1, 10, 7]
+
+
+def tampered(path: Path, file: str) -> None:
+    """Two picks of seed 1 change places, or its accuracy rises; everything still fits together."""
+    if file == "picks.npz":
+        with np.load(path / file) as stored:
+            picks = dict(stored)
+        picks["1"][[0, 2]] = picks["1"][[2, 0]]
+        np.savez(path / file, **picks)
+    else:
+        text = (path / file).read_text()
+        value = text.splitlines()[1].split(",")[3]
+        (path / file).write_text(text.replace(value, value.replace("1", "2"), 1))
+
+
+@pytest.mark.parametrize("file", ["picks.npz", "rounds.csv"])
+def test_a_finished_seed_that_was_changed_is_refused(tmp_path: Path, file: str) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+        store(folder, 1)
+        folder.finish([1], "done")
+        path = folder.path
+    tampered(path, file)
+    for read in (lambda: open_run(tmp_path), lambda: load_runs(tmp_path), lambda: read_picks(path)):
+        with pytest.raises(UserError, match="is not what it was when seed 1 was finished.*force=true"):
+            read()
+    with open_run(tmp_path, force=True) as folder:
+        assert folder.seeds == []
+
+
+def test_a_seed_that_goes_on_beside_a_finished_one_is_no_change(tmp_path: Path) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+        folder.finish([1], "done")
+        store(folder, 1, seeds=(10,))
+        path = folder.path
+    table = (path / "rounds.csv").read_text()
+    (path / "rounds.csv").write_text(table.replace("\n", "\r\n"), newline="")  # as a spreadsheet writes it
+    with open_run(tmp_path) as folder:
+        store(folder, 2, seeds=(10,))
+        folder.finish([10], "done")
+    assert load_runs(tmp_path)["seed"].value_counts().to_dict() == {10: 3, 1: 1}
+
+
+def test_a_folder_of_before_has_no_checksums_and_opens(tmp_path: Path) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+        folder.finish([1], "done")
+        path = folder.path
+    (path / "progress.json").write_text(json.dumps({"finished": {"1": "done"}}))
+    tampered(path, "rounds.csv")
+    with open_run(tmp_path) as folder:
+        folder.finish([10], "done")
+    progress = json.loads((path / "progress.json").read_text())
+    assert set(progress["finished"]) == {"1", "10"} and set(progress["checksums"]) == {"10"}
+    assert set(load_runs(tmp_path)["seed"]) == {1, 10}
 
 
 def test_looking_at_a_finished_run_writes_nothing(tmp_path: Path) -> None:
