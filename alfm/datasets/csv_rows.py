@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
 from alfm.datasets.files import find_encoding
@@ -72,12 +72,12 @@ def read_csv(
     tried, and enclosed fields are taken if the number of rows is the same, or if every row is then whole and without
     them not. `UserError` for everything that does not fit, and where both readings could be meant.
     """
-    file = _File(source, wanted, _separator(source, separator), columns, encoding)
+    file = _File(source, wanted, separator, columns, encoding)
     reading = file.read(quoted=quoting != "none" and file.pattern is None)
     if file.pattern is not None and file.has_quotes and quoting != "none":
         raise UserError(
-            f"{source} has quotes, and its separator {separator!r} is a pattern: say dataset.quoting=none if quotes "
-            "belong to the texts, else give a separator of one character"
+            f"{source} has quotes, and its separator {file.separator!r} is a pattern: say dataset.quoting=none if "
+            "quotes belong to the texts, else give a separator of one character"
         )
     remarks: list[str] = []
     if file.has_quotes and quoting == "auto":
@@ -132,9 +132,14 @@ class _File:
     """A text table on disk and how it is cut; read as often as needed."""
 
     def __init__(
-        self, source: str, wanted: Sequence[str], separator: str, columns: Sequence[str] | None, encoding: str | None
+        self,
+        source: str,
+        wanted: Sequence[str],
+        separator: str | None,
+        columns: Sequence[str] | None,
+        encoding: str | None,
     ) -> None:
-        self.source, self.wanted, self.separator = source, wanted, separator
+        self.source, self.wanted = source, wanted
         self.columns = None if columns is None else [str(name) for name in columns]
         with open_binary(source) as file:
             start = file.read(4096)
@@ -142,7 +147,11 @@ class _File:
         if self.encoding == "utf-8-sig" and b"\0" in start.split(b"\n")[0]:
             likely = "utf-16-be" if start[0] == 0 else "utf-16-le"
             raise UserError(f"{source} begins with NUL characters: it may be dataset.encoding={likely}")
-        self.pattern = re.compile(separator) if len(separator) > 1 else None
+        with open_text(source, self.encoding) as file:
+            noted = _spreadsheet_note(file)
+        self.skipped = 0 if noted is None else 1
+        self.separator = noted if separator is None and noted else _separator(source, separator)
+        self.pattern = re.compile(self.separator) if len(self.separator) > 1 else None
         self.has_quotes = False
         self.line = 1
         """In which the row begins that is being read."""
@@ -222,16 +231,16 @@ class _File:
     def _rows(self, quoted: bool, strict: bool) -> Iterator[tuple[int, list[str]]]:
         """(the line it begins in, from 1; its fields) of every row; lines with nothing but spaces are left out."""
         with open_text(self.source, self.encoding) as file:
-            lines = self._lines(file)
+            lines = islice(self._lines(file), self.skipped, None)
             if self.pattern is not None:
-                for number, line in enumerate(lines, start=1):
+                for number, line in enumerate(lines, start=1 + self.skipped):
                     text = line.rstrip("\r\n")
                     if text.strip():
                         yield number, self.pattern.split(text.strip() if self.separator == r"\s+" else text)
                 return
             how = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
             reader = csv.reader(chain(lines, [_END]), delimiter=self.separator, quoting=how, strict=strict)
-            self.line = 1
+            self.line = 1 + self.skipped
             for row in reader:
                 if row == [_END]:
                     return
@@ -239,7 +248,7 @@ class _File:
                     raise _Unclosed
                 if len(row) > 1 or (row and (row[0] == "" or row[0].strip(" \t"))):  # an empty line has no field
                     yield self.line, row
-                self.line = reader.line_num + 1
+                self.line = reader.line_num + 1 + self.skipped
 
     def _lines(self, file: Any) -> Iterator[str]:
         try:
@@ -277,6 +286,15 @@ def open_binary(source: str) -> BinaryIO:
 def open_text(source: str, encoding: str) -> TextIO:
     """`open_binary` as text, with line ends as they are."""
     return io.TextIOWrapper(open_binary(source), encoding=encoding, newline="")
+
+
+def _spreadsheet_note(file: TextIO) -> str | None:
+    """The separator that a first line such as `sep=;` gives, by which spreadsheets tell each other."""
+    try:
+        match = re.fullmatch(r"\ufeff?sep=(.)\s*", file.readline(64))
+    except UnicodeError:
+        return None
+    return match.group(1) if match else None
 
 
 def _separator(source: str, given: str | None) -> str:

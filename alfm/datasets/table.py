@@ -228,6 +228,7 @@ def read_table(
     encoding: str | None = None,
 ) -> Columns:
     """The wanted columns of a CSV, TSV or Parquet file; text tables give text, Parquet what it holds."""
+    source = None if source is None else os.path.expanduser(source)
     if source is None or not os.path.isfile(source):
         raise UserError(f"there is no table {source!r}")
     wanted = list(dict.fromkeys(wanted))

@@ -111,6 +111,12 @@ def test_a_wrong_separator_is_named(tmp_path: Path, separator: str) -> None:
     assert read(tmp_path, text, **as_typed(said))[0] == [["a", "b"]]
 
 
+def test_the_first_line_of_spreadsheets_names_the_separator(tmp_path: Path) -> None:
+    assert read(tmp_path, "sep=;\r\ntext;label\r\na;b\r\n")[0] == [["a", "b"]]
+    assert read(tmp_path, "sep=;\ntext|label\na|b\n", separator="|")[0] == [["a", "b"]]
+    assert "line 3: 3 fields" in refused(tmp_path, "sep=;\ntext;label\na;b;c\n")
+
+
 def test_separators_of_several_characters(tmp_path: Path) -> None:
     assert read(tmp_path, "text  label\n  a \t b\n", separator=r"\s+")[0] == [["a", "b"]]
     assert read(tmp_path, "text::label\na::b\n", separator="::")[0] == [["a", "b"]]

@@ -172,6 +172,14 @@ def test_tar_texts_in_another_encoding(tmp_path: Path) -> None:
         tar_shards({"train": "s.tar"}, str(tmp_path), encoding="cp1252")
 
 
+def test_text_files_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.txt").write_bytes("café".encode("cp1252"))
+    with pytest.raises(ItemError, match="a/1.txt: not UTF-8 text .*dataset.encoding=cp1252"):
+        folder(str(tmp_path), "text").splits["train"].load(0)
+    assert folder(str(tmp_path), "text", encoding="cp1252").splits["train"].load(0) == "café"
+
+
 def test_bad_shards(tmp_path: Path) -> None:
     shard(tmp_path / "zip.tar", {"1.png": png()}, "w:gz")
     with pytest.raises(UserError, match="uncompressed tar"):

@@ -50,6 +50,10 @@ def test_rows_equal_a_plain_forward_pass(run: Run, capsys: pytest.CaptureFixture
     assert files() == ["dots/tiny.h5"]
     out = capsys.readouterr().out
     assert "on cpu" in out and "items/s" in out and "python -m alfm.al_train" in out
+    for name, split in data().splits.items():
+        numbers = [int((split.labels == label).sum()) for label in range(3)]
+        each = ", ".join(f"{kind} {count}" for kind, count in zip(made.class_names, numbers, strict=True))
+        assert f"{name}: all {len(split)} items labelled ({each})" in out
 
 
 def test_float16_by_default_and_names_can_be_given(run: Run) -> None:
