@@ -278,7 +278,7 @@ def simulate(
     device: Device = "auto",
     memory: Memory = "auto",
 ) -> pd.DataFrame:
-    """Simulated active learning on cached features with known labels; nothing is written.
+    """Simulated active learning on cached features with known labels; no result is written.
 
     cache: a path, an open cache, or a `Simulation` (kept between calls, so that features are loaded once).
     Strategies and classifier: names of configs, or objects. Returns one row per seed and round with the columns of
