@@ -35,6 +35,8 @@ def check_once(cache: FeatureCache, logs: Path) -> None:
     if cache.attributes.get("format") != FORMAT:
         return
     path = cache.path.resolve()
+    if not path.exists():
+        raise UserError(f"There is no feature cache {path} any more: make it again with python -m alfm.extract.")
     stamp = _stamp(path)
     if _whole.get(path) == stamp or _noted(_note(path, logs)) == stamp:
         _whole[path] = stamp

@@ -130,3 +130,10 @@ def test_caches_from_elsewhere_have_nothing_to_be_checked_against(digits_cache, 
     assert looked == []
     with h5py.File(digits_cache) as file:
         assert "format" not in file.attrs
+
+
+def test_a_cache_that_went_away_after_it_was_opened(cache, tmp_path):
+    opened = open_cache(cache)
+    cache.unlink()
+    with pytest.raises(UserError, match="any more"):
+        check_once(opened, tmp_path)
