@@ -15,7 +15,7 @@ import alfm.al_train
 import alfm.experiment
 from alfm.al_train import main
 from alfm.cache.reader import FeatureCache
-from alfm.results import COLUMNS, load_runs
+from alfm.results import COLUMNS, load_runs, run_hash
 
 TIMES = {"fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes", "num_replicates"}
 
@@ -328,6 +328,25 @@ def test_a_cache_that_was_replaced_is_read_again(make_cache, digits_arrays):
     make_cache(train_features=digits_arrays[0][150:300].astype(np.float16), train_labels=digits_arrays[1][150:300])
     assert train(cache, seeds="[1]") == 0
     assert len(load_runs(logs())["path"].unique()) == len(before) + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [
+        ("query_strategy=uherding", "59b856b481a9076cd20bb8e581da168d82b7cad2b997da6f21c84723e065c553"),
+        ("query_strategy=epig", "b6214a26bb7e0e5de8aef7ed6133f5fbffa12e5d25dd32435b6c9ea0af9843e5"),
+        ("query_strategy=log_det", "efab828ace7be724bd4f00de960966f22b7e8fe08cdb1f0545ab141d6d307c3e"),
+        ("classifier=dropout", "1d8a21c68fd0a7a5133bd79dfd2ab872d2e37a821533c4c00fdb08d280710c05"),
+        (
+            "init_strategy=index_file init_strategy.path=rows.txt",
+            "4ec6c7c935530b30f027395ed1d046e82543f0d3178d6680858b8c55efcf1087",
+        ),
+    ],
+)
+def test_runs_of_the_first_versions_keep_their_folders(capsys, words, before):
+    """An option that a config gets later stands in `LATER_OPTIONS`, or every folder of before is orphaned."""
+    assert main([*words.split(), "--cfg"]) == 0
+    assert run_hash(yaml.safe_load(capsys.readouterr().out), "a") == before
 
 
 def test_a_head_whose_tolerance_is_left_open_is_not_taken_for_that_of_before(cache):
