@@ -179,6 +179,10 @@ def hugging_face(
             part_ids = [whole.ids[i] for i in kept]
             built[split] = HubSplit(whole.rows.select(kept), column, modality, part_ids, whole.labels[kept], decode)
     marks = [str(getattr(rows, "_fingerprint", "")) for rows in tables.values() if not streaming]
+    if modality == "text" and any(
+        "binary" in str(getattr((r.features or {}).get(column), "dtype", "")) for r in tables.values()
+    ):
+        marks.append("bytes are text")  # they were embedded as they are printed in Python, b'...', by the first version
     options = sorted(decode.items())
     reading = settle(modality, built, decode)
     mark = fingerprint(built, classes, [path, config, revision, column], marks, options, reading.marks)

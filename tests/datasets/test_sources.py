@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alfm.datasets.assemble import fingerprint
 from alfm.datasets.audio import mono, read_audio
 from alfm.datasets.base import ItemError
 from alfm.datasets.folder import folder
@@ -296,6 +297,12 @@ def test_hugging_face_bytes_are_text_and_structures_are_refused(tmp_path: Path) 
     assert (
         [train.load(0), train.load(1)] == ["café", "dog"] and train.ids == ["k1", "k2"] and data.classes == ["x", "y"]
     )
+    texts = {"train": rows_of(tmp_path, "b", t=["a", "b"])}
+    plain = hugging_face("parquet", "text", "t", data_files=texts, cache_dir=str(tmp_path))
+    rows = {part: split.rows._fingerprint for part, split in plain.splits.items()}
+    assert plain.fingerprint == fingerprint(plain.splits, None, ["parquet", None, None, "t"], rows.values())
+    rows = {part: split.rows._fingerprint for part, split in data.splits.items()}
+    assert data.fingerprint != fingerprint(data.splits, data.classes, ["parquet", None, None, "t"], rows.values())
     with pytest.raises(ItemError, match="train:0: a cell of type list is no text"):
         hugging_face("parquet", "text", "tags", **options).splits["train"].load(0)
     with pytest.raises(UserError, match="cannot be an id"):
