@@ -14,13 +14,18 @@ from alfm.cache.checked import check_once
 from alfm.cache.geometry import GeometryFolder
 from alfm.cache.reader import FeatureCache, open_cache
 from alfm.errors import UserError, nearest_names
+from alfm.geometry.neighbours import any_near
 from alfm.heads.base import Classifier
+from alfm.heads.dropout import Recipe
+from alfm.heads.logistic import Logistic
+from alfm.heads.propagation import Propagated
 from alfm.loop import Round, Task, run, schedule
 from alfm.options import Device, Labels, Name, Rounds, checked
 from alfm.pool import Memory, Pool
 from alfm.results import RunFolder, _budget_text, start_fingerprint
 from alfm.row_numbers import RowNumbers
 from alfm.settings import build, conf_dir, paths
+from alfm.spaces import RAW
 from alfm.strategies.base import Strategy
 from alfm.strategies.index_file import IndexFile
 
@@ -141,7 +146,24 @@ class Simulation(Task):
             known["replayed_start"] = 1  # before, rows of a run's cache were taken for rows of the pool
         if self.pool.views is not None and fits_heads(query_strategy):
             known["refits_on_views"] = 1  # before, heads fitted inside strategies saw the plain items only
+        strategies = (query_strategy, init_strategy)
+        if self.pool.offset:
+            spaces = {space for one in strategies for space in one.measures}
+            if spaces & {"raw", "unit"} or ("head" in spaces and plain_space(classifier, self.pool)):
+                known["offset"] = 1  # before, distances between such features were rounding
+            if isinstance(classifier, Propagated):
+                known["offset"] = 1
+        elif any(one.repairs_near for one in strategies) and any_near(self.pool.unit):
+            known["near"] = 1  # before, distances between near items came from products
         return known
+
+
+def plain_space(classifier: Classifier | None, pool: Pool) -> bool:
+    """Does this classifier see the features as they are? True when that is not known."""
+    inner = classifier.classifier if isinstance(classifier, Propagated) else classifier
+    if isinstance(inner, Logistic):
+        return inner.space(pool) is RAW
+    return not isinstance(inner, Recipe)
 
 
 def fits_heads(strategy: Strategy) -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.spaces import RAW, UNIT, Space
+from alfm.spaces import RAW, UNIT, Centred, Scaled, Space, wide_unit_rows
 from alfm.threads import side_by_side
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Memory = Literal["auto", "device", "host", "file"]
+OFFSET = 0.999  # mean cosine above which float32 unit features differ by little more than their rounding
 
 
 class RowReader(Protocol):
@@ -55,6 +56,7 @@ class Vectors:
         if space.shared and pool.resident:
             self.matrix = pool.materialise(space)
         self._sq_norms: Tensor | None = None
+        self._level: float | None = None
 
     @property
     def dim(self) -> int:
@@ -87,6 +89,16 @@ class Vectors:
             self._sq_norms = torch.cat([torch.linalg.vecdot(x, x) for _, x in self.blocks()])
         return self._sq_norms
 
+    @property
+    def level(self) -> float:
+        """A squared length that few items exceed by much: what the rounding of squared distances is measured by.
+
+        1 in spaces of unit features; where these are centred, four times the median.
+        """
+        if self._level is None:
+            self._level = 4 * float(self.sq_norms.median()) if isinstance(self.space, Centred) else 1.0
+        return self._level
+
 
 class PartViews:
     """Views of some items: views[rows, v] is read from the `whole` pool's (N, V - 1, D) when it is asked for."""
@@ -109,6 +121,8 @@ class Pool:
 
     views: further views of the items, (N, V - 1, D), kept in host memory. Passes see the plain items only; heads may
     train on row i + v N, which is view v of item i.
+
+    part_of: the pool whose items these are, which then says where distances are measured (`points`).
     """
 
     def __init__(
@@ -118,6 +132,7 @@ class Pool:
         memory: Memory = "auto",
         block_rows: int | None = None,
         views: np.ndarray | PartViews | None = None,
+        part_of: Pool | None = None,
     ) -> None:
         """Raises UserError for features that are not a float matrix, or that hold NaN or Inf."""
         self.device = torch.device(device)
@@ -152,6 +167,7 @@ class Pool:
         self.block_rows = block_rows or _block_rows(self.device, self.D)
         self.geometry: GeometryFolder | None = None
         self._derived: dict[Hashable, Any] = {}
+        self._part_of = part_of
         self.views = torch.from_numpy(np.ascontiguousarray(views)) if isinstance(views, np.ndarray) else views
         self._check_finite()
 
@@ -241,14 +257,73 @@ class Pool:
         """Unit features u = h / |h|."""
         return self.vectors(UNIT)
 
+    def points(self, space: Space = UNIT) -> Vectors:
+        """The pool for what asks for DISTANCES in a space: that space itself, less a constant where `offset`.
+
+        Distances, means and balls are the same wherever the origin is; inner products, cosines and lengths are not.
+        """
+        return self.vectors(self.point_space(space))
+
+    def point_space(self, space: Space = UNIT) -> Space:
+        """The space of `points`."""
+        return self._centred(space) if self.offset and space in (RAW, UNIT) else space
+
+    @property
+    def offset(self) -> bool:
+        """Whether the mean cosine between items exceeds `OFFSET`: then float32 distances need another origin.
+
+        False for float64 features. Depends on the features alone, not on blocks, threads or where features live.
+        """
+        return self._mean_direction is not None
+
+    def origin(self, space: Space) -> Tensor | None:
+        """What to subtract from a block of coordinates (b, D) for distances, where that is not nothing, as for RAW."""
+        centred = self._centred(space) if self.offset and space is RAW else None
+        return centred.shift if isinstance(centred, Scaled) else None
+
+    def _centred(self, space: Space) -> Space:
+        if self._part_of is not None:
+            return self._part_of._centred(space)
+        if space is RAW:
+            return self.once("centred raw", lambda: Scaled(self.moments[0], torch.ones_like(self.moments[0])))
+        mean = self._mean_direction
+        assert mean is not None
+        return self.once("centred", lambda: Centred(mean))
+
+    @property
+    def _mean_direction(self) -> Tensor | None:
+        """The mean unit feature (D,) float64 on the host, if the features are float32 and have a common offset."""
+        if self._part_of is not None:
+            return self._part_of._mean_direction
+        if self.dtype != torch.float32:
+            return None
+        return self.once("mean direction", self._find_mean_direction)
+
+    def _find_mean_direction(self) -> Tensor | None:
+        some = torch.linspace(0, self.N - 1, min(self.N, 1024), device=self.device).long()
+        if float(wide_unit_rows(self.gather(some, plain=True)).mean(0).square().sum()) < 0.9:
+            return None  # far from it: no pass
+        # Whole numbers add up to the same sum in any order.
+        scale = 2.0 ** (61 - max(self.N - 1, 1).bit_length())
+        total = sum((wide_unit_rows(x) * scale).round_().long().sum(0).cpu() for _, x in self.raw_blocks())
+        mean = torch.as_tensor(total).double() / (scale * self.N)
+        return mean if float(mean.square().sum()) > OFFSET else None
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What depends on the features only (norms, graphs, radii, PCA) is made once per pool."""
         if key not in self._derived:
             self._derived[key] = make()
         return self._derived[key]
 
-    def arrays(self, question: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
-        """What `make` gives; where there is a `geometry` folder, made once per cache. question: all that decides it."""
+    def arrays(
+        self, question: str, make: Callable[[], Mapping[str, np.ndarray]], points: Vectors | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """What `make` gives; where there is a `geometry` folder, made once per cache. question: all that decides it.
+
+        points: where distances were measured, since other coordinates give other answers.
+        """
+        if points is not None and isinstance(points.space, Centred):
+            question += " centred"
         return make() if self.geometry is None else self.geometry.arrays(question, make)
 
     def map(

@@ -29,6 +29,11 @@ def unit_rows(x: Tensor) -> Tensor:
     return x / norms.clamp_min(torch.finfo(x.dtype).tiny)
 
 
+def wide_unit_rows(x: Tensor) -> Tensor:
+    """`unit_rows` in float64, in memory of its own; on the host where the device has no float64 (MPS)."""
+    return unit_rows((x.cpu() if x.device.type == "mps" else x).double())
+
+
 @dataclass(frozen=True, eq=False)
 class Raw:
     """The features as they are."""
@@ -47,6 +52,22 @@ class Unit:
 
     def __call__(self, x: Tensor) -> Tensor:
         return unit_rows(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Centred:
+    """u - mean, for u = h / |h| that are nearly one vector. mean: (D,) float64 on the host.
+
+    Distances are those between unit features. In float32 those of u itself would be rounding only, so u and the
+    difference are made in float64, and rounded last.
+    """
+
+    mean: Tensor
+    shared: bool = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        u = wide_unit_rows(x)
+        return u.sub_(self.mean.to(u.device)).to(x.device, x.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,7 +101,8 @@ class Listed(Lists):
     def __init__(self, lists: Lists, kernel: Kernel, weight: np.ndarray | None = None, last: bool = False) -> None:
         self.kernel = kernel
         N = len(lists.kappa)
-        top = lists.most * (1.0 if weight is None else float(weight.max()))
+        most = -kernel.nothing if kernel.nothing < 0 else lists.most  # that one item can add for one target
+        top = most * (1.0 if weight is None else float(weight.max()))
         # A power of two: multiplying by it is exact.
         scale = 2.0 ** min(100, 61 - ceil(log2(N)) - ceil(log2(top))) if top > 0 else 1.0
 

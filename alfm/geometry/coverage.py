@@ -5,8 +5,9 @@ blocks: a pair's product serves both directions and every replicate. What differ
 neighbour lists, kept on the host whatever the device, so that a greedy step never waits for a device. Where there are
 no lists, a GPU finds balls again without being asked for each pick (`alfm.geometry.steps`).
 
-Strictness leaves a margin for rounding: a pair whose squared distance lies within 4 float epsilons of delta^2 counts
-as outside, so that the pair that defines a purity radius is outside in products of any shape.
+Strictness leaves a margin for rounding: a pair whose squared distance lies within 4 float epsilons (times the squared
+length `Vectors.level`) of delta^2 counts as outside, so that the pair that defines a purity radius is outside in
+products of any shape.
 
 Source: Yehuda et al. 2022 (ProbCover, 2205.11320). DCoM's balls of different sizes: `alfm.geometry.balls`.
 """
@@ -75,7 +76,7 @@ def limit(radius: Tensor | float, unit: Vectors) -> Tensor:
     """The squared distance below which a pair lies inside a ball: radius^2 less the margin, in the pool's dtype."""
     squared = torch.as_tensor(radius)
     squared = (squared if squared.device.type == "cuda" else squared.cpu()).double().square()
-    margin = (squared / 2).clamp_max(4 * torch.finfo(unit.pool.dtype).eps)
+    margin = (squared / 2).clamp_max(4 * torch.finfo(unit.pool.dtype).eps * unit.level)
     return torch.where(squared.isinf(), squared, squared - margin).to(unit.pool.dtype).to(unit.device)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from alfm.geometry import steps
 from alfm.geometry.coverage import block_pairs
+from alfm.spaces import Centred
 
 if TYPE_CHECKING:
     from alfm.pool import Vectors
@@ -39,10 +40,13 @@ WIDTH = 32
 class Kernel(Protocol):
     """Similarity from inner products; overwrites and returns `dots`. Kernels that are equal are computed once.
 
-    floor: the closeness of a target to nothing at all.
+    floor: the closeness of a target to nothing at all; nothing: the similarity.
     """
 
     floor: ClassVar[float]
+
+    @property
+    def nothing(self) -> float: ...
 
     def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
         """dots: <x_i, y_j> (a, b); sq_x: |x_i|^2 (a,); sq_y: |y_j|^2 (b,). Returns (a, b)."""
@@ -66,6 +70,7 @@ class RBF:
     """exp(-(|x - y| / width)^2)."""
 
     floor: ClassVar[float] = -math.inf
+    nothing: ClassVar[float] = 0.0
     width: float = 1.0
 
     def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
@@ -85,10 +90,38 @@ class RBF:
 
 
 @dataclass(frozen=True)
+class RBFLessOne(RBF):
+    """exp(-(|x - y| / width)^2) - 1, for items so near each other that the exponential is 1 but for rounding.
+
+    Herding's gains are differences of similarities, so they are the same. nothing: at most any similarity.
+    """
+
+    nothing: float = -1.0  # type: ignore[misc]
+
+    def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
+        return self.closeness(dots, sq_x, sq_y).div_(self.width**2).expm1_()
+
+    def similarity(self, closeness: np.ndarray) -> np.ndarray:
+        return np.expm1(closeness.astype(np.float64) / self.width**2).astype(closeness.dtype)
+
+    def diagonal(self, sq: Tensor) -> Tensor:
+        return torch.zeros_like(sq)
+
+
+def rbf(vectors: Vectors, width: float) -> RBF:
+    """The RBF kernel of this width in the form that keeps its digits on these coordinates."""
+    if not isinstance(vectors.space, Centred) or vectors.level > width**2:
+        return RBF(width)
+    # no two items are farther apart than twice the largest length
+    return RBFLessOne(width=width, nothing=math.expm1(-4 * float(vectors.sq_norms.max()) / width**2))
+
+
+@dataclass(frozen=True)
 class Dot:
     """<x, y>: the cosine on unit features."""
 
     floor: ClassVar[float] = 0.0
+    nothing: ClassVar[float] = 0.0
 
     def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
         return dots
@@ -114,8 +147,8 @@ def similarities(
 
 
 def best_similarity(vectors: Vectors, kernel: Kernel, rows: Tensor, targets: Tensor | None = None) -> Tensor:
-    """kappa (T,): each target's largest similarity to the items of int64 (m,) rows, 0 where there is none above 0."""
-    kappa = vectors.sq_norms.new_zeros(vectors.N if targets is None else len(targets))
+    """kappa (T,): each target's largest similarity to the items of int64 (m,) rows, at least `kernel.nothing`."""
+    kappa = vectors.sq_norms.new_full((vectors.N if targets is None else len(targets),), kernel.nothing)
     for place, _, part in _item_products(vectors, kernel, rows, targets):
         kappa[place] = torch.maximum(kappa[place], part.amax(1))
     return kappa

@@ -9,8 +9,10 @@ the items themselves a block serves both its rows and its columns, so half of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +21,10 @@ from alfm.pool import Vectors
 _SIDE = 1024  # rows and columns of a block of products: 4 MB in float32
 # |x|^2 + |y|^2 - 2xy loses digits where x and y are close: below this share of |x|^2 + |y|^2 (about three digits of
 # float32 left) the few distances that are returned are taken from the differences.
-_CLOSE = 1e-3
-_SPARE = 8  # candidates beyond k, the item itself among them
+CLOSE = 1e-3
+_FEW = 16
+_PLAIN = "donot_use_mm_for_euclid_dist"
+SPARE = 8  # candidates beyond k, the item itself among them
 
 
 def knn(vectors: Vectors | Tensor, k: int, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -62,12 +66,40 @@ def knn(vectors: Vectors | Tensor, k: int, queries: Tensor | None = None) -> tup
     return _distances(source, vectors, score, index)
 
 
+def any_near(unit: Vectors) -> bool:
+    """Whether two items of unit length are so near that distances are repaired (`CLOSE`); answered on the host.
+
+    What is near stays near in a projection, where a tree finds the few pairs that are worth a look.
+    """
+    from scipy.spatial import cKDTree
+
+    radius = math.sqrt(1.01 * CLOSE)
+    some = unit.rows(torch.linspace(0, unit.N - 1, min(unit.N, 256), device=unit.device).long(), plain=True)
+    axes = torch.linalg.svd(some - some.mean(0), full_matrices=False).Vh[:8].T
+    flat = torch.cat([x @ axes for _, x in unit.blocks()]).cpu().numpy()
+    tree = cKDTree(flat)
+    for start in range(0, unit.N, _SIDE):
+        rows = np.arange(start, min(start + _SIDE, unit.N))
+        distance, place = tree.query(flat[rows], min(_FEW, unit.N), distance_upper_bound=radius)
+        distance, place = distance.reshape(len(rows), -1), place.reshape(len(rows), -1)
+        found = np.isfinite(distance) & (place != rows[:, None])
+        one, other = (torch.from_numpy(a).to(unit.device) for a in (rows[found.nonzero()[0]], place[found]))
+        for i, j in zip(one.split(4 * _SIDE), other.split(4 * _SIDE), strict=True):
+            if bool((torch.linalg.vector_norm(unit.rows(i, True) - unit.rows(j, True), dim=1) < radius).any()):
+                return True
+        for i in rows[np.isfinite(distance[:, -1])] if unit.N > _FEW else ():  # perhaps more than these
+            x = unit.rows(torch.tensor([i], device=unit.device), True)
+            if sum(int((torch.cdist(x, y, compute_mode=_PLAIN) < radius).sum()) for _, y in unit.blocks()) > 1:
+                return True
+    return False
+
+
 def _by_faiss(base: Tensor, k: int, queries: Tensor | None) -> tuple[Tensor, Tensor]:
     import faiss
 
     source = (base if queries is None else queries).contiguous()
     faiss.omp_set_num_threads(torch.get_num_threads())  # one inside `side_by_side`
-    most = min(len(base), k + _SPARE)
+    most = min(len(base), k + SPARE)
     squared, index = map(torch.from_numpy, faiss.knn(source.numpy(), base.contiguous().numpy(), most))
     if queries is None:
         own = index == torch.arange(len(base))[:, None]
@@ -75,7 +107,7 @@ def _by_faiss(base: Tensor, k: int, queries: Tensor | None) -> tuple[Tensor, Ten
         squared, index = squared[~own].view(len(base), -1), index[~own].view(len(base), -1)
     # far from the origin the search loses digits of small distances: they come from the differences
     sq = torch.linalg.vecdot(source, source)[:, None]
-    query, place = (squared < _CLOSE * sq).nonzero(as_tuple=True)
+    query, place = (squared < CLOSE * sq).nonzero(as_tuple=True)
     for part in range(0, len(query), 4 * _SIDE):
         q, p = query[part : part + 4 * _SIDE], place[part : part + 4 * _SIDE]
         squared[q, p] = (source[q] - base[index[q, p]]).square().sum(1)
@@ -85,7 +117,7 @@ def _by_faiss(base: Tensor, k: int, queries: Tensor | None) -> tuple[Tensor, Ten
     if squared.shape[1] > k:
         tied = (squared[:, -1] <= squared[:, k - 1] * (1 + 1e-6)).nonzero()[:, 0]
         for part in tied.split(256):
-            exact = torch.cdist(source[part], base, compute_mode="donot_use_mm_for_euclid_dist").square_()
+            exact = torch.cdist(source[part], base, compute_mode=_PLAIN).square_()
             if queries is None:
                 exact[torch.arange(len(part)), part] = torch.inf
             value, place = torch.sort(exact, dim=1, stable=True)
@@ -137,7 +169,7 @@ def _distances(
     for rows, x in _blocks(source, 0):
         sq = torch.linalg.vecdot(x, x)[:, None]
         squared = (sq - 2 * score[rows]).clamp_min_(0)
-        query, place = (squared < _CLOSE * sq).nonzero(as_tuple=True)
+        query, place = (squared < CLOSE * sq).nonzero(as_tuple=True)
         for part in range(0, len(query), 4 * _SIDE):
             q, p = query[part : part + 4 * _SIDE], place[part : part + 4 * _SIDE]
             squared[q, p] = (x[q] - _take(vectors, index[rows][q, p])).square().sum(1)

@@ -25,6 +25,7 @@ from alfm.geometry.top import top
 from alfm.heads.base import Classifier, LinearHead
 from alfm.options import Count, Whole, checked
 from alfm.pool import Pool, Vectors
+from alfm.spaces import UNIT, Unit
 from alfm.threads import side_by_side
 
 
@@ -106,7 +107,8 @@ class Propagated:
 
 def propagation_graph(pool: Pool, k: int, gamma: float) -> Tensor:
     """S = D^-1/2 (A + A^T) D^-1/2 as a sparse CSR tensor (N, N) on the pool's device; see `Propagated`."""
-    found = pool.arrays(f"propagation graph {k} neighbours gamma {gamma!r}", lambda: _edges(pool.unit, k, gamma))
+    unit = pool.points()
+    found = pool.arrays(f"propagation graph {k} neighbours gamma {gamma!r}", lambda: _edges(unit, k, gamma), unit)
     edges = (torch.from_numpy(found[name]) for name in ("indptr", "indices", "data"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "Sparse CSR tensor support is in beta state"
@@ -121,7 +123,9 @@ def _edges(unit: Vectors, k: int, gamma: float) -> dict[str, np.ndarray]:
     distance, index = knn(unit, k)
     k = index.shape[1]
     cosine = 1 - 0.5 * distance.square_()
-    there = unit.sq_norms > 0.5  # a zero vector has no direction, hence no edges
+    # a zero vector has no direction, hence no edges; |u|, wherever distances have their origin
+    lengths = unit if unit.space is UNIT else unit.pool.vectors(Unit(shared=False))
+    there = lengths.sq_norms > 0.5
     cosine *= there[:, None] & there[index]
     values = cosine.clamp_min_(0).pow_(gamma).cpu().numpy()
     small = np.int32 if N * k * 2 < 2**31 else np.int64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -11,9 +12,9 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.options import checked
-from alfm.spaces import unit_rows
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import clustered
+from alfm.strategies.embedding import unit_embedding
 
 
 @dataclass(eq=False)
@@ -35,11 +36,10 @@ class AlfaMix(Strategy):
     """
 
     stochastic = True
+    measures = ("head",)
     step: Annotated[float, Ge(0.001), Le(1)] = 0.2
 
     def select(self, query: Query, budget: int) -> Tensor:
-        head, pool = query.head, query.pool
-        assert head is not None
         needed = self.flipping_caps(query)
         candidates = []
         for r in range(query.R):
@@ -48,8 +48,8 @@ class AlfaMix(Strategy):
                 if len(rows) > budget:
                     break
             candidates.append(rows)
-        picks = clustered(query, candidates, budget, lambda r, rows: unit_rows(pool.vectors(head.spaces[r]).rows(rows)))
-        return stack_picks(picks, budget, pool.device)
+        picks = clustered(query, candidates, budget, partial(unit_embedding, query))
+        return stack_picks(picks, budget, query.pool.device)
 
     def flipping_caps(self, query: Query) -> Tensor:
         """The smallest cap at which each item's label flips, (R, N); Inf where none does."""
@@ -58,10 +58,13 @@ class AlfaMix(Strategy):
         anchors = []
         for r in range(query.R):
             phi, y = pool.vectors(head.spaces[r]).rows(query.labelled(r)), query.labels_of(r)
-            anchors.append(torch.stack([phi[y == c].mean(0) for c in y.unique()]))
+            origin = pool.origin(head.spaces[r])
+            phi = phi if origin is None else phi - origin
+            anchors.append((torch.stack([phi[y == c].mean(0) for c in y.unique()]), origin))
 
         def caps(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
-            a, W = anchors[r], head.weight[r]
+            (a, origin), W = anchors[r], head.weight[r]
+            phi = phi if origin is None else phi - origin
             reach = torch.cdist(phi, a, compute_mode="use_mm_for_euclid_dist").amax(1)
             return flip_length(logits, W) / reach * math.sqrt(phi.shape[1])
 

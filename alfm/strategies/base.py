@@ -97,12 +97,15 @@ class Strategy(ABC):
 
     needs_head: wants a fitted head, so it cannot be a cold start. stochastic: other seeds give other picks.
     oracle: sees hidden labels (a ceiling for benchmarks, never a method). refits: fits heads of its own with the
-    query's classifier (as does one whose `posterior` says so).
+    query's classifier (as does one whose `posterior` says so). measures: the spaces in which it takes distances by
+    `Pool.points`; repairs_near: takes those of near pairs from differences (see `Simulation.behaviour`).
     """
 
     needs_head: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
     oracle: ClassVar[bool] = False
+    measures: ClassVar[Sequence[Literal["raw", "unit", "head"]]] = ()
+    repairs_near: ClassVar[bool] = False
     refits: ClassVar[bool] = False
     row_options: ClassVar[tuple[str, ...]] = ()
     """Options that list row numbers. A strategy with some has an option `rows`: what they count, see `in_pool`."""

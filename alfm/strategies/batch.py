@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alfm.geometry.kmeans import kmeans, nearest_items
 from alfm.geometry.top import top
+from alfm.pool import Vectors
 from alfm.strategies.base import Query
 from alfm.threads import side_by_side
 
@@ -37,12 +38,12 @@ def clustered(
 ) -> list[Tensor]:
     """k-means with `budget` clusters on the candidates, and the item nearest each centroid.
 
-    candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default the
-    pool's unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream. Returns
-    R vectors of min(budget, K_r) distinct rows. At most 5 passes from k-means++ seeds: the centroids only say which
-    items to take, and move little after that.
+    candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default
+    `Pool.points`, unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream.
+    Returns R vectors of min(budget, K_r) distinct rows. At most 5 passes from k-means++ seeds: the centroids only say
+    which items to take, and move little after that.
     """
-    take = embedding or (lambda r, rows, unit=query.pool.unit: unit.rows(rows))
+    take = embedding or partial(_unit, query.pool.points())
 
     def cluster(r: int) -> Tensor:
         rows = candidates[r]
@@ -55,6 +56,10 @@ def clustered(
         return rows[nearest_items(x, clusters.centroids)]
 
     return side_by_side([partial(cluster, r) for r in range(query.R)], query.pool.device)
+
+
+def _unit(points: Vectors, r: int, rows: Tensor) -> Tensor:
+    return points.rows(rows)
 
 
 def all_available(query: Query) -> list[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
@@ -61,10 +61,19 @@ class Boss(Strategy):
                     f"boss asks {member.name} about parts of the pool, where row numbers mean nothing: give it none."
                 )
 
+    @property
+    def measures(self) -> Sequence[Literal["raw", "unit", "head"]]:  # type: ignore[override]
+        return sorted({space for one in self.strategies for space in one.measures})
+
+    @property
+    def repairs_near(self) -> bool:  # type: ignore[override]
+        return any(one.repairs_near for one in self.strategies)
+
     def select(self, query: Query, budget: int) -> Tensor:
         assert query.head is not None
         for space in {id(space): space for space in (RAW, UNIT, *query.head.spaces) if space.shared}.values():
             query.pool.vectors(space)  # made once, before the candidates ask for it side by side
+            query.pool.points(space)
         # All candidates of all replicates side by side: a core does not wait for the last replicate.
         asked = []
         for r in range(query.R):
@@ -125,7 +134,7 @@ class _SubPool(Pool):
 
     def __init__(self, whole: Pool, rows: Tensor) -> None:
         self._whole, self._rows = whole, rows
-        super().__init__(whole.gather(rows), whole.device, views=whole.views_of(rows))
+        super().__init__(whole.gather(rows), whole.device, views=whole.views_of(rows), part_of=whole)
 
     def materialise(self, space: Space) -> Tensor:
         matrix = self._whole.vectors(space).matrix

@@ -24,6 +24,8 @@ class Cal(Strategy):
     pass of N D (C + n) + N n C products; 4 N bytes per replicate and a block of b rows with b n distances per core.
     """
 
+    measures = ("head",)
+
     neighbours: Count = 10
 
     def select(self, query: Query, budget: int) -> Tensor:
@@ -35,10 +37,13 @@ class Cal(Strategy):
             phi = pool.vectors(head.spaces[r]).rows(rows)
             log_p = torch.log_softmax(head.logits(phi, r), 1)
             p = log_p.exp()
-            labelled.append((phi, torch.linalg.vecdot(phi, phi), p, (p * log_p).sum(1)))
+            origin = pool.origin(head.spaces[r])
+            known = phi if origin is None else phi - origin
+            labelled.append((known, origin, torch.linalg.vecdot(known, known), p, (p * log_p).sum(1)))
 
         def score(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
-            known, sq, p, negentropy = labelled[r]
+            known, origin, sq, p, negentropy = labelled[r]
+            phi = phi if origin is None else phi - origin
             # |x|^2 is the same for all neighbours of x and changes no order
             near = nearest(torch.addmm(sq, phi, known.T, alpha=-2.0), self.neighbours)
             mean = torch.nn.functional.embedding_bag(near, p, mode="mean")

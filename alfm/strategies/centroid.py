@@ -17,6 +17,7 @@ class Centroid(Strategy):
 
     needs_head = False
     stochastic = True
+    measures = ("unit",)
 
     def select(self, query: Query, budget: int) -> Tensor:
         return stack_picks(clustered(query, all_available(query), budget), budget, query.pool.device)

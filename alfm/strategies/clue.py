@@ -28,6 +28,7 @@ class Clue(Strategy):
     """
 
     stochastic = True
+    measures = ("head",)
     temperature: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
 
     def select(self, query: Query, budget: int) -> Tensor:
@@ -39,7 +40,7 @@ class Clue(Strategy):
             query,
             candidates,
             budget,
-            lambda r, rows: pool.vectors(head.spaces[r]).rows(rows),
+            lambda r, rows: pool.points(head.spaces[r]).rows(rows),
             [uncertainty[r, rows] for r, rows in enumerate(candidates)],
         )
         return stack_picks(picks, budget, pool.device)

@@ -36,6 +36,7 @@ class ClusterMargin(Strategy):
     """
 
     stochastic = True
+    measures = ("unit",)
     oversample: Count = 10
     cluster_size: Count = 50
     exact_up_to: Annotated[int, Ge(2), Le(200_000)] = 2000
@@ -59,7 +60,7 @@ class ClusterMargin(Strategy):
         return query.carry[key]
 
     def _make(self, query: Query, r: int) -> np.ndarray:
-        unit = query.pool.unit
+        unit = query.pool.points()
         exact = unit.N <= self.exact_up_to
         # not this round's stream: the clusters of a run must be the same in every round and after a resume
         rng = stream(query.seeds[r], 0, "cluster margin sample")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from alfm.errors import UserError
 from alfm.geometry.kcenter import FarthestFirst
 from alfm.geometry.robust import robust_k_center
 from alfm.options import Count, checked
-from alfm.spaces import unit_rows
+from alfm.spaces import RAW, UNIT, Space, unit_rows
 from alfm.strategies.base import Query, Strategy
 
 
@@ -38,6 +39,10 @@ class Coreset(Strategy):
     @property
     def needs_head(self) -> bool:  # type: ignore[override]
         return self.space == "head"
+
+    @property
+    def measures(self) -> Sequence[Literal["raw", "head"]]:  # type: ignore[override]
+        return (self.space,)
 
     def select(self, query: Query, budget: int) -> Tensor:
         states = [self._state(query, r) for r in range(query.R)]
@@ -65,7 +70,7 @@ class Coreset(Strategy):
                 f"({N} here, {8 * N * N / 2**30:.1f} GiB of distances): use robust=null, or a smaller pool."
             )
         x = torch.cat([block for _, block in state.vectors.blocks()]).double()
-        x = unit_rows(x) if self.metric == "cosine" else x
+        x = unit_rows(x) if state.metric == "cosine" else x
         distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").cpu().numpy()
         picks, _ = robust_k_center(
             distance,
@@ -76,7 +81,7 @@ class Coreset(Strategy):
             self.seconds,
         )
         chosen = torch.from_numpy(picks).to(greedy.device)
-        rest = FarthestFirst(state.vectors, self.metric)
+        rest = FarthestFirst(state.vectors, state.metric)
         rest.add(torch.cat([labelled, chosen]))
         free = available.clone()
         free[chosen] = False
@@ -84,12 +89,16 @@ class Coreset(Strategy):
 
     def _state(self, query: Query, r: int) -> tuple[FarthestFirst, int]:
         """Distances to the first labels of replicate r, and how many labels that is."""
-        space = query.pool.raw
+        space: Space = RAW
         if self.space == "head":
             assert query.head is not None
-            space = query.pool.vectors(query.head.spaces[r])
+            space = query.head.spaces[r]
+        metric = self.metric
+        if metric == "cosine" and space is RAW and query.pool.offset:
+            space, metric = UNIT, "l2"  # whose coordinates keep their digits
+        vectors = query.pool.points(space)
         state, centres = query.carry.get(f"coreset {r}", (None, []))
-        same = state is not None and state.vectors is space and state.metric == self.metric
+        same = state is not None and state.vectors is vectors and state.metric == metric
         if same and centres == query.labelled(r)[: len(centres)].tolist():
             return state, len(centres)
-        return FarthestFirst(space, self.metric), 0
+        return FarthestFirst(vectors, metric), 0

@@ -38,6 +38,8 @@ class Dcom(Strategy):
     balls, 4 N n bytes (at most 256 MB) on each core.
     """
 
+    measures = ("unit",)
+
     a: Annotated[float, Ge(-1), Le(2)] = 0.8
     k: Annotated[float, Ge(0), Le(300)] = 50.0
     start: Annotated[float, Gt(0), Le(2)] = 0.6
@@ -51,7 +53,7 @@ class Dcom(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         head = query.head
         assert head is not None
-        unit = query.pool.unit
+        unit = query.pool.points()
         uncertainty, predicted = query.pool.map(
             lambda phi, logits, rows, r: (margin_uncertainty(logits), logits.argmax(1)), head
         )
@@ -85,7 +87,7 @@ class Dcom(Strategy):
 
     def radii(self, query: Query, r: int, predicted: Tensor, balls: Centres | None = None) -> Tensor:
         """Radius of each labelled item's ball, (n,), by bisection; predicted (N,): the head's classes."""
-        labels, unit = query.labels_of(r), query.pool.unit
+        labels, unit = query.labels_of(r), query.pool.points()
         balls = Centres(unit, query.labelled(r)) if balls is None else balls
         start = torch.full((len(labels),), self.start, dtype=query.pool.dtype, device=query.pool.device)
         least = 0.2 * float(covered_by(balls, start).double().mean()) + 0.4
@@ -105,7 +107,7 @@ class Dcom(Strategy):
     @staticmethod
     def _around(query: Query, radius: Sequence[Tensor]) -> list[Around]:
         """The balls of each replicate's radius: read off lists where these fit, on CPU; a GPU multiplies faster."""
-        unit = query.pool.unit
+        unit = query.pool.points()
         if query.pool.device.type != "cpu":
             return [Multiplied(unit, own) for own in radius]
         near = query.pool.once("near pairs", lambda: NearPairs(unit))

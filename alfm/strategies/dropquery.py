@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +13,9 @@ from torch import Tensor
 from alfm.options import Drop, Fits, Whole, checked
 from alfm.posteriors.base import pool_pass
 from alfm.posteriors.dropout import DropoutPosterior
-from alfm.spaces import unit_rows
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import clustered
+from alfm.strategies.embedding import unit_embedding
 
 
 @dataclass(eq=False)
@@ -36,6 +38,10 @@ class DropQuery(Strategy):
     enough: Whole = 25
     cluster_head: bool = False
 
+    @property
+    def measures(self) -> Sequence[Literal["unit", "head"]]:  # type: ignore[override]
+        return ("head",) if self.cluster_head else ("unit",)
+
     def select(self, query: Query, budget: int) -> Tensor:
         changes = self.changes(query)
         candidates = []
@@ -45,7 +51,7 @@ class DropQuery(Strategy):
             while threshold > 0 and int(((changes[r] > threshold) & free).sum()) < self.enough * budget:
                 threshold -= 1
             candidates.append(torch.nonzero((changes[r] > threshold) & free)[:, 0])
-        picks = clustered(query, candidates, budget, self._embedding(query) if self.cluster_head else None)
+        picks = clustered(query, candidates, budget, partial(unit_embedding, query) if self.cluster_head else None)
         return stack_picks(picks, budget, query.pool.device)
 
     def changes(self, query: Query) -> Tensor:
@@ -57,9 +63,3 @@ class DropQuery(Strategy):
             return (logits.argmax(2) != label[r, rows]).sum(0)
 
         return pool_pass(query.pool, draws, differs)
-
-    @staticmethod
-    def _embedding(query: Query) -> Callable[[int, Tensor], Tensor]:
-        head = query.head
-        assert head is not None
-        return lambda r, rows: unit_rows(query.pool.vectors(head.spaces[r]).rows(rows))

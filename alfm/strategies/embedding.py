@@ -6,7 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from torch import Tensor
+
 from alfm.pool import Vectors
+from alfm.spaces import RAW, UNIT, unit_rows
 from alfm.strategies.base import Query
 from alfm.threads import side_by_side
 
@@ -24,6 +27,15 @@ def embedding(query: Query, r: int) -> Vectors:
     if vectors.matrix is None and query.pool.resident:
         vectors.matrix = query.pool.materialise(vectors.space)
     return vectors
+
+
+def unit_embedding(query: Query, r: int, rows: Tensor) -> Tensor:
+    """phi / |phi| of pool rows, int64 (m,) -> (m, D'), for distances: see `Pool.points`."""
+    assert query.head is not None
+    space, pool = query.head.spaces[r], query.pool
+    if space is RAW and pool.offset:
+        return pool.points(UNIT).rows(rows)
+    return unit_rows(pool.vectors(space).rows(rows))
 
 
 def per_replicate(query: Query, job: Callable[[int], T]) -> list[T]:

@@ -13,6 +13,7 @@ from alfm.geometry.herding import Dot, Herding
 from alfm.geometry.submodular import location_information, query_location
 from alfm.options import Rows, checked
 from alfm.strategies.base import Counted, Query, Strategy
+from alfm.strategies.cosines import cosines
 from alfm.strategies.query_set import QuerySet
 
 
@@ -38,7 +39,7 @@ class FacilityLocation(Strategy):
     rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
-        unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
+        unit, shown = cosines(query.pool, "facility_location"), QuerySet(self.query_rows, self.query_classes)
         labelled = [query.labelled(r) for r in range(query.R)]
         sets = [shown.of(query, r) for r in range(query.R)]
         plain = [r for r in range(query.R) if not len(sets[r])]

@@ -16,6 +16,7 @@ from alfm.geometry.top import top
 from alfm.options import Rows, checked
 from alfm.pool import Pool
 from alfm.strategies.base import Counted, Query, Strategy
+from alfm.strategies.cosines import cosines
 from alfm.strategies.query_set import QuerySet
 
 
@@ -38,7 +39,7 @@ class GraphCut(Strategy):
     rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
-        unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
+        unit, shown = cosines(query.pool, "graph_cut"), QuerySet(self.query_rows, self.query_classes)
         sets = [shown.of(query, r) for r in range(query.R)]
         if not all(map(len, sets)):
             total = query.pool.once("total similarity", lambda: _total(query.pool))

@@ -13,6 +13,7 @@ from alfm.geometry.submodular import LogDet as Volume
 from alfm.geometry.submodular import determinant_information
 from alfm.options import Rows, Share, checked
 from alfm.strategies.base import Counted, Query, Strategy
+from alfm.strategies.cosines import cosines
 from alfm.strategies.query_set import QuerySet
 
 
@@ -35,7 +36,7 @@ class LogDet(Strategy):
     rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
-        unit, shown = query.pool.unit, QuerySet(self.query_rows, self.query_classes)
+        unit, shown = cosines(query.pool, "log_det"), QuerySet(self.query_rows, self.query_classes)
 
         def select(r: int) -> Tensor:
             examples, free = shown.of(query, r), query.available[r]

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.closer import states
-from alfm.geometry.herding import RBF
+from alfm.geometry.herding import rbf
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.sampled import on_samples
@@ -30,6 +30,7 @@ class MaxHerding(Strategy):
     """
 
     needs_head = False
+    measures = ("unit",)
     width: Annotated[float, Ge(1e-6), Le(1e3)] = 1.0
     exact_up_to: Whole = 200_000
     sample: Count = 50_000
@@ -41,6 +42,7 @@ class MaxHerding(Strategy):
 
     def _greedy(self, query: Query, budget: int) -> Tensor:
         labelled = [query.labelled(r) for r in range(query.R)]
-        kept = states(query.pool.unit, RBF(self.width), labelled, query.carry.get("maxherding"))
+        unit = query.pool.points()
+        kept = states(unit, rbf(unit, self.width), labelled, query.carry.get("maxherding"))
         query.carry["maxherding"] = kept
         return query.each(lambda r: kept[r].select(query.available[r], budget), budget)

@@ -14,7 +14,6 @@ from alfm.geometry.cells import Cells, NearCover, pool_clusters
 from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.geometry.kmeans import kmeans
 from alfm.options import Bytes, Count, Share, Whole, checked
-from alfm.spaces import Unit
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.sampled import on_samples
 from alfm.streams import stream
@@ -38,6 +37,7 @@ class ProbCover(Strategy):
     """
 
     needs_head = False
+    measures = ("unit",)
     delta: Annotated[float, Ge(0), Le(10)] | None = None
     purity: Share = 0.95
     classes: Count | None = None
@@ -76,10 +76,11 @@ class ProbCover(Strategy):
         if delta is None:
             delta = purity_delta(query, self.classes or query.num_classes, self.purity)
         pool, cap = query.pool, self.memory_cap
+        unit = pool.points()
 
         def make() -> Cover:
-            found = pool.arrays(f"balls {delta!r} within {cap} bytes", lambda: Cover(pool.unit, delta, cap).arrays())
-            return Cover(pool.unit, delta, found=found)
+            question = f"balls {delta!r} within {cap} bytes"
+            return Cover(unit, delta, found=pool.arrays(question, lambda: Cover(unit, delta, cap).arrays(), unit))
 
         return pool.once(("cover", delta, cap), make)
 
@@ -89,7 +90,8 @@ class ProbCover(Strategy):
 
         def make() -> Cover:
             # A host makes unit features of few items at a time: all of them would double the memory of so large a pool.
-            unit = pool.vectors(Unit(shared=False)) if pool.device.type == "cpu" else pool.unit
+            space = pool.point_space()
+            unit = pool.vectors(replace(space, shared=False) if pool.device.type == "cpu" else space)
 
             def arrays() -> dict[str, np.ndarray]:
                 cells, radius = Cells(unit, self.probe), delta
@@ -98,7 +100,7 @@ class ProbCover(Strategy):
                     radius = purity_radius(cells.purity_distances(pseudo), self.purity)
                 return NearCover(cells, radius, self.memory_cap).arrays() | {"radius": np.array(radius)}
 
-            found = pool.arrays(" ".join(map(str, key)), arrays)
+            found = pool.arrays(" ".join(map(str, key)), arrays, unit)
             return Cover(unit, float(found["radius"]), found=found)
 
         key = ("near balls", delta, classes, self.purity, self.probe, self.memory_cap)
@@ -108,13 +110,14 @@ class ProbCover(Strategy):
 def purity_delta(query: Query, classes: int, purity: float) -> float:
     """The purity radius of the pool for this many pseudo-classes, made once per pool with a stream of its own."""
     pool = query.pool
+    unit = pool.points()
 
     def distances() -> dict[str, np.ndarray]:
-        x = pool.unit.matrix if pool.unit.matrix is not None else torch.cat([x for _, x in pool.unit.blocks()])
+        x = unit.matrix if unit.matrix is not None else torch.cat([x for _, x in unit.blocks()])
         pseudo = kmeans(x, min(classes, pool.N), stream(0, 0, "pseudo-classes")).assignment
-        return {"r": purity_distances(pool.unit, pseudo).cpu().numpy()}
+        return {"r": purity_distances(unit, pseudo).cpu().numpy()}
 
     def make() -> Tensor:
-        return torch.from_numpy(pool.arrays(f"purity distances {classes} pseudo-classes", distances)["r"])
+        return torch.from_numpy(pool.arrays(f"purity distances {classes} pseudo-classes", distances, unit)["r"])
 
     return purity_radius(pool.once(("purity distances", classes), make), purity)

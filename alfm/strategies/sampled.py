@@ -28,7 +28,8 @@ def on_samples(query: Query, budget: int, size: int, select: Callable[[Query, in
         drawn, items, pool, carry = query.carry.get(f"sample {r}", (0, None, None, {}))
         if drawn != wanted or not bool(torch.isin(labelled, items).all()):
             items, carry = _drawn(query, r, wanted), {}
-            pool = Pool(query.pool.gather(items), query.pool.device, views=query.pool.views_of(items))
+            whole = query.pool
+            pool = Pool(whole.gather(items), whole.device, views=whole.views_of(items), part_of=whole)
         query.carry[f"sample {r}"] = (wanted, items, pool, carry)
         own = select(_part(query, r, items, pool, carry), min(budget, int(query.available[r, items].sum())))[0]
         picks.append(items[own[own >= 0]])

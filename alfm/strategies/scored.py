@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -29,6 +29,10 @@ class Scored(Strategy):
     typical_features: bool = False
     cluster_features: bool = False
     oversample: Count = 50
+
+    @property
+    def measures(self) -> Sequence[Literal["unit"]]:  # type: ignore[override]
+        return ("unit",) if self.cluster_features else ()
 
     @abstractmethod
     def score(self, query: Query) -> Tensor:

@@ -22,6 +22,8 @@ class Tcm(Strategy):
 
     needs_head = False
     stochastic = True
+    measures = ("unit",)
+    repairs_near = True
     rounds: Whole = 3
 
     def select(self, query: Query, budget: int) -> Tensor:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from alfm.geometry.kmeans import kmeans_each
-from alfm.geometry.neighbours import knn
+from alfm.geometry.neighbours import CLOSE, SPARE, knn
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Query, Strategy
 
 _SEARCH = 256  # members up to which, on CPU, a search for neighbours costs more than all distances
+_NOISE = 256  # units of rounding: squared distances from products are better than that
 _BLOCK = 1 << 24  # distances held at once on a GPU: 64 MB
 
 
@@ -35,6 +36,8 @@ class TypiClust(Strategy):
 
     needs_head = False
     stochastic = True
+    measures = ("unit",)
+    repairs_near = True
     max_clusters: Count = 500
     neighbours: Count = 20
     min_size: Whole = 5
@@ -60,7 +63,7 @@ class TypiClust(Strategy):
             while ring and len(picks) < budget:
                 for c in ring[: budget - len(picks)]:
                     rows = members[c]
-                    best = most_typical(query.pool.unit.rows(rows, plain=True), self.neighbours)
+                    best = most_typical(query.pool.points().rows(rows, plain=True), self.neighbours)
                     picks.append(rows.index_select(0, best))
                     others = torch.arange(len(rows) - 1, device=rows.device)
                     members[c] = rows.index_select(0, others + (others >= best))
@@ -70,7 +73,7 @@ class TypiClust(Strategy):
 
 def cluster_pool(query: Query, counts: Sequence[int]) -> list[Tensor]:
     """Cluster of every pool item, R times (N,) int64: k-means on all unit features by each replicate's own stream."""
-    unit = query.pool.unit
+    unit = query.pool.points()
     x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
     rngs = [query.rng(r, "k-means") for r in range(query.R)]
     # the inertia of 25 plain passes from random seeds; the most typical items do not depend on the last per cent
@@ -80,22 +83,58 @@ def cluster_pool(query: Query, counts: Sequence[int]) -> list[Tensor]:
 def most_typical(x: Tensor, neighbours: int) -> Tensor:
     """Index of the item with the smallest mean distance to its min(neighbours, m // 2) nearest others; x (m, D).
 
-    int64 (1,) on x's device, which is not waited for.
+    int64 (1,) on x's device, which is not waited for unless it is the CPU. Ties, equal items among them: the lower
+    index. Near distances come from differences, as in `knn`: all of them up to _SEARCH members, beyond on a GPU those
+    of the nearest.
     """
     m = len(x)
     k = min(neighbours, m // 2)
     if k < 1:
         return torch.zeros(1, dtype=torch.int64, device=x.device)
-    if x.device.type == "cpu" and m > _SEARCH:
-        return knn(x, k)[0].mean(1).argmin(0, keepdim=True)
     sq = torch.linalg.vecdot(x, x)
-    means, size = [], _rows_at_once(m)
-    for start in range(0, m, size):
-        rows = slice(start, start + size)
-        every = (sq[rows, None] + sq - 2 * (x[rows] @ x.T)).clamp_min_(0)
-        every.diagonal(start).fill_(torch.inf)
-        means.append(every.topk(k, largest=False, sorted=False).values.sqrt_().mean(1))
-    return torch.cat(means).argmin(0, keepdim=True)
+    if _may_ask(x) and m > _SEARCH:
+        best = _found(x, sq, k).argmin(0, keepdim=True)
+    else:
+        size = _rows_at_once(m)
+        parts = [slice(start, min(start + size, m)) for start in range(0, m, size)]
+        best = torch.cat([_mean_distances(x, sq, rows, k) for rows in parts]).argmin(0, keepdim=True)
+    # products of equal items may round differently
+    return (x == x.index_select(0, best)).all(1).to(torch.uint8).argmax(0, keepdim=True)
+
+
+def _found(x: Tensor, sq: Tensor, k: int) -> Tensor:
+    """Mean distance (m,) of each item of x (m, D) to the k nearest others, by search; sq (m,): squared lengths."""
+    distance = knn(x, k)[0]
+    mean = distance.mean(1)
+    # so near that the search could not tell them from others as near
+    lost = (distance[:, -1].square() < _NOISE * torch.finfo(x.dtype).eps * sq).nonzero()[:, 0]
+    for rows in lost.split(_SEARCH):
+        every = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist")
+        every[torch.arange(len(rows)), rows] = torch.inf
+        mean[rows] = every.topk(k, largest=False).values.mean(1)
+    return mean
+
+
+def _mean_distances(x: Tensor, sq: Tensor, rows: slice, k: int) -> Tensor:
+    """Mean distance (b,) of some rows of x (m, D) to the k nearest others; sq (m,): squared lengths."""
+    every = (sq[rows, None] + sq - 2 * (x[rows] @ x.T)).clamp_min_(0)
+    every.diagonal(rows.start).fill_(torch.inf)
+    near = every < CLOSE * sq[rows, None]
+    if _may_ask(x) and not near.numpy().any():
+        return every.topk(k, largest=False, sorted=False).values.sqrt_().mean(1)
+    if len(x) <= _SEARCH:
+        exact = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist").square_()
+        found = torch.where(near, exact, every)
+    else:
+        found, place = every.topk(min(k + SPARE, len(x) - 1), largest=False)
+        exact = torch.stack([(x[rows] - x.index_select(0, own)).square().sum(1) for own in place.T], 1)
+        found = torch.where(found < CLOSE * sq[rows, None], exact, found)
+    # in order, so that equal distances have equal means
+    return found.topk(k, largest=False).values.sqrt_().mean(1)
+
+
+def _may_ask(x: Tensor) -> bool:
+    return x.device.type == "cpu"
 
 
 def _rows_at_once(m: int) -> int:

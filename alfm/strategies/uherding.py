@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
 from alfm.geometry.closer import listed
-from alfm.geometry.herding import RBF, Herding, prepare
+from alfm.geometry.herding import RBF, Herding, prepare, rbf
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.sampled import on_samples
@@ -37,6 +38,7 @@ class UHerding(Strategy):
 
     needs_head = False
     stochastic = True
+    measures = ("unit",)
     refits = True
     held_out: Annotated[float, Ge(0), Le(0.9)] = 0.3
     exact_up_to: Whole = 200_000
@@ -48,7 +50,7 @@ class UHerding(Strategy):
         return self._greedy(query, budget)
 
     def _greedy(self, query: Query, budget: int) -> Tensor:
-        unit = query.pool.unit
+        unit = query.pool.points()
         labelled = [query.labelled(r) for r in range(query.R)]
         weight = torch.ones(query.R, query.pool.N, dtype=query.pool.dtype, device=query.pool.device)
         if query.head is not None:
@@ -61,7 +63,7 @@ class UHerding(Strategy):
             weight = query.pool.map(uncertainty, query.head)
         for r, rows in enumerate(labelled):
             weight[r, rows] = 0
-        kernels = [RBF(smallest_distance(unit.rows(rows))) for rows in labelled]
+        kernels = [rbf(unit, smallest_distance(unit.rows(rows), unit.level)) for rows in labelled]
         lists = query.carry["uherding"] = listed(unit, RBF(), labelled, query.carry.get("uherding"))
         rest = [r for r, one in enumerate(lists) if one is None]
         others: dict[int, Herding] = {}
@@ -106,12 +108,13 @@ def calibration_errors(logits: Tensor, labels: Tensor, temperatures: Tensor, bin
     return gap.scatter_add_(1, place, hit - confidence).abs().sum(1) / logits.shape[0]
 
 
-def smallest_distance(x: Tensor) -> float:
-    """The smallest positive distance between rows (n, D) of at most unit length, 1 when there is none.
+def smallest_distance(x: Tensor, level: float = 1.0) -> float:
+    """The smallest positive distance between rows (n, D) of squared lengths up to about `level`, 1 when there is none.
 
     Products tell which few pairs to measure by their difference, which alone can tell near from equal.
     """
-    slack = max(64 * torch.finfo(x.dtype).eps, 4e-12)  # more than a product's error, and than (1e-6)^2
+    # more than a product's error, and than (1e-6)^2
+    slack, least = max(64 * torch.finfo(x.dtype).eps, 4e-12) * level, 1e-6 * math.sqrt(level)
     sq = torch.linalg.vecdot(x, x)
     smallest = torch.inf
     for start in range(0, len(x), 1024):
@@ -124,6 +127,6 @@ def smallest_distance(x: Tensor) -> float:
             d = torch.cdist(part, rest, compute_mode="donot_use_mm_for_euclid_dist")
         else:
             d = torch.linalg.vector_norm(part[i] - rest[j], dim=1)
-        d = d[d > 1e-6]
+        d = d[d > least]
         smallest = min(smallest, float(d.min())) if len(d) else smallest
     return smallest if smallest < torch.inf else 1.0

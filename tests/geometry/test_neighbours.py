@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alfm.geometry import neighbours
-from alfm.geometry.neighbours import knn
+from alfm.geometry.neighbours import any_near, knn
 from alfm.pool import Pool
 
 
@@ -80,3 +80,33 @@ def test_refuses_no_neighbours() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         knn(torch.zeros(3, 2), 0)
     assert knn(torch.zeros(1, 2), 3)[1].shape == (1, 0)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_whether_any_two_are_near(resident: bool) -> None:
+    """Found wherever the two are, in few dimensions and in many, and among crowds that only look near."""
+    rng = np.random.default_rng(0)
+    for N, D in ((1, 3), (2, 3), (300, 40), (1500, 12), (900, 400)):
+        x = rng.normal(size=(N, D))
+        memory = "device" if resident else "host"
+        unit = Pool(x.astype(np.float32), memory=memory).unit
+        matrix = torch.cat([block for _, block in unit.blocks()])
+        d = torch.cdist(matrix, matrix, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+        assert any_near(unit) == bool(d.min() < 0.0316)
+        if N > 2:
+            assert not any_near(unit)
+            x[N - 1] = 2 * x[N // 3] + 1e-3 * rng.normal(size=D)
+            assert any_near(Pool(x.astype(np.float32), memory=memory).unit)
+
+
+def test_crowds_that_a_projection_cannot_tell_apart() -> None:
+    """Eight dimensions vary most; there 40 items coincide that are far apart elsewhere."""
+    rng = np.random.default_rng(1)
+    x = np.zeros((1000, 60))
+    x[:, :8] = rng.normal(size=(1000, 8))
+    x[:40, :8] = x[0, :8]
+    x[:40, 8:48] = 0.3 * np.eye(40)
+    assert not any_near(Pool(x[:40].astype(np.float32)).unit)
+    low = any_near(Pool(x.astype(np.float32)).unit)
+    x[39, 8:48] = x[38, 8:48]
+    assert any_near(Pool(x.astype(np.float32)).unit) and not low

@@ -13,6 +13,8 @@ from alfm.strategies import typiclust as module
 from alfm.strategies.base import ask
 from alfm.strategies.typiclust import TypiClust, cluster_pool, most_typical
 
+PLAIN = "donot_use_mm_for_euclid_dist"
+
 
 def test_sequence_with_its_own_clusters() -> None:
     query = make_query(N=200)
@@ -80,6 +82,7 @@ def test_a_large_cluster_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_device_is_never_waited_for_per_pick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters visited once or again and again, small ones too."""
+    monkeypatch.setattr(module, "_may_ask", lambda x: False)
     assignment = np.repeat([0, 1, 2, 3], [100, 14, 4, 2])
     counts = []
     for budget in (2, 30, 105):
@@ -131,3 +134,52 @@ def test_hard_situations(situation: str) -> None:
 
 def test_replicates() -> None:
     assert_replicates_independent(TypiClust)
+
+
+@pytest.mark.parametrize("size", [60, 256, 300])
+@pytest.mark.parametrize("spread", [1e-3, 1e-4, 1e-5])
+@pytest.mark.parametrize("waiting", [True, False])
+def test_near_members_are_measured_by_their_differences(
+    size: int, spread: float, waiting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of unit vectors leave no digit of such distances; a quarter of the members are far away."""
+    monkeypatch.setattr(module, "_may_ask", lambda x: waiting)
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=64) + spread * rng.normal(size=(size, 64)) * rng.uniform(0.3, 2, (size, 1))
+    h[::4] = rng.normal(size=(len(h[::4]), 64))
+    u = torch.from_numpy(h.astype(np.float32))
+    u /= u.norm(dim=1, keepdim=True)
+    mean = 1 / typicality(torch.cdist(u.double(), u.double(), compute_mode=PLAIN).numpy(), list(range(size)))
+    # on a GPU a large cluster's crowd is told apart only among the nearest that products find
+    assert mean[most_typical(u, 20)] <= (1.01 if waiting or size <= 256 else 1.2) * mean.min()
+
+
+def test_large_clusters_on_a_gpu_repair_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_may_ask", lambda x: False)
+    monkeypatch.setattr(module, "_SEARCH", 10**6)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(300, 64))
+    x[100:110] = x[99] * rng.uniform(0.5, 2, (10, 1)) + 1e-4 * rng.normal(size=(10, 64))
+    u = torch.from_numpy(x.astype(np.float32))
+    u /= u.norm(dim=1, keepdim=True)
+    best = most_typical(u, 8)
+    monkeypatch.setattr(module, "_SEARCH", 100)
+    assert most_typical(u, 8).tolist() == best.tolist()
+    assert 99 <= int(best) < 110
+
+
+def test_equal_members_the_lower_index() -> None:
+    rng = np.random.default_rng(2)
+    for size in (40, 300):
+        x = torch.from_numpy(rng.normal(size=(size, 33)).astype(np.float32))
+        x[17] = x[5] = x[31] = x[29]
+        assert most_typical(x / x.norm(dim=1, keepdim=True), 3).tolist() == [5]
+
+
+def test_without_near_members_not_a_bit_changes() -> None:
+    x = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    u = x / x.norm(dim=1, keepdim=True)
+    sq = torch.linalg.vecdot(u, u)
+    every = (sq[:, None] + sq - 2 * (u @ u.T)).clamp_min_(0).fill_diagonal_(torch.inf)
+    before = every.topk(20, largest=False, sorted=False).values.sqrt_().mean(1)
+    assert torch.equal(module._mean_distances(u, sq, slice(0, 200), 20), before)
