@@ -169,6 +169,15 @@ def _some(values: Set[Value]) -> str:
     return ", ".join([written for _, written in first] + (["..."] if len(values) > 3 else []))
 
 
+def check_apart(option: str, sources: Mapping[str, Iterable[str]]) -> None:
+    """`UserError` when two splits take their items from one place: what is tested would have been trained on."""
+    owner: dict[str, str] = {}
+    for split, places in sources.items():
+        for place in places:
+            if owner.setdefault(place, split) != split:
+                raise UserError(f"{option}: {place} is given for {owner[place]} and for {split}; a split needs its own")
+
+
 def fingerprint(splits: Mapping[str, Split], classes: Sequence[str] | None, *content: Iterable[Any]) -> str:
     """SHA-256 (first 32 hex digits) over split names, ids, labels, class names, and what marks the content.
 

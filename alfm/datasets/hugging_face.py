@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
+from alfm.datasets.assemble import check_apart, fingerprint, labels_from_values, stratified_share
 from alfm.datasets.audio import mono
 from alfm.datasets.base import Dataset, ItemError, Modality
 from alfm.datasets.csv_rows import read_csv
@@ -126,6 +126,7 @@ def hugging_face(
         _check_csv(data_files, [c for c in (column, label_column, id_column) if c is not None])
     there = _load(datasets, path, config, streaming, revision, data_files, cache_dir)
     splits = dict(splits) if splits else {split: split for split in there}
+    check_apart("dataset.splits", {split: [source] for split, source in splits.items()})
     tables = {split: there[_found(source, list(there), path, "split")] for split, source in splits.items()}
     values: dict[str, list[Any]] = {}
     ids: dict[str, list[str]] = {}

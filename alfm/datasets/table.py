@@ -12,7 +12,7 @@ from typing import Annotated, Any, Unpack
 
 import numpy as np
 
-from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
+from alfm.datasets.assemble import check_apart, fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality, Split
 from alfm.datasets.csv_rows import Columns, Quoting, find_columns, read_csv
 from alfm.datasets.files import Decode, Files, decode_options, file_size
@@ -122,6 +122,7 @@ def table(
     if (path is None) == (files is None):
         raise UserError("a table needs dataset.path=FILE, or dataset.files={train: FILE, test: FILE}")
     sources = {"": path} if path is not None else dict(files or {})
+    check_apart("dataset.files", {split: [os.path.realpath(file)] for split, file in sources.items()})
     wanted = [c for c in (column, label_column, split_column, id_column) if c is not None]
     found = Rows([], [], [], [], [], None if id_column is None else [])
     for split, source in sources.items():

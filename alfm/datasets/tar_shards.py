@@ -16,7 +16,7 @@ from typing import Annotated, Any, Unpack
 import numpy as np
 from annotated_types import MinLen
 
-from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
+from alfm.datasets.assemble import check_apart, fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality
 from alfm.datasets.files import Decode, decode_item, decode_options, find_encoding
 from alfm.datasets.folder import ENDINGS
@@ -94,6 +94,8 @@ def tar_shards(
     shards: dict[str, list[str]] = {}
     for split, patterns in splits.items():
         shards[split] = _expand(root, [patterns] if isinstance(patterns, str) else list(patterns), split)
+    check_apart("dataset.splits", shards)
+    for split in splits:
         tables[split], values[split] = [], []
         for number, shard in enumerate(shards[split]):
             found, labelled = _index(shard, wanted, label_ending)

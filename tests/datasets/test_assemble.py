@@ -11,7 +11,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alfm.datasets.arrays import ImageArray, digits
-from alfm.datasets.assemble import fingerprint, labels_from_values, stratified_share
+from alfm.datasets.assemble import check_apart, fingerprint, labels_from_values, stratified_share
 from alfm.datasets.ids import escape, file_stem, unescape
 from alfm.errors import UserError
 
@@ -200,6 +200,12 @@ def test_names_in_one_split_and_numbers_in_another() -> None:
     read({"train": ["3", "x"], "test": ["3", "4"]})
     read({"train": ["00501", "00502"], "test": ["10001"]})
     read({"train": ["a"], "test": [None]})
+
+
+def test_splits_that_share_a_source_are_refused() -> None:
+    check_apart("dataset.files", {"train": ["a", "b"], "test": ["c"]})
+    with pytest.raises(UserError, match="dataset.files: b is given for train and for test"):
+        check_apart("dataset.files", {"train": ["a", "b"], "test": ["b"]})
 
 
 def test_the_fingerprint_changes_with_items_order_labels_and_names() -> None:

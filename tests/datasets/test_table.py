@@ -205,6 +205,12 @@ def test_paths_with_other_separators_and_unicode_forms_are_found(tmp_path: Path)
         table(write(tmp_path / "i.csv", "path\n..\\secret.png\n"))
 
 
+def test_one_table_is_no_two_splits(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label\na,x\nb,y\n")
+    with pytest.raises(UserError, match="is given for train and for test"):
+        table(files={"train": path, "test": str(tmp_path / "." / "a.csv")}, **TEXT)
+
+
 def test_an_encoding_for_the_table(tmp_path: Path) -> None:
     (tmp_path / "l1.csv").write_bytes("text,label\ncaf\u00e9,x\nna\u00efve,y\n".encode("cp1252"))
     with pytest.raises(UserError, match="dataset.encoding=cp1252"):
