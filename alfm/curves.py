@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alfm.comparison import REFERENCE, Setting, settings_of
+from alfm.comparison import REFERENCE, Setting, settings_of, units_of
 from alfm.errors import UserError
 from alfm.metrics import LOWER_IS_BETTER
 from alfm.statistics import check_metric, mean_interval
@@ -30,17 +30,22 @@ def plot_curves(
     """Draw the learning curves of ONE setting, mean and 95 % t-interval over seeds, as an image; returns its path.
 
     `df` as for `settings_of`; `styles`: as from `styles_of`, to make several pictures alike. Runs with a cold start
-    of their own are drawn in a second panel. Raises UserError for several settings at once, an unknown metric, an
-    unknown kind of image, or a path that cannot be written.
+    of their own are drawn in a second panel. Seeds that picked the same items count once in the interval, and one such
+    curve has none. Raises UserError for several settings at once, an unknown metric, an unknown kind of image, or a
+    path that cannot be written.
     """
-    from matplotlib.figure import Figure  # no pyplot: nothing global, no window system
-
     check_metric(metric)
     settings = list(settings_of(df))
     if len(settings) != 1:
         raise UserError(f"one picture shows one setting, these runs are of {len(settings)}; draw them one at a time")
-    setting, path = settings[0], Path(path)
-    styles = styles_of(settings) if styles is None else styles
+    return plot_setting(settings[0], path, metric, styles_of(settings) if styles is None else styles)
+
+
+def plot_setting(setting: Setting, path: str | Path, metric: str, styles: Mapping[str, Style]) -> Path:
+    """`plot_curves` of a setting as it stands, its strategies named as in the tables."""
+    from matplotlib.figure import Figure  # no pyplot: nothing global, no window system
+
+    path = Path(path)
     panels = [(f"{setting.start} start" if setting.start else "", setting.shared)]
     if len(setting.own):
         panels.append(("other cold starts", setting.own))
@@ -81,11 +86,12 @@ def _panel(axes: Axes, df: pd.DataFrame, styles: Mapping[str, Style], metric: st
     drawn = []
     groups = list(df.groupby(["strategy", "init_strategy"]))
     for (strategy, start), run in groups:
-        by_budget = [(n, scale * part[metric].to_numpy()) for n, part in run.groupby("num_labeled")]
-        x = np.array([n for n, _ in by_budget])
-        middle, half = np.array([mean_interval(values) for _, values in by_budget]).T
+        by_budget = [(n, scale * part[metric].to_numpy(), units_of(part)) for n, part in run.groupby("num_labeled")]
+        x = np.array([n for n, *_ in by_budget])
+        middle, half = np.array([mean_interval(values, unit=unit) for _, values, unit in by_budget]).T
         style = styles[strategy]
         label = f"{strategy} ({start})" if own else strategy
+        label += _repeated(by_budget[-1][2])
         (line,) = axes.plot(x, middle, label=label, zorder=3 if strategy == REFERENCE else 2, **style)
         if np.isfinite(half).any():
             axes.fill_between(x, middle - half, middle + half, color=style["color"], linewidth=0, alpha=_haze(groups))
@@ -100,6 +106,14 @@ def _panel(axes: Axes, df: pd.DataFrame, styles: Mapping[str, Style], metric: st
     axes.set_ylabel(metric.replace("_", " ") + ("" if scale == 1 else " (%)"))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _repeated(unit: np.ndarray) -> str:
+    """What a legend says of seeds that repeat one another: why there is no interval, or a wide one."""
+    different = unit.max() + 1
+    if different == len(unit):
+        return ""
+    return ", one start" if different == 1 else f", {different} of {len(unit)} differ"
 
 
 def _columns(strategies: int) -> int:

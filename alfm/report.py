@@ -1,29 +1,36 @@
 """`python -m alfm.report [LOG_DIR_OR_RUNS...]`: tables, statistics and learning curves of finished runs.
 
-One table per setting (data set, model, head, budget), for the cold start that most of its strategies share; runs with
-another cold start are shown in a second one and never enter a test.
+One table per setting (data set, model, head with its options, budget, splits and all else but the strategies), for the
+cold start that most of its strategies share; runs with another cold start are shown in a second one and never enter a
+test. Seeds that picked the same items count once.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alfm.comparison import REFERENCE, Setting, settings_of, summary
-from alfm.curves import plot_curves, styles_of
+from alfm.comparison import REFERENCE, Setting, apart, settings_of, summary, units_of
+from alfm.conditions import differing
+from alfm.curves import plot_curves, plot_setting, styles_of
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import LOWER_IS_BETTER, METRICS
+from alfm.statistics import MIN_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MIN_BLOCKS = 5  # settings from which ranks over them are shown
+_LONGEST_STEM = 120  # of a file's name, to which the metric, the table and the ending are added
+_PIPE_WIDTH = 160  # of what is read by no terminal and no COLUMNS says
 
 
 @dataclass
@@ -46,22 +53,61 @@ def summary_table(df: pd.DataFrame, metric: str, title: str, show_start: bool = 
     heads = [p.replace("over rounds", "").strip() if even else p for p in places]
     counts = numbers["seeds"].unique()
     varied = len(counts) > 1  # else said once, below
-    extra = [*(["start"] if show_start else []), *(["seeds"] if varied else [])]
-    header = ["strategy", *extra, *heads, "fit+query+eval s", "MB"]
+    repeated = bool((numbers["units"] < numbers["seeds"]).any())
+    filled = bool((numbers["filled"] > 0).any())
+    shown = {"start": show_start, "seeds": varied, "differ": repeated, "filled": filled}
+    header = ["strategy", *(name for name, there in shown.items() if there), *heads, "fit+query+eval s", "MB"]
     rows = []
     for row in numbers.to_dict("records"):
-        cells = [row["strategy"], *([row["init_strategy"]] if show_start else []), *([str(row["seeds"])] * varied)]
+        extra = {
+            "start": row["init_strategy"], "seeds": str(row["seeds"]), "differ": _different(row),
+            "filled": f"{100 * row['filled']:.3g} %" if row["filled"] else "",
+        }  # fmt: skip
+        cells = [row["strategy"], *(extra[name] for name, there in shown.items() if there)]
         cells += [_plus_minus(row[f"{p} mean"], row[f"{p} std"], metric) for p in places]
         cells.append("+".join(_seconds(row[f"{part} seconds"]) for part in ("fit", "query", "eval")))
         cells.append(f"{row['peak memory bytes'] / 1e6:.0f}")
         rows.append(cells)
     seeds = "seeds" if varied else "1 seed" if counts[0] == 1 else f"{counts[0]} seeds"
     unit = "" if metric == "nll" else " in %"
-    note = (
+    notes = [
         f"{metric}{unit} after n labels, mean ±std over {seeds}. AUBC: area under the budget curve"
         f"{' over rounds (over labels it is the same)' if even else ''}. Seconds: all seeds together. MB: peak memory."
+    ]
+    if filled:
+        most = numbers.loc[numbers["most filled"].idxmax()]
+        notes.append(
+            f"filled: share of the picks drawn at random because the strategy left them open; most in one round: "
+            f"{most['strategy']}, {100 * most['most filled']:.3g} %."
+        )
+    if repeated:
+        notes.append(
+            "differ: how many of the seeds picked different items from start to end; 'one start': all seeds began with "
+            "the same items and picked the same, so they are one curve and have no ±. Means are over all seeds, ± and "
+            f"tests count what differs. {_remedy(df)}"
+        )
+    return Table(title, header, rows, notes)
+
+
+def _different(row: Mapping[Any, Any]) -> str:
+    if row["units"] == row["seeds"]:
+        return str(row["seeds"])
+    return "one start" if row["units"] == 1 else f"{row['units']} of {row['seeds']}"
+
+
+def _remedy(df: pd.DataFrame) -> str:
+    """What gives every strategy different starts, for runs whose seeds repeat one another: a command where it can be."""
+    if set(df["init_strategy"]) <= {REFERENCE}:
+        return "Remedy: other seeds."
+    if "path" not in df:
+        return f'Remedy: one random start for all, init_strategy="random", and at least {MIN_SEEDS} seeds.'
+    names = ",".join(dict.fromkeys(df["query_strategy"]))
+    seeds = sorted(set(df["seed"]))
+    seeds += [seed for seed in range(1, 2 * MIN_SEEDS) if seed not in seeds][: max(0, MIN_SEEDS - len(seeds))]
+    return (
+        f"Remedy: one random start for all, python -m alfm.al_train {'-m ' if ',' in names else ''}query_strategy={names} "
+        f"init_strategy=random 'seeds=[{','.join(map(str, seeds))}]', with the other settings as they were."
     )
-    return Table(title, header, rows, [note])
 
 
 def _plus_minus(mean: float, std: float, metric: str) -> str:
@@ -79,24 +125,25 @@ def _seconds(seconds: float) -> str:
 def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd.DataFrame]] | None:
     """Comparisons of the shared start, and the full tables behind them; None with a single strategy.
 
-    Raises UserError where the runs cannot be paired or have too few seeds: then there is no significance to speak of.
+    Raises UserError where the runs cannot be paired or have too few seeds that differ: then there is no significance to
+    speak of.
     """
     from alfm import statistics as st
 
     if setting.shared["strategy"].nunique() < 2:
         return None
-    seeds = setting.shared.groupby("strategy", sort=False)["seed"].nunique()
-    few = list(seeds.index[seeds < st.MIN_SEEDS])
-    if len(seeds) - len(few) < 2:
-        few = []  # then nobody has enough, which is said below
-    df = setting.shared[~setting.shared["strategy"].isin(few)]
+    df, few = _enough(setting.shared)
     curves = st.paired_curves(df, metric, "strategy")
     penalties, pairs = st.penalty_matrix(curves), st.wilcoxon_holm(curves)
     full = {"penalties": penalties, "wilcoxon": pairs}
     columns: dict[str, dict[str, str]] = {}
-    left_out = f" Fewer than {st.MIN_SEEDS} seeds, so left out: {', '.join(few)}." if few else ""
-    notes = [f"Paired over {len(curves.seeds)} seeds.{left_out}"]
-    reachable = min(1.0, 2.0 ** (1 - len(curves.seeds)) * len(pairs))
+    size = curves.sample_size
+    notes = [f"Paired over {len(curves.seeds)} seeds{f', of which {size} differ' if size < len(curves.seeds) else ''}."]
+    if few:
+        notes[0] += f" Fewer than {MIN_SEEDS} seeds that differ, so left out: {', '.join(few)}."
+    if len(set(curves.initial)) == 1:
+        notes[0] += " All seeds began with the same items: differences hold for that start."
+    reachable = min(1.0, 2.0 ** (1 - size) * len(pairs))
     if reachable < st.ALPHA:
         sure = pairs[pairs["p_holm"] < st.ALPHA]
         columns["beats"] = {s: str(int((sure["better"] == s).sum())) for s in curves.strategies}
@@ -111,10 +158,7 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
     notes.append("penalty: mean share of rounds in which another strategy is better by a paired t-test.")
     order = list(curves.strategies)
     if len(curves.strategies) > 2:
-        import pandas as pd
-
-        scores = pd.DataFrame(curves.areas().T, columns=curves.strategies)
-        ranks = st.average_ranks(scores, higher_is_better=curves.sign > 0)
+        ranks = st.ranks_over_seeds(curves)
         columns["rank"] = {s: f"{rank:.1f}" for s, rank in ranks.average.items()}
         order = list(ranks.average.index)
         notes.append(
@@ -124,11 +168,11 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
     if REFERENCE in curves.strategies:
         bands = st.better_than_random(df, metric=metric, label="strategy")
         full["better_than_random"] = bands
-        marks = {"better": " better", "worse": " worse", "too few seeds": " ?"}
+        marks = {"better": " better", "worse": " worse", f"not better than {REFERENCE}": " ="}
         for band, part in bands.groupby("band", sort=False):
             first, last = st.BANDS[str(band)]
             columns[f"{band} {first}-{last}"] = {
-                row.strategy: f"{row.gap:+.1f}{marks.get(row.verdict, ' =')}" for row in part.itertuples()
+                row.strategy: f"{row.gap:+.1f}{marks.get(row.verdict, ' ?')}" for row in part.itertuples()
             }
         efficiency = st.label_efficiency(curves)
         full["label_efficiency"] = efficiency
@@ -139,7 +183,7 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
         }
         notes.append(
             f"Rounds of each band: points above {REFERENCE} (paired t-test, Holm over strategies), '=': not better "
-            f"than {REFERENCE}. efficiency: labels {REFERENCE} needs to be as good as the strategy with {half} labels, "
+            f"than {REFERENCE}, '?': too few seeds that differ by then. efficiency: labels {REFERENCE} needs to be as good as the strategy with {half} labels, "
             f"over {half}; '>' where it never is."
         )
         if "boss" in curves.strategies:
@@ -150,54 +194,97 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
             except UserError as reason:
                 notes.append(f"No regret: {reason}.")
     rows = [[s, *(cells.get(s, "") for cells in columns.values())] for s in order]
-    return Table(f"Statistics: {setting.start_title}", ["strategy", *columns], rows, notes), full
+    return Table(f"Statistics of {_under_test(df)}: {setting.start_title}", ["strategy", *columns], rows, notes), full
 
 
-def rank_table(settings: Sequence[Setting], metric: str) -> Table | None:
-    """Ranks over settings (shared starts, mean area over seeds) of the strategies that all of them have; None below
-    `_MIN_BLOCKS` settings or three strategies, where Friedman's test has nothing to say."""
+def _enough(shared: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Runs of the strategies with enough seeds that differ, and the other strategies; all runs where nobody has."""
+    ends = shared.sort_values("round").groupby(["strategy", "seed"], sort=False).tail(1)
+    few = [str(name) for name, rows in ends.groupby("strategy", sort=False) if units_of(rows).max() + 1 < MIN_SEEDS]
+    if shared["strategy"].nunique() - len(few) < 2:
+        few = []
+    return shared[~shared["strategy"].isin(few)], few
+
+
+def rank_tables(settings: Sequence[Setting], metric: str) -> list[Table]:
+    """Ranks over data sets and backbones (shared starts, mean area over the common seeds) of the strategies that all of
+    them have, for every head, budget and start that enough of them share.
+
+    Only settings that tests can speak of are blocks; there is no table below `_MIN_BLOCKS` of them or three strategies,
+    where Friedman's test has nothing to say.
+    """
     import pandas as pd
 
-    from alfm.statistics import average_ranks
+    from alfm.statistics import average_ranks, paired_curves
 
-    if len(settings) < _MIN_BLOCKS:
-        return None
-    scores = {s.start_title: summary(s.shared, metric).set_index("strategy")["AUBC over rounds mean"] for s in settings}
-    table = pd.DataFrame(scores).T.dropna(axis=1)
-    if table.shape[1] < 3:
-        return None
-    ranks = average_ranks(table, higher_is_better=metric not in LOWER_IS_BETTER)
-    note = (
-        f"Mean rank by AUBC ({metric}) over {ranks.num_blocks} settings; Friedman p = {ranks.friedman_p:.2g}, Nemenyi "
-        f"critical difference {ranks.critical_difference:.1f}: closer strategies are not told apart."
-    )
-    rows = [[str(name), f"{rank:.2f}"] for name, rank in ranks.average.items()]
-    return Table("Ranks over settings", ["strategy", "rank"], rows, [note])
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for setting in settings:
+        try:
+            curves = paired_curves(_enough(setting.shared)[0], metric, "strategy")
+        except UserError:  # said where the setting is shown
+            continue
+        if curves.sample_size >= MIN_SEEDS:
+            rules = ", ".join(filter(None, (setting.rules, f"{setting.start} start" if setting.start else "")))
+            areas = dict(zip(curves.strategies, curves.areas().mean(axis=1).tolist(), strict=True))
+            rows.setdefault(rules, {})[setting.names["cache"] or setting.data] = areas
+    tables = []
+    for rules, blocks in rows.items():
+        scores = pd.DataFrame(blocks).T.dropna(axis=1)
+        if len(blocks) < _MIN_BLOCKS or scores.shape[1] < 3:
+            continue
+        ranks = average_ranks(scores, higher_is_better=metric not in LOWER_IS_BETTER)
+        note = (
+            f"Mean rank by AUBC ({metric}) over {ranks.num_blocks} data sets and backbones; Friedman p = "
+            f"{ranks.friedman_p:.2g}, Nemenyi critical difference {ranks.critical_difference:.1f}: closer strategies are "
+            "not told apart."
+        )
+        lines = [[str(name), f"{rank:.2f}"] for name, rank in ranks.average.items()]
+        tables.append(Table(f"Ranks of query strategies over settings: {rules}", ["strategy", "rank"], lines, [note]))
+    return tables
 
 
 def report_tables(df: pd.DataFrame, metric: str) -> Iterator[tuple[Setting, list[Table], dict[str, pd.DataFrame]]]:
-    """Per setting: its printed tables, and the full tables of its tests (empty below ten seeds)."""
+    """Per setting: its printed tables, and the full tables of its tests (empty below ten seeds that differ)."""
     for setting in settings_of(df):
-        tables, full = [summary_table(setting.shared, metric, setting.start_title)], {}
-        try:
-            found = statistics_table(setting, metric)
-            if found:
-                tables.append(found[0])
-                full = found[1]
-        except UserError as reason:
-            tables[0].notes.append(f"No tests: {reason}.")
-        if len(setting.own):
-            title = f"Other cold starts, not comparable by tests: {setting.title}"
-            tables.append(summary_table(setting.own, metric, title, show_start=True))
-        yield setting, tables, full
+        yield setting, *_tables_of(setting, metric)
+
+
+def _tables_of(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.DataFrame]]:
+    tables = _summaries(setting, metric)
+    try:
+        found = statistics_table(setting, metric)
+    except UserError as reason:
+        tables[0].notes.append(f"No tests: {reason}.")
+        found = None
+    if found is None:
+        return tables, {}
+    return [tables[0], found[0], *tables[1:]], found[1]
 
 
 def print_summary(df: pd.DataFrame, metric: str = "accuracy") -> None:
     """Print the summary tables of runs, without statistics (the end of `al_train`)."""
     for setting in settings_of(df):
-        show(summary_table(setting.shared, metric, setting.start_title))
-        if len(setting.own):
-            show(summary_table(setting.own, metric, f"Other cold starts: {setting.title}", show_start=True))
+        for table in _summaries(setting, metric):
+            show(table)
+
+
+def _summaries(setting: Setting, metric: str) -> list[Table]:
+    """The shared start's table and, where there are some, that of the other cold starts; titles name what is tested."""
+    what = _under_test(setting.shared)
+    tables = [summary_table(setting.shared, metric, f"{what[0].upper()}{what[1:]}: {setting.start_title}")]
+    if len(setting.own):
+        title = f"Other cold starts, not comparable by tests: {_under_test(setting.own)}, {setting.title}"
+        tables.append(summary_table(setting.own, metric, title, show_start=True))
+    return tables
+
+
+def _under_test(df: pd.DataFrame) -> str:
+    """For example "query strategies (margins: oversample)"."""
+    varied = []
+    for name, group in df.groupby("query_strategy", sort=False):
+        if keys := differing(group["query_options"]):
+            varied.append(f"{name}: {', '.join(keys)}")
+    return "query strategies" + (f" ({'; '.join(varied)})" if varied else "")
 
 
 def show(table: Table, style: str = "table") -> None:
@@ -214,18 +301,49 @@ def show(table: Table, style: str = "table") -> None:
     from rich.text import Text
 
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file or a pipe has no width to keep to
-    rich = RichTable(box=box.SIMPLE_HEAD, padding=0)
-    for i, name in enumerate(table.header):
-        rich.add_column(name, justify="right" if i else "left", overflow="fold", no_wrap=not i)
-    for row in table.rows:
-        rich.add_row(*map(Text, row))
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=_PIPE_WIDTH)  # a file or a pipe has no width to keep to
     console.print(Text(table.title, style="bold"))
-    console.print(rich)
+    widths = _widths(table, console.width)
+    for columns in _side_by_side(widths, console.width):
+        rich = RichTable(box=box.SIMPLE_HEAD, padding=0)
+        for i in columns:
+            rich.add_column(Text(table.header[i]), justify="right" if i else "left", overflow="fold", width=widths[i])
+        for row in table.rows:
+            rich.add_row(*(Text(row[i]) for i in columns))
+        console.print(rich, width=max(console.width, _total(widths, columns)), crop=False)
     for note in table.notes:
         console.print(Text(note, style="dim"))
     console.print()
+
+
+def _widths(table: Table, width: int) -> list[int]:
+    """Of every column, its longest cell; where they do not fit beside each other, headers take several lines, and names
+    too where they are longer than a third of `width`."""
+    from rich.cells import cell_len
+
+    longest = [max((cell_len(row[i]) for row in table.rows), default=0) for i in range(len(table.header))]
+    whole = [max(cells, cell_len(head)) for cells, head in zip(longest, table.header, strict=True)]
+    if _total(whole, range(len(whole))) <= width:
+        return whole
+    narrow = [max(cells, *map(cell_len, head.split())) for cells, head in zip(longest, table.header, strict=True)]
+    return [min(narrow[0], max(width // 3, cell_len(table.header[0]))), *narrow[1:]]
+
+
+def _total(widths: Sequence[int], columns: Sequence[int]) -> int:
+    """Characters of a table with these columns: one before each, and one at the end."""
+    return sum(widths[i] + 1 for i in columns) + 1
+
+
+def _side_by_side(widths: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Columns in groups that fit beside the first, each group with the first: numbers are never broken in two."""
+    group = [0]
+    for i in range(1, len(widths)):
+        if len(group) > 1 and _total(widths, [*group, i]) > width:
+            yield group
+            group = [0]
+        group.append(i)
+    yield group
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -261,10 +379,10 @@ def _report(paths: list[Path], out: Path | None, metric: str, style: str) -> Non
     if done.empty:
         raise UserError(f"no finished run in {', '.join(map(str, paths))}; start al_train again to continue them")
     out = out or paths[0] / "report"
-    settings, everything = [], []
-    written = []
-    for setting, tables, full in report_tables(done, metric):
-        settings.append(setting)
+    settings = list(settings_of(done))
+    everything, written = [], []
+    for setting, stem in zip(settings, _stems(settings), strict=True):
+        tables, full = _tables_of(setting, metric)
         if style == "csv":
             for part in filter(len, (setting.shared, setting.own)):
                 own = part is setting.own
@@ -274,18 +392,19 @@ def _report(paths: list[Path], out: Path | None, metric: str, style: str) -> Non
             for table in tables:
                 show(table, style)
         for name, table in full.items():
-            written.append(_write_csv(table, out / f"{_stem(setting, done)}-{metric}-{name}.csv"))
-    overall = rank_table(settings, metric)
-    if overall and style != "csv":
-        show(overall, style)
-    if style == "csv":
+            written.append(_write_csv(table, out / f"{stem}-{metric}-{name}.csv"))
+    if style != "csv":
+        for table in rank_tables(settings, metric):
+            show(table, style)
+    else:
         print(pd.concat(everything, ignore_index=True).to_csv(index=False), end="")
     styles = styles_of(settings)
-    for setting in settings:
-        runs = pd.concat([setting.shared, setting.own])
-        written.append(plot_curves(runs, out / f"{_stem(setting, done)}-{metric}.png", metric, styles))
+    for setting, stem in zip(settings, _stems(settings), strict=True):
+        written.append(plot_setting(setting, out / f"{stem}-{metric}.png", metric, styles))
     # standard output stays a clean table where another program reads it
     where = sys.stdout if style == "table" else sys.stderr
+    for sentence in apart(settings):
+        print(sentence, file=where)
     if len(waiting):
         runs = ", ".join(sorted({Path(path).name for path in waiting["path"]}))
         print(f"Left out: {len(waiting)} replicates that are not finished ({runs}).", file=where)
@@ -312,14 +431,24 @@ def _write_csv(table: pd.DataFrame, file: Path) -> Path:
     return file
 
 
-def _stem(setting: Setting, df: pd.DataFrame) -> str:
-    """Data set and model, and what else is needed to tell settings of the same two apart."""
+def _stems(settings: Sequence[Setting]) -> list[str]:
+    """File names: data set and model, and what else is needed to tell settings of the same two apart."""
     from alfm.results import file_name
 
-    names = setting.names
-    same = df[(df["dataset"] == names["dataset"]) & (df["model"] == names["model"])]
-    extra = [names[c] for c in ("classifier", "budget") if same[c].nunique() > 1]
-    return file_name("-".join([names["dataset"], names["model"], *extra]).replace(" ", "_"))
+    stems = []
+    for setting in settings:
+        same = [other for other in settings if other.data == setting.data]
+        parts = [setting.names["dataset"], setting.names["model"]]
+        for part in ("classifier", "head", "budget", "rest"):
+            values = [one.names.get(part) or getattr(one, part, "") for one in same]
+            if len(set(values)) > 1:
+                parts.append(setting.names.get(part) or getattr(setting, part, ""))
+        stems.append(file_name("-".join(filter(None, parts)).replace(" ", "_")))
+    for i, stem in enumerate(stems):
+        if len(stem) > _LONGEST_STEM or stems.count(stem) > 1:
+            digest = hashlib.sha256(repr(settings[i].names).encode()).hexdigest()[:8]
+            stems[i] = f"{stem[:_LONGEST_STEM]}-{digest}"
+    return stems
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from alfm.conditions import condition_columns, plain
 from alfm.errors import UserError
 from alfm.metrics import METRICS
 
@@ -268,13 +269,18 @@ def run_hash(
     behaviour: where this version gives such a run other picks or curves than one before it, which mends it has and
     their numbers (see `Simulation.behaviour`); None or empty: the hash of the versions before.
     """
-    plain = json.loads(json.dumps(config, default=str))
+    parts = [_FORMAT, _hashed(config, ignore), cache_fingerprint, *([dict(behaviour)] if behaviour else [])]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _hashed(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORES) -> dict[str, Any]:
+    """What of a configuration enters its run's hash, plain."""
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
     for dotted in ignore:
         _drop(plain, dotted)
     for dotted, before in LATER_OPTIONS.items():
         _drop(plain, dotted, lambda value, before=before: value == before)
-    parts = [_FORMAT, plain, cache_fingerprint, *([dict(behaviour)] if behaviour else [])]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return plain
 
 
 def _drop(node: Any, dotted: str, where: Callable[[Any], bool] = lambda value: True) -> None:
@@ -295,8 +301,10 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
     """Rounds of every run found at `paths` (run folders, or folders that hold some at any depth).
 
     Returns a DataFrame with `COLUMNS` and dataset, model, query_strategy, init_strategy, classifier, budget (as
-    planned, in words), run (the folder's name), path, finished (bool), and `initial`: the `start_fingerprint` of the
-    first round's picks. Replicates that are not finished are left out unless `finished_only=False`.
+    planned, in words), cache (its fingerprint), `alfm.conditions.condition_columns`, run (the folder's name), path,
+    finished (bool), `initial`: the `start_fingerprint` of the first round's picks, and `picked`: the
+    `picks_fingerprints` up to each round. Replicates that are not finished are left out unless `finished_only=False`,
+    and so is a copy of one: the same hash, seed and picks in another folder.
 
     Raises UserError for a path that does not exist or holds no run, and for a damaged run folder.
     """
@@ -312,24 +320,34 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
             raise UserError(f"{path} holds no run (no rounds.csv in it or below); give LOG_DIR or a run's folder")
         folders.update(dict.fromkeys(folder.resolve() for folder in found))
     frames = []
+    known: set[tuple[str, int, str, bool]] = set()
     for folder in folders:
         rows, picks, finished, _ = _read_state(folder)
         config = read_config(folder)
-        chosen = [seed for seed in rows if rows[seed] and (seed in finished or not finished_only)]
+        run = config["run"]
+        cache = str(run["cache_fingerprint"])
+        picked = {
+            seed: picks_fingerprints(picks[seed], [int(row["num_labeled"]) for row in own], cache)
+            for seed, own in rows.items()
+            if own and (seed in finished or not finished_only)
+        }
+        identity = {seed: (str(run["hash"]), seed, own[-1], seed in finished) for seed, own in picked.items()}
+        chosen = [seed for seed, one in identity.items() if one not in known]
+        known.update(identity.values())
         if not chosen:
             continue
         frame = pd.DataFrame([row for seed in chosen for row in rows[seed]], columns=list(COLUMNS))
-        run = config["run"]
         for name in _NAMES:
             frame[name] = str(run[name])
         frame["budget"] = _budget_text(config, max((rows[seed] for seed in chosen), key=len))
+        frame["cache"] = cache
+        for name, text in condition_columns(_hashed(config), run.get("behaviour")).items():
+            frame[name] = text
         frame["run"], frame["path"] = folder.name, str(folder)
         frame["finished"] = frame["seed"].isin(finished.keys())
-        start = {
-            seed: start_fingerprint(picks[seed][: int(rows[seed][0]["num_labeled"])], str(run["cache_fingerprint"]))
-            for seed in chosen
-        }
+        start = {seed: start_fingerprint(picks[seed][: int(rows[seed][0]["num_labeled"])], cache) for seed in chosen}
         frame["initial"] = frame["seed"].map(start)
+        frame["picked"] = [one for seed in chosen for one in picked[seed]]
         frames.append(frame)
     if not frames:
         raise UserError(f"no finished run in {', '.join(map(str, given))}; start al_train again to continue them")
@@ -341,10 +359,25 @@ def start_fingerprint(picks: np.ndarray, cache_fingerprint: str) -> str:
     return hashlib.sha256(np.sort(picks).tobytes() + cache_fingerprint.encode()).hexdigest()[:16]
 
 
+def picks_fingerprints(picks: np.ndarray, num_labeled: Sequence[int], cache_fingerprint: str) -> list[str]:
+    """One per round, equal for replicates that picked the same items of the same cache in every round so far.
+
+    `picks` int64 (n,) in the order picked; `num_labeled`: how many of them up to each round. Within a round the order
+    does not count.
+    """
+    digest = hashlib.sha256(cache_fingerprint.encode())
+    found, before = [], 0
+    for count in num_labeled:
+        digest.update(np.sort(picks[before:count]).tobytes() + b"|")
+        found.append(digest.hexdigest()[:16])
+        before = count
+    return found
+
+
 def _budget_text(config: Mapping[str, Any], longest: Sequence[Row]) -> str:
     """The budget that was planned, so that a run stopped early stays beside the others; else what was spent."""
     try:
-        budget, iterations = config["budget"], config["iterations"]
+        budget, iterations = plain(config["budget"]), plain(config["iterations"])
         per = " per class" if budget["per_class"] else ""
         grows = ", doubling" if iterations["exp"] else ""
         return f"{budget['init']} + {budget['step']} labels{per} a round{grows}, {iterations['n']} rounds"

@@ -1,21 +1,26 @@
 """Is one strategy better than another? Paired tests over seeds, ranks, label efficiency, regret.
 
-Everything here pairs by seed and demands that the paired replicates began with the same items: a difference in
-starting sets is not a difference in strategies. Significance is only spoken of from `MIN_SEEDS` seeds on (with 5
-pairs a two-sided Wilcoxon test cannot go below p = 0.0625); `mean_interval` serves the rest. Strategies that chance
-cannot tell apart get p = 1, never NaN.
+Everything here pairs by seed and demands that the paired replicates began with the same items under the same
+conditions: a difference in starting sets or in heads is not a difference in strategies. Means are over all seeds;
+tests and intervals count units (`alfm.replicates`), since seeds that picked the same items are one observation.
+Significance is only spoken of from `MIN_SEEDS` units on (with 5 pairs a two-sided Wilcoxon test cannot go below p =
+0.0625); `mean_interval` serves the rest. Strategies that chance cannot tell apart get p = 1, never NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alfm.conditions import differing
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import LOWER_IS_BETTER, METRICS, area_under_budget_curve
+from alfm.replicates import per_unit, units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +28,12 @@ if TYPE_CHECKING:
 MIN_SEEDS = 10
 ALPHA = 0.05
 BANDS = {"low": (1, 7), "middle": (8, 14), "high": (15, 21)}
-# replicates with the same values here saw the same data under the same rules
-SETTING = ["dataset", "model", "classifier", "budget"]
+# replicates with the same values here saw the same data under the same rules: all that enters a run's hash but the
+# strategies under test
+SETTING = ["dataset", "model", "cache", "classifier", "budget", "conditions"]
+START = ["init_strategy", "init_options"]
+_NLL_AGREES = 1e-3
+_MOST_ITEMS = 10_000_000
 _SAME = 1e-12  # accuracies are counts over test sizes: a difference this small is rounding
 
 
@@ -32,7 +41,8 @@ _SAME = 1e-12  # accuracies are counts over test sizes: a difference this small 
 class Curves:
     """Learning curves of S strategies over the same n seeds and T rounds, beginning with the same items per seed.
 
-    `values` float64 (S, n, T) in the metric's unit; `num_labeled` int64 (T,).
+    `values` float64 (S, n, T) in the metric's unit; `num_labeled` int64 (T,); `initial` str (n,) and `picked` str
+    (S, n, T): fingerprints of the initial set, and of the picks up to each round.
     """
 
     strategies: list[str]
@@ -40,11 +50,18 @@ class Curves:
     num_labeled: np.ndarray
     values: np.ndarray
     metric: str
+    initial: np.ndarray
+    picked: np.ndarray
 
     @property
     def sign(self) -> int:
         """1 where a higher value is better, else -1."""
         return -1 if self.metric in LOWER_IS_BETTER else 1
+
+    @property
+    def sample_size(self) -> int:
+        """How many units a comparison of all these strategies counts: the seeds, less those that repeat others."""
+        return int(self.units().max()) + 1
 
     def of(self, strategy: str) -> np.ndarray:
         """One strategy's values, float64 (n, T). UserError for a strategy that is not here."""
@@ -55,6 +72,11 @@ class Curves:
     def areas(self) -> np.ndarray:
         """Area under the budget curve over rounds, float64 (S, n)."""
         return np.array([[area_under_budget_curve(c, self.num_labeled) for c in rows] for rows in self.values])
+
+    def units(self, rounds: int | None = None) -> np.ndarray:
+        """Unit of each seed, int64 (n,), by what was picked in the first `rounds` rounds, or in all."""
+        last = (rounds or len(self.num_labeled)) - 1
+        return units(self.initial, *self.picked[:, :, last])
 
 
 def check_metric(metric: str) -> None:
@@ -69,19 +91,16 @@ def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "quer
     `df` as from `alfm.results.load_runs`; `label`: the column that tells the strategies apart. Seeds that not all
     strategies have are left out, and so are rounds beyond the shortest replicate.
 
-    Raises UserError for an unknown metric, NaN values, several settings at once, two runs under one label, no common
-    seed, and for replicates of one seed that began with different items or label different numbers of items.
+    Raises UserError for an unknown metric, NaN values, several settings at once, runs with different options or two
+    runs under one label, no common seed, for replicates of one seed that began with different items or label different
+    numbers of items, and for those that began with the same items and yet measured something else.
     """
     check_metric(metric)
-    if "initial" not in df:
-        raise UserError("runs without the column `initial` cannot be paired; load them with alfm.results.load_runs")
-    for column in SETTING:
-        if column in df and df[column].nunique() > 1:
-            values = ", ".join(map(str, df[column].unique()))
-            raise UserError(f"runs of different {column} cannot be paired ({values}); compare them one at a time")
-    double = df[df.duplicated([label, "seed", "round"])]
-    if len(double):
-        raise UserError(f"there are several runs of {double[label].iloc[0]!r}; tell them apart by their folders")
+    for column in ("initial", "picked"):
+        if column not in df or df[column].isna().any():
+            raise UserError(f"runs without the column `{column}` cannot be paired; load them with alfm.load_runs")
+    _one_setting(df)
+    _one_run_each(df, label)
     strategies = list(dict.fromkeys(df[label]))
     owners = df.groupby("seed")[label].nunique()
     seeds = [seed for seed in dict.fromkeys(df["seed"].tolist()) if owners[seed] == len(strategies)]
@@ -95,10 +114,12 @@ def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "quer
                 f"{first.iloc[0]} and {first.iloc[1]} began seed {seed} with different items and cannot be paired; "
                 "run both with the same init_strategy"
             )
+    _same_beginnings(df, label)
     cells = {key: cell for key, cell in df.groupby([label, "seed"])}
     rounds = min(len(cell) for cell in cells.values())
     budget = cells[strategies[0], seeds[0]]["num_labeled"].to_numpy()[:rounds]
     values = np.empty((len(strategies), len(seeds), rounds))
+    picked = np.empty(values.shape, dtype=object)
     for s, strategy in enumerate(strategies):
         for i, seed in enumerate(seeds):
             cell = cells[strategy, seed]
@@ -107,20 +128,86 @@ def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "quer
                     f"{strategy} and {strategies[0]} label different numbers of items: same budget=, please"
                 )
             values[s, i] = cell[metric].to_numpy()[:rounds]
+            picked[s, i] = cell["picked"].to_numpy()[:rounds]
     if np.isnan(values).any():
         raise UserError(f"{metric} is NaN in some rounds, so the runs cannot be compared by it; choose another metric")
-    return Curves(strategies, seeds, budget.astype(np.int64), values, metric)
+    initial = np.array([cells[strategies[0], seed]["initial"].iloc[0] for seed in seeds], dtype=object)
+    return Curves(strategies, seeds, budget.astype(np.int64), values, metric, initial, picked)
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the first axis (seeds) and the half width of its t-interval (NaN for one seed).
+def _one_setting(df: pd.DataFrame) -> None:
+    """UserError that shows by which keys the runs differ in what should be equal."""
+    for column in SETTING:
+        if column not in df or df[column].nunique(dropna=False) < 2:
+            continue
+        keys = {column: list(map(str, df[column].unique()))}
+        if column == "conditions":
+            keys = differing(df[column].fillna(""))
+        words = "; ".join(f"{key} ({' / '.join(values)})" for key, values in keys.items())
+        raise UserError(f"runs of different {words} cannot be paired; compare them one at a time")
 
-    `values` float64 (n, ...), returns two float64 (...).
+
+def _one_run_each(df: pd.DataFrame, label: str) -> None:
+    """UserError where one label stands for several runs, or for several sets of options."""
+    for name, group in df.groupby(label, sort=False):
+        for column in ("query_strategy", "query_options"):
+            if column in group and group[column].nunique(dropna=False) > 1:
+                keys = differing(group[column].fillna("")) if column == "query_options" else {column: group[column]}
+                words = "; ".join(f"{key}: {' / '.join(dict.fromkeys(map(str, of)))}" for key, of in keys.items())
+                raise UserError(f"{name!r} stands for runs that differ ({words}); tell them apart with label='run'")
+        if group.duplicated(["seed", "round"]).any():
+            raise UserError(f"there are several runs of {name!r}; tell them apart with label='run' or label='path'")
+
+
+def _same_beginnings(df: pd.DataFrame, label: str) -> None:
+    """UserError where runs that began with the same items measured something else after them.
+
+    The same items of the same cache under the same head give the same first round, up to what other devices and
+    versions do to the last digits: one test item in accuracy, 1e-3 in nll.
+    """
+    first = df.groupby([label, "seed"], sort=False).head(1).reset_index(drop=True)
+    item = 1 / _test_items(df["accuracy"])
+    for seed, group in first.groupby("seed", sort=False):
+        for metric, tolerance in (("accuracy", item), ("nll", _NLL_AGREES)):
+            values = group[metric]
+            if values.max() - values.min() > tolerance + _SAME:
+                low, high = group.loc[values.idxmin()], group.loc[values.idxmax()]
+                who = " and ".join(f"{row[label]}{_folder(row, label)}" for row in (low, high))
+                raise UserError(
+                    f"{who} began seed {seed} with the same items, but their first rounds differ ({metric} "
+                    f"{low[metric]:.4f} and {high[metric]:.4f}), so something else than the strategy differs; run both "
+                    "again in one environment with force=true"
+                )
+
+
+def _folder(row: pd.Series, label: str) -> str:
+    """Where a run lies, unless its label is that already."""
+    return f" ({row['run']})" if "run" in row and row["run"] != row[label] else ""
+
+
+def _test_items(accuracies: Iterable[float]) -> float:
+    """Size of the test split, which accuracies are counts over: their common denominator, or 1000 if they have none."""
+    size = 1
+    for value in {float(a) for a in accuracies if a == a}:
+        size = math.lcm(size, Fraction(value).limit_denominator(_MOST_ITEMS).denominator)
+        if size > _MOST_ITEMS:
+            return 1000
+    return size
+
+
+def mean_interval(
+    values: np.ndarray, confidence: float = 0.95, unit: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the first axis (seeds) and the half width of its t-interval (NaN for one unit).
+
+    `values` float64 (n, ...), returns two float64 (...). `unit` int64 (n,), as from `Curves.units`: seeds of one unit
+    count once in the width; None: every seed is a unit.
     """
     from scipy import stats
 
-    n = len(values)
     mean = values.mean(axis=0)
+    values = values if unit is None else per_unit(values, unit)
+    n = len(values)
     if n < 2:
         return mean, np.full_like(mean, np.nan)
     return mean, stats.t.ppf(0.5 + confidence / 2, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n)
@@ -129,11 +216,15 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndar
 def paired_t_test(difference: np.ndarray) -> np.ndarray:
     """Two-sided p-values of paired t-tests, `difference` float64 (n, ...) over the first axis -> (...).
 
-    All differences zero: p = 1. All equal and not zero, where t has no meaning: the exact sign test, 2^(1 - n).
+    One row per unit: seeds that picked the same items are averaged before (`alfm.replicates.per_unit`). All
+    differences zero: p = 1. All equal and not zero, where t has no meaning: the exact sign test, 2^(1 - n). A single
+    row: NaN.
     """
     from scipy import stats
 
     n = len(difference)
+    if n < 2:
+        return np.full(difference.shape[1:], np.nan)
     difference = np.where(np.abs(difference) < _SAME, 0.0, difference)
     mean = difference.mean(axis=0)
     deviation = difference.std(axis=0, ddof=1)
@@ -158,38 +249,44 @@ def penalty_matrix(curves: Curves, checkpoints: Sequence[int] | None = None, alp
     checkpoints at which a beats b in a paired two-sided t-test with p < `alpha`. Column means: how often a strategy
     is beaten, lower is better. The matrices of several settings add up.
 
-    `checkpoints`: indices of rounds; the default is all after the first, which is the same for everyone.
-    Raises UserError below `MIN_SEEDS` seeds.
+    `checkpoints`: indices of rounds; the default is all after the first, which is the same for everyone. Where less
+    than `MIN_SEEDS` units differ by then, nobody wins. Raises UserError below `MIN_SEEDS` units in all rounds.
     """
     import pandas as pd
 
-    _need_seeds(curves)
+    _need_units(curves)
     at = list(range(1, len(curves.num_labeled))) or [0] if checkpoints is None else list(checkpoints)
     wins = np.zeros((len(curves.strategies),) * 2)
-    for a in range(len(curves.strategies)):
-        for b in range(a):
-            gap = curves.sign * (curves.values[a] - curves.values[b])[:, at]
-            significant = paired_t_test(gap) < alpha
-            wins[a, b] = (significant & (gap.mean(axis=0) > 0)).mean()
-            wins[b, a] = (significant & (gap.mean(axis=0) < 0)).mean()
+    better, worse = np.tril_indices(len(wins), -1)
+    for checkpoint in at:
+        unit = curves.units(range(len(curves.num_labeled))[checkpoint] + 1)
+        if unit.max() + 1 < MIN_SEEDS:
+            continue
+        values = np.stack([curves.sign * per_unit(one, unit) for one in curves.values[:, :, checkpoint]])  # (S, units)
+        gap = (values[better] - values[worse]).T
+        significant = paired_t_test(gap) < alpha
+        wins[better, worse] += significant & (gap.mean(axis=0) > 0)
+        wins[worse, better] += significant & (gap.mean(axis=0) < 0)
+    wins /= len(at)
     return pd.DataFrame(wins, index=curves.strategies, columns=curves.strategies)
 
 
 def wilcoxon_holm(curves: Curves) -> pd.DataFrame:
     """Wilcoxon signed-rank tests of every pair on the area under the budget curve over rounds, Holm-adjusted.
 
-    Columns: better, worse (by mean), gap (>= 0, in the metric's unit), p, p_holm. UserError below `MIN_SEEDS`.
+    Columns: better, worse (by mean), gap (>= 0, in the metric's unit), p, p_holm. UserError below `MIN_SEEDS` units.
     """
     import pandas as pd
 
-    _need_seeds(curves)
+    _need_units(curves)
+    unit = curves.units()
     areas = curves.sign * curves.areas()
     rows = []
     for a, first in enumerate(curves.strategies):
         for b, second in enumerate(curves.strategies[:a]):
             gap = areas[b] - areas[a]
             names = (second, first) if gap.mean() >= 0 else (first, second)
-            rows.append((*names, abs(float(gap.mean())), _wilcoxon(gap)))
+            rows.append((*names, abs(float(gap.mean())), _wilcoxon(per_unit(gap, unit))))
     table = pd.DataFrame(rows, columns=["better", "worse", "gap", "p"])
     return table.assign(p_holm=holm(table["p"].to_numpy()))
 
@@ -246,6 +343,16 @@ def average_ranks(scores: pd.DataFrame, higher_is_better: bool = True, alpha: fl
     q = stats.studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2)
     average = pd.Series(ranks.mean(axis=0), index=scores.columns).sort_values(kind="stable")
     return Ranks(average, p, float(q * np.sqrt(k * (k + 1) / (6 * n))), n)
+
+
+def ranks_over_seeds(curves: Curves, alpha: float = ALPHA) -> Ranks:
+    """`average_ranks` by the area under the budget curve, every unit of seeds a block. UserError below `MIN_SEEDS`."""
+    import pandas as pd
+
+    _need_units(curves)
+    unit = curves.units()
+    areas = np.stack([per_unit(one, unit) for one in curves.areas()])
+    return average_ranks(pd.DataFrame(areas.T, columns=curves.strategies), curves.sign > 0, alpha)
 
 
 def label_efficiency(curves: Curves, reference: str = "random") -> pd.DataFrame:
@@ -313,8 +420,9 @@ def better_than_random(
     `nll` in hundredths of a nat), with their 95 % t-interval. p-values of paired t-tests are Holm-adjusted over the
     strategies of one setting, cold start and band.
 
-    Columns: `SETTING`, init_strategy, band, strategy, seeds, gap, low, high, p, p_holm, verdict ("better", "worse",
-    "not better than <reference>", or "too few seeds", where p and p_holm are NaN). Raises UserError as
+    Columns: `SETTING` and `START`, band, strategy, seeds, units (how many of them the test counts, by the picks up to
+    the band's end), gap, low, high, p, p_holm, verdict ("better", "worse", "not better than <reference>"; or "too few
+    seeds", "one start" where all seeds are one unit, "few starts": there p and p_holm are NaN). Raises UserError as
     `paired_curves`, and when no setting has runs of the reference.
     """
     import pandas as pd
@@ -324,7 +432,8 @@ def better_than_random(
     for name, (first, last) in bands.items():
         if not 1 <= first <= last:
             raise UserError(f"band {name!r} runs from round {first} to {last}: want 1 <= first <= last")
-    keys = [*SETTING, "init_strategy"]
+    keys = [*SETTING, *START]
+    df = df.assign(**{key: df[key].fillna("") if key in df else "" for key in keys})
     tables = []
     for key, group in df.groupby(keys, sort=False):
         if reference not in set(group[label]):
@@ -338,12 +447,12 @@ def better_than_random(
             for band, (first, last) in bands.items():
                 if first > gaps.shape[1]:
                     continue
-                gap = gaps[:, first - 1 : last].mean(axis=1)
-                mean, half = mean_interval(gap)
-                enough = len(gap) >= MIN_SEEDS
-                p = float(paired_t_test(gap)) if enough else np.nan
-                rows.append((*key, band, strategy, len(gap), float(mean), mean - half, mean + half, p))
-        columns = [*keys, "band", "strategy", "seeds", "gap", "low", "high", "p"]
+                gap, unit = gaps[:, first - 1 : last].mean(axis=1), curves.units(min(last, gaps.shape[1]))
+                mean, half = mean_interval(gap, unit=unit)
+                counted = int(unit.max()) + 1
+                p = float(paired_t_test(per_unit(gap, unit))) if counted >= MIN_SEEDS else np.nan
+                rows.append((*key, band, strategy, len(gap), counted, float(mean), mean - half, mean + half, p))
+        columns = [*keys, "band", "strategy", "seeds", "units", "gap", "low", "high", "p"]
         table = pd.DataFrame(rows, columns=columns).assign(p_holm=np.nan)
         for _, family in table[table["p"].notna()].groupby("band"):
             table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy())
@@ -351,22 +460,36 @@ def better_than_random(
     if not tables:
         raise UserError(f"no runs of {reference!r} to compare with; add query_strategy={reference}")
     table = pd.concat(tables, ignore_index=True)
-    return table.assign(
-        verdict=[_verdict(p, gap, reference) for p, gap in zip(table["p_holm"], table["gap"], strict=True)]
-    )
+    return table.assign(verdict=[_verdict(row, reference) for row in table.itertuples()])
 
 
-def _verdict(p_holm: float, gap: float, reference: str) -> str:
-    if np.isnan(p_holm):
-        return "too few seeds"
-    if p_holm >= ALPHA:
+def _verdict(row: Any, reference: str) -> str:
+    if np.isnan(row.p_holm):
+        return "too few seeds" if row.units == row.seeds else "one start" if row.units == 1 else "few starts"
+    if row.p_holm >= ALPHA:
         return f"not better than {reference}"
-    return "better" if gap > 0 else "worse"
+    return "better" if row.gap > 0 else "worse"
 
 
-def _need_seeds(curves: Curves) -> None:
-    if len(curves.seeds) < MIN_SEEDS:
+def _need_units(curves: Curves) -> None:
+    """UserError below `MIN_SEEDS` units, with the remedy."""
+    seeds, size = len(curves.seeds), curves.sample_size
+    if size >= MIN_SEEDS:
+        return
+    if size == seeds:
         raise UserError(
-            f"significance needs at least {MIN_SEEDS} seeds, these runs share {len(curves.seeds)}; add seeds (the ones "
-            "already there are not repeated)"
+            f"significance needs at least {MIN_SEEDS} seeds, these runs share {seeds}; add seeds (the ones already "
+            "there are not repeated)"
         )
+    if len(set(curves.initial)) > 1:
+        raise UserError(
+            f"significance needs at least {MIN_SEEDS} different initial sets, the {seeds} seeds began with {size}; give "
+            f"all strategies one random start (init_strategy=random) and at least {MIN_SEEDS} seeds"
+        )
+    counts = {s: len(set(of[:, -1])) for s, of in zip(curves.strategies, curves.picked, strict=True)}
+    few = ", ".join(f"{strategy} {count}" for strategy, count in counts.items() if count < MIN_SEEDS)
+    raise UserError(
+        f"significance needs at least {MIN_SEEDS} different replicates, but all {seeds} seeds began with the same items "
+        f"and so the number of different picks is small ({few}); give all strategies one random start "
+        f"(init_strategy=random) and at least {MIN_SEEDS} seeds"
+    )
