@@ -20,7 +20,7 @@ import yaml
 UNDER_TEST = {"query_strategy": "query_options", "init_strategy": "init_options"}
 """Keys of a configuration that may differ between runs that are compared, and their columns in run frames."""
 NOT_RECORDED = "not recorded"
-_BEHAVIOUR = {"class_numbers": "conditions", "replay": "init_options"}
+_BEHAVIOUR = {"class_numbers": "conditions", "replayed_start": "init_options"}
 """Behaviour numbers (see `Simulation.behaviour`) that are not the query strategy's, and the column they belong to."""
 _DIGITS = 12  # of a digest
 

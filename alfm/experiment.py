@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 from alfm.cache.checked import check_once
 from alfm.cache.geometry import GeometryFolder
 from alfm.cache.reader import FeatureCache, open_cache
+from alfm.conditions import as_config, condition_columns, config_of_class
 from alfm.errors import UserError, nearest_names
 from alfm.geometry.neighbours import any_near
 from alfm.heads.base import Classifier
@@ -22,7 +23,7 @@ from alfm.heads.propagation import Propagated
 from alfm.loop import Round, Task, run, schedule
 from alfm.options import Device, Labels, Name, Rounds, checked
 from alfm.pool import Memory, Pool
-from alfm.results import RunFolder, _budget_text, start_fingerprint
+from alfm.results import RunFolder, _budget_text, hashed_config, picks_fingerprints, start_fingerprint
 from alfm.row_numbers import RowNumbers
 from alfm.settings import build, conf_dir, paths
 from alfm.spaces import RAW
@@ -31,6 +32,7 @@ from alfm.strategies.index_file import IndexFile
 
 if TYPE_CHECKING:
     import pandas as pd
+    from omegaconf import DictConfig
 
 KINDS = {"query_strategy": Strategy, "init_strategy": Strategy, "classifier": Classifier}
 SEEDS = (1, 10, 100, 1000, 10000)
@@ -110,6 +112,7 @@ class Simulation(Task):
                     "pool and a labelled test split: extract again with dataset.test_fraction=0.2, or name another "
                     "with splits.pool= and splits.test=."
                 )
+        self.splits, self.train_views = {"pool": pool_split, "test": test_split}, train_views
         where = pick_device(device)
         pool_rows, labels = _labelled(cache, pool_split)
         test_rows, test_labels = _labelled(cache, test_split)
@@ -265,6 +268,13 @@ def from_config(group: str, name: str, **options: Any) -> Any:
 
     Raises UserError, with the nearest names, when there is no such config or option.
     """
+    from omegaconf import OmegaConf
+
+    return build(OmegaConf.merge(_node(group, name), options), KINDS.get(group), group)
+
+
+def _node(group: str, name: str) -> DictConfig:
+    """`conf/<group>/<name>.yaml` as `al_train` composes it; UserError with the nearest names when there is none."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
@@ -281,7 +291,19 @@ def from_config(group: str, name: str, **options: Any) -> Any:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = before
     OmegaConf.set_struct(node, False)
-    return build(OmegaConf.merge(node, options), KINDS.get(group), group)
+    return node
+
+
+def _named(group: str, given: Any) -> tuple[str, dict[str, Any], Any]:
+    """What `simulate` was given for a group, a config's name or an object: its name, its config, the object."""
+    from omegaconf import OmegaConf
+
+    name = given if isinstance(given, str) else config_of_class(type(given), conf_dir() / group)
+    node = {} if name is None else _node(group, name)
+    plain: Any = OmegaConf.to_container(node, resolve=True) if node else {}
+    if isinstance(given, str):
+        return given, plain, build(node, KINDS.get(group), group)
+    return name or type(given).__name__.lower(), as_config(given, plain), given
 
 
 @checked
@@ -305,32 +327,40 @@ def simulate(
     cache: a path, an open cache, or a `Simulation` (kept between calls, so that features are loaded once).
     Strategies and classifier: names of configs, or objects. Returns one row per seed and round with the columns of
     `rounds.csv` and those by which `load_runs` tells runs apart (dataset, model, query_strategy, init_strategy,
-    classifier, budget, initial), so that frames can be concatenated and given to `alfm.statistics` and the report.
+    classifier, budget, cache, the conditions with the options of strategies and head, initial, picked), so that frames
+    can be concatenated and given to `alfm.statistics` and the report; objects are described by their class and options.
     Raises UserError for what a user can put right.
     """
     import pandas as pd
 
     task = cache if isinstance(cache, Simulation) else Simulation(cache, device, memory)
-    named: Mapping[str, Any] = {
-        "query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier
-    }  # fmt: skip
-    built = {group: from_config(group, one) if isinstance(one, str) else one for group, one in named.items()}
+    given = {"query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier}
+    named = {group: _named(group, one) for group, one in given.items()}
+    built = {group: one for group, (_, _, one) in named.items()}
     budgets = budgets_of(task.num_classes, rounds, init, step, per_class, doubling)
-    initial: dict[int, str] = {}
+    picks: dict[int, list[np.ndarray]] = {}
 
     def remember(made: Round, group: Sequence[int]) -> None:
-        if made.round == 1:
-            for seed, picks in zip(group, made.picks, strict=True):
-                initial[seed] = start_fingerprint(task.cache_rows[picks], task.cache.fingerprint)
+        for seed, new in zip(group, made.picks, strict=True):
+            picks.setdefault(seed, []).append(task.cache_rows[new])
 
     rows = list(run_replicates(task, budgets=budgets, seeds=[int(seed) for seed in seeds], on_round=remember, **built))
-    planned = {
+    config = {
+        **{group: config for group, (_, config, _) in named.items()},
         "budget": {"init": init, "step": step, "per_class": per_class},
         "iterations": {"n": rounds, "exp": doubling},
+        "splits": task.splits,
+        "train_views": task.train_views,
+        "warm_start": True,
     }
-    names = {group: one if isinstance(one, str) else type(one).__name__.lower() for group, one in named.items()}
-    path = task.cache.path.absolute()
+    path, fingerprint = task.cache.path.absolute(), task.cache.fingerprint
     frame = pd.DataFrame(rows).assign(
-        dataset=path.parent.name, model=path.stem, **names, budget=_budget_text(planned, [])
-    )
-    return frame.assign(initial=frame["seed"].map(initial))
+        dataset=path.parent.name, model=path.stem, **{group: name for group, (name, _, _) in named.items()},
+        budget=_budget_text(config, []), cache=fingerprint,
+        **condition_columns(hashed_config(config), task.behaviour(**built)),
+    )  # fmt: skip
+    frame["initial"] = frame["seed"].map({seed: start_fingerprint(own[0], fingerprint) for seed, own in picks.items()})
+    for seed, own in picks.items():
+        up_to = np.cumsum([len(new) for new in own]).tolist()
+        frame.loc[frame["seed"] == seed, "picked"] = picks_fingerprints(np.concatenate(own), up_to, fingerprint)
+    return frame

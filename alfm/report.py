@@ -20,7 +20,7 @@ import numpy as np
 
 from alfm.comparison import REFERENCE, Setting, apart, settings_of, summary, units_of
 from alfm.conditions import differing
-from alfm.curves import plot_curves, plot_setting, styles_of
+from alfm.curves import plot_setting, styles_of
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import LOWER_IS_BETTER, METRICS
 from alfm.statistics import MIN_SEEDS
@@ -96,7 +96,7 @@ def _different(row: Mapping[Any, Any]) -> str:
 
 
 def _remedy(df: pd.DataFrame) -> str:
-    """What gives every strategy different starts, for runs whose seeds repeat one another: a command where it can be."""
+    """What lets the seeds of runs that repeat one another differ; a command for runs that `al_train` made."""
     if set(df["init_strategy"]) <= {REFERENCE}:
         return "Remedy: other seeds."
     if "path" not in df:
@@ -104,9 +104,10 @@ def _remedy(df: pd.DataFrame) -> str:
     names = ",".join(dict.fromkeys(df["query_strategy"]))
     seeds = sorted(set(df["seed"]))
     seeds += [seed for seed in range(1, 2 * MIN_SEEDS) if seed not in seeds][: max(0, MIN_SEEDS - len(seeds))]
+    sweep = "-m " if "," in names else ""
     return (
-        f"Remedy: one random start for all, python -m alfm.al_train {'-m ' if ',' in names else ''}query_strategy={names} "
-        f"init_strategy=random 'seeds=[{','.join(map(str, seeds))}]', with the other settings as they were."
+        f"Remedy: one random start for all, python -m alfm.al_train {sweep}query_strategy={names} init_strategy=random "
+        f"'seeds=[{','.join(map(str, seeds))}]', with the other settings as they were."
     )
 
 
@@ -183,8 +184,8 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
         }
         notes.append(
             f"Rounds of each band: points above {REFERENCE} (paired t-test, Holm over strategies), '=': not better "
-            f"than {REFERENCE}, '?': too few seeds that differ by then. efficiency: labels {REFERENCE} needs to be as good as the strategy with {half} labels, "
-            f"over {half}; '>' where it never is."
+            f"than {REFERENCE}, '?': too few seeds that differ by then. efficiency: labels {REFERENCE} needs to be as "
+            f"good as the strategy with {half} labels, over {half}; '>' where it never is."
         )
         if "boss" in curves.strategies:
             try:
@@ -234,9 +235,9 @@ def rank_tables(settings: Sequence[Setting], metric: str) -> list[Table]:
             continue
         ranks = average_ranks(scores, higher_is_better=metric not in LOWER_IS_BETTER)
         note = (
-            f"Mean rank by AUBC ({metric}) over {ranks.num_blocks} data sets and backbones; Friedman p = "
-            f"{ranks.friedman_p:.2g}, Nemenyi critical difference {ranks.critical_difference:.1f}: closer strategies are "
-            "not told apart."
+            f"Mean rank by AUBC ({metric}) over {ranks.num_blocks} settings that differ in their data only; Friedman p "
+            f"= {ranks.friedman_p:.2g}, Nemenyi critical difference {ranks.critical_difference:.1f}: closer strategies "
+            "are not told apart."
         )
         lines = [[str(name), f"{rank:.2f}"] for name, rank in ranks.average.items()]
         tables.append(Table(f"Ranks of query strategies over settings: {rules}", ["strategy", "rank"], lines, [note]))

@@ -269,11 +269,11 @@ def run_hash(
     behaviour: where this version gives such a run other picks or curves than one before it, which mends it has and
     their numbers (see `Simulation.behaviour`); None or empty: the hash of the versions before.
     """
-    parts = [_FORMAT, _hashed(config, ignore), cache_fingerprint, *([dict(behaviour)] if behaviour else [])]
+    parts = [_FORMAT, hashed_config(config, ignore), cache_fingerprint, *([dict(behaviour)] if behaviour else [])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _hashed(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORES) -> dict[str, Any]:
+def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORES) -> dict[str, Any]:
     """What of a configuration enters its run's hash, plain."""
     plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
     for dotted in ignore:
@@ -320,7 +320,7 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
             raise UserError(f"{path} holds no run (no rounds.csv in it or below); give LOG_DIR or a run's folder")
         folders.update(dict.fromkeys(folder.resolve() for folder in found))
     frames = []
-    known: set[tuple[str, int, str, bool]] = set()
+    known: set[tuple[object, ...]] = set()
     for folder in folders:
         rows, picks, finished, _ = _read_state(folder)
         config = read_config(folder)
@@ -331,17 +331,20 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
             for seed, own in rows.items()
             if own and (seed in finished or not finished_only)
         }
-        identity = {seed: (str(run["hash"]), seed, own[-1], seed in finished) for seed, own in picked.items()}
+        names = {name: str(run[name]) for name in _NAMES}
+        identity = {
+            seed: (*names.values(), str(run["hash"]), seed, own[-1], seed in finished) for seed, own in picked.items()
+        }
         chosen = [seed for seed, one in identity.items() if one not in known]
         known.update(identity.values())
         if not chosen:
             continue
         frame = pd.DataFrame([row for seed in chosen for row in rows[seed]], columns=list(COLUMNS))
-        for name in _NAMES:
-            frame[name] = str(run[name])
+        for name, value in names.items():
+            frame[name] = value
         frame["budget"] = _budget_text(config, max((rows[seed] for seed in chosen), key=len))
         frame["cache"] = cache
-        for name, text in condition_columns(_hashed(config), run.get("behaviour")).items():
+        for name, text in condition_columns(hashed_config(config), run.get("behaviour")).items():
             frame[name] = text
         frame["run"], frame["path"] = folder.name, str(folder)
         frame["finished"] = frame["seed"].isin(finished.keys())

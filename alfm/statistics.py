@@ -31,7 +31,7 @@ BANDS = {"low": (1, 7), "middle": (8, 14), "high": (15, 21)}
 # replicates with the same values here saw the same data under the same rules: all that enters a run's hash but the
 # strategies under test
 SETTING = ["dataset", "model", "cache", "classifier", "budget", "conditions"]
-START = ["init_strategy", "init_options"]
+COLD_START = ["init_strategy", "init_options"]
 _NLL_AGREES = 1e-3
 _MOST_ITEMS = 10_000_000
 _SAME = 1e-12  # accuracies are counts over test sizes: a difference this small is rounding
@@ -420,10 +420,10 @@ def better_than_random(
     `nll` in hundredths of a nat), with their 95 % t-interval. p-values of paired t-tests are Holm-adjusted over the
     strategies of one setting, cold start and band.
 
-    Columns: `SETTING` and `START`, band, strategy, seeds, units (how many of them the test counts, by the picks up to
-    the band's end), gap, low, high, p, p_holm, verdict ("better", "worse", "not better than <reference>"; or "too few
-    seeds", "one start" where all seeds are one unit, "few starts": there p and p_holm are NaN). Raises UserError as
-    `paired_curves`, and when no setting has runs of the reference.
+    Columns: `SETTING` and `COLD_START`, band, strategy, seeds, units (how many of them the test counts, by the picks up
+    to the band's end), gap, low, high, p, p_holm, verdict ("better", "worse", "not better than <reference>"; or "too
+    few seeds", "one start" where all seeds are one unit, "few starts": there p and p_holm are NaN). Raises UserError
+    as `paired_curves`, and when no setting has runs of the reference.
     """
     import pandas as pd
 
@@ -432,7 +432,7 @@ def better_than_random(
     for name, (first, last) in bands.items():
         if not 1 <= first <= last:
             raise UserError(f"band {name!r} runs from round {first} to {last}: want 1 <= first <= last")
-    keys = [*SETTING, *START]
+    keys = [*SETTING, *COLD_START]
     df = df.assign(**{key: df[key].fillna("") if key in df else "" for key in keys})
     tables = []
     for key, group in df.groupby(keys, sort=False):
@@ -481,15 +481,15 @@ def _need_units(curves: Curves) -> None:
             f"significance needs at least {MIN_SEEDS} seeds, these runs share {seeds}; add seeds (the ones already "
             "there are not repeated)"
         )
+    remedy = f"give all strategies one random start (init_strategy=random) and at least {MIN_SEEDS} seeds"
     if len(set(curves.initial)) > 1:
         raise UserError(
-            f"significance needs at least {MIN_SEEDS} different initial sets, the {seeds} seeds began with {size}; give "
-            f"all strategies one random start (init_strategy=random) and at least {MIN_SEEDS} seeds"
+            f"significance needs at least {MIN_SEEDS} different initial sets, the {seeds} seeds began with {size}; "
+            f"{remedy}"
         )
     counts = {s: len(set(of[:, -1])) for s, of in zip(curves.strategies, curves.picked, strict=True)}
     few = ", ".join(f"{strategy} {count}" for strategy, count in counts.items() if count < MIN_SEEDS)
     raise UserError(
-        f"significance needs at least {MIN_SEEDS} different replicates, but all {seeds} seeds began with the same items "
-        f"and so the number of different picks is small ({few}); give all strategies one random start "
-        f"(init_strategy=random) and at least {MIN_SEEDS} seeds"
+        f"significance needs at least {MIN_SEEDS} replicates that differ, but all {seeds} seeds began with the same "
+        f"items and few picked different ones after that ({few}); {remedy}"
     )

@@ -32,7 +32,7 @@ OWN_STARTS = {
 }  # fmt: skip
 ORACLES = ("boss",)
 START = "random"
-MARKS = {"better": " ▲", "worse": " ▼", "too few seeds": " ?"}
+MARKS = {"better": " ▲", "worse": " ▼", "not better than random": ""}
 Lines = list[str]
 
 
@@ -121,7 +121,7 @@ def report(
 ) -> tuple[str, dict[str, Any]]:
     """The tables as markdown, and all figures."""
     from alfm.results import load_runs
-    from alfm.statistics import better_than_random
+    from alfm.statistics import SETTING, better_than_random
 
     machine = describe(arguments.device)
     runs = load_runs(arguments.out)
@@ -136,9 +136,9 @@ def report(
         "every strategy, default head. Bands of rounds: low 1-7, middle 8-14, high 15-21. Columns low, middle, high: "
         "test accuracy in points minus that of random, mean over seeds, tested by paired t-tests with Holm's "
         "correction over the strategies of a cache: ▲ significantly better than random, ▼ significantly worse, no "
-        "mark: not better than random, ?: fewer than ten seeds, no test. Row of random: its accuracy. AUBC: area under "
-        "the accuracy curve over rounds in %. Seconds: fitting, and choosing, of one seed's whole run; other programs "
-        "shared the machine, so they compare to within a factor.",
+        "mark: not better than random, ?: fewer than ten seeds that differ, no test. Row of random: its accuracy. "
+        "AUBC: area under the accuracy curve over rounds in %. Seconds: fitting, and choosing, of one seed's whole "
+        "run; other programs shared the machine, so they compare to within a factor.",
     ]
     result: dict[str, Any] = {"machine": machine, "command": list(told(sys.argv[1:])), "caches": {}}
     gaps: dict[str, pd.DataFrame] = {}
@@ -146,6 +146,8 @@ def report(
     for cache in caches:
         name = f"{cache.parent.name}/{cache.stem}"
         here = runs[(runs["dataset"] == cache.parent.name) & (runs["model"] == cache.stem)]
+        if len(here[SETTING].drop_duplicates()) > 1:
+            raise UserError(f"{name} has runs under several conditions in {arguments.out}: use a folder of its own")
         shared = here[here["init_strategy"] == START]
         plain = shared[~shared["query_strategy"].isin(ORACLES)]
         if "random" not in set(plain["query_strategy"]):
@@ -166,7 +168,7 @@ def report(
         lines += oracle_lines(shared)
         result["caches"][name] = {
             "strategies": numbers.reset_index().to_dict("records"),
-            "bands": bands.drop(columns=["dataset", "model", "classifier", "budget"]).to_dict("records"),
+            "bands": bands.drop(columns=[*SETTING, "init_options"]).to_dict("records"),
             "own_starts": summary(own).reset_index().to_dict("records") if len(own) else [],
         }
     lines += ["", "## Over all caches", "", *overall(gaps, areas)]
@@ -206,7 +208,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 def band_table(runs: pd.DataFrame, numbers: pd.DataFrame, bands: pd.DataFrame) -> Lines:
     """One line per strategy, best AUBC first."""
     names = list(dict.fromkeys(bands["band"]))
-    cells = {(row.strategy, row.band): f"{row.gap:+.1f}{MARKS.get(row.verdict, '')}" for row in bands.itertuples()}
+    cells = {(row.strategy, row.band): f"{row.gap:+.1f}{MARKS.get(row.verdict, ' ?')}" for row in bands.itertuples()}
     order = numbers.loc[list(dict.fromkeys(runs["query_strategy"]))].sort_values("aubc", ascending=False)
     rows = []
     for row in order.itertuples():

@@ -12,14 +12,23 @@ import pytest
 import torch
 
 import alfm
+from alfm.comparison import settings_of
+from alfm.conditions import as_config, config_of_class
 from alfm.experiment import Simulation, budgets_of, from_config, pick_device, run_replicates
+from alfm.heads.logistic import Logistic
 from alfm.results import COLUMNS
+from alfm.settings import conf_dir
 from alfm.statistics import better_than_random, paired_curves
+from alfm.strategies.log_det import LogDet
+from alfm.strategies.margins import Margins
 
 NINE = (
     "random", "uncertainty", "entropy", "margins", "coreset", "badge", "typiclust", "probcover", "dropquery"
 )  # fmt: skip
-NAMES = {"dataset", "model", "query_strategy", "init_strategy", "classifier", "budget", "initial"}
+NAMES = {
+    "dataset", "model", "query_strategy", "init_strategy", "classifier", "budget", "cache", "conditions", "query_options",
+    "init_options", "initial", "picked",
+}  # fmt: skip
 TIMES = ["fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes"]
 
 
@@ -86,6 +95,60 @@ def test_objects_do_as_well_as_names_and_a_path_as_well_as_a_task(digits_cache, 
              (("init_strategy", "random"), ("classifier", "logistic"))}  # fmt: skip
     by_object = alfm.simulate(str(digits_cache), from_config("query_strategy", "margins"), seeds=[1], rounds=3, **given)
     pd.testing.assert_frame_equal(by_name.drop(columns=TIMES), by_object.drop(columns=TIMES))
+
+
+def test_objects_are_described_by_their_class_and_options(task):
+    short = {"seeds": [1, 2], "rounds": 2}
+    default, strong = Logistic(), Logistic(strength=10)
+    frames = [alfm.simulate(task, "random", classifier=head, **short) for head in ("logistic", default, strong)]
+    conditions = [frame["conditions"].iloc[0] for frame in frames]
+    assert conditions[0] == conditions[1] != conditions[2]
+    assert {frame["classifier"].iloc[0] for frame in frames} == {"logistic"}
+    with pytest.raises(alfm.UserError, match=r"different classifier.strength \(auto / 10\)"):
+        paired_curves(pd.concat([frames[0], frames[2].assign(query_strategy="other")]))
+    ours = [alfm.simulate(task, one, **short) for one in ("margins", Margins(), Margins(oversample=5))]
+    (setting,) = settings_of(pd.concat(ours).drop_duplicates(["query_options", "seed", "round"]))
+    assert set(setting.shared["strategy"]) == {"margins (oversample=50)", "margins (oversample=5)"}
+    assert alfm.simulate(task, LogDet(), **short)["query_strategy"].iloc[0] == "log_det"
+
+
+class Mine(alfm.Strategy):
+    needs_head = False
+
+    def __init__(self, weights, step: int = 1):
+        self.w, self._step = weights, step
+
+    def select(self, query, budget):
+        return query.available.int().topk(budget, dim=1, sorted=True).indices
+
+
+def test_objects_of_other_people_are_described_too():
+    target = f"{Mine.__module__}.Mine"
+    first, again, other = (as_config(Mine(np.arange(n), step=n)) for n in (3, 3, 4))
+    assert first == again != other and first["_target_"] == target and first["step"] == 3
+    assert as_config(Mine(None)) == {"_target_": target}
+    nested = as_config(from_config("classifier", "propagated"))
+    assert nested["classifier"]["_target_"] == "alfm.heads.logistic.Logistic"
+    assert config_of_class(Margins, conf_dir() / "query_strategy") == "margins"
+    assert config_of_class(Mine, conf_dir() / "query_strategy") is None
+
+
+def test_seeds_that_repeat_one_another_are_known_by_their_picks(task):
+    frames = {
+        name: alfm.simulate(task, name, init_strategy="maxherding", seeds=range(10), rounds=3)
+        for name in ("random", "margins", "uherding")
+    }
+    differ = {name: frame[frame["round"] == 3]["picked"].nunique() for name, frame in frames.items()}
+    assert differ["random"] == 10 and differ["margins"] == 1 and 1 <= differ["uherding"] < 10
+    table = better_than_random(pd.concat(frames.values()), bands={"all": (2, 3)})
+    assert table["verdict"].isin(["one start", "few starts"]).all() and table["p"].isna().all()
+
+
+def test_another_test_split_is_another_setting(digits_cache, task):
+    swapped = Simulation(digits_cache, "cpu", pool_split="test", test_split="train")
+    frames = [alfm.simulate(t, name, seeds=[1, 2], rounds=2) for t, name in ((task, "random"), (swapped, "margins"))]
+    with pytest.raises(alfm.UserError, match=r"splits.pool \(train / test\); splits.test \(test / train\)"):
+        paired_curves(pd.concat(frames))
 
 
 def test_features_that_stay_in_the_file_give_the_same_picks(digits_cache, task):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from alfm.comparison import settings_of, summary
-from alfm.curves import plot_curves, styles_of
+from alfm.curves import _panel, plot_curves, styles_of
 from alfm.errors import UserError
 from alfm.metrics import METRICS, area_under_budget_curve
-from alfm.report import main, print_summary, rank_table, report_tables
+from alfm.report import Table, main, print_summary, rank_tables, report_tables, show
 from alfm.results import RunFolder, load_runs
 
 BUDGETS = [4, 6, 8, 12, 20]  # labels after each round: not even, so that the two areas differ
@@ -22,25 +24,34 @@ BUDGETS = [4, 6, 8, 12, 20]  # labels after each round: not even, so that the tw
 def write_run(
     log_dir: Path, strategy: str, level: float, seeds: int = 3, start: str = "random", shift: int = 0, **options
 ) -> Path:
-    """A run as the loop writes it; accuracy rises by 0.05 a round from `level`, seeds differ by 0.002."""
-    finished = options.pop("finished", True)
+    """A run as the loop writes it; accuracy rises by 0.05 a round from `level`, seeds differ by 0.002.
+
+    different: of a start that is the same for all seeds, how many pick different items after it (None: starts differ);
+    filled: picks of each round after the first that were drawn at random; first: the accuracy of the first round.
+    """
+    finished, filled = options.pop("finished", True), options.pop("filled", 0)
+    different, first = options.pop("different", None), options.pop("first", 0.5)
+    cache, behaviour = options.pop("cache", "cache"), options.pop("behaviour", None)
     names = {"dataset": options.pop("dataset", "digits"), "model": "pixels", "classifier": "logistic"}
     with RunFolder.open(
         log_dir,
         **names,
         query_strategy=strategy,
         init_strategy=start,
-        config={"query_strategy": strategy, "init_strategy": start, "seeds": list(range(seeds)), **options},
-        cache_fingerprint="cache",
+        config={"query_strategy": {"name": strategy}, "init_strategy": start, "seeds": list(range(seeds)), **options},
+        cache_fingerprint=cache,
+        behaviour=behaviour,
     ) as folder:
         for round_, labels in enumerate(BUDGETS):
             rows, picks = [], {}
             before = BUDGETS[round_ - 1] if round_ else 0
-            for seed in range(seeds):
+            for replicate in range(seeds):
+                seed = replicate if different is None else replicate % different
                 noise = np.random.default_rng([seed, round_, len(strategy)]).normal(0, 0.001) if round_ else 0
-                value = (level if round_ else 0.5) + 0.05 * round_ + 0.002 * seed + noise
-                picks[seed] = np.arange(before, labels) + 100 * seed + shift
-                row = {**dict.fromkeys(METRICS, value), "nll": 2 - value, "seed": seed, "round": round_}
+                value = (level if round_ else first) + 0.05 * round_ + 0.002 * seed * (round_ > 0) + noise
+                place = 100 * seed if round_ or different is None else 0
+                picks[replicate] = np.arange(before, labels) + place + shift
+                row = {**dict.fromkeys(METRICS, value), "nll": 2 - value, "seed": replicate, "round": round_}
                 rows.append(
                     {
                         **row,
@@ -49,7 +60,7 @@ def write_run(
                         "query_seconds": 0.6,
                         "eval_seconds": 0.03,
                         "num_replicates": seeds,
-                        "num_filled": 0,
+                        "num_filled": filled if round_ else 0,
                         "peak_memory_bytes": 10**6 * round_,
                     }
                 )
@@ -95,13 +106,37 @@ def test_summary_numbers(logs: Path) -> None:
     assert summary(setting.shared, "nll")["strategy"].tolist() == ["margins", "random", "entropy"]
 
 
-def test_the_same_strategy_with_other_options_keeps_its_folders_name(logs: Path) -> None:
-    twin = write_run(logs, "margins", 0.52, enable_dropout=True)
+def test_the_same_strategy_with_other_options_is_told_apart_by_them(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(logs, "margins", 0.52, query_strategy={"name": "margins", "posterior": {"p": 0.5}})
+    write_run(logs, "margins", 0.51, query_strategy={"name": "margins", "posterior": {"p": 0.75}})
     (setting,) = settings_of(load_runs(logs))
     labels = set(setting.shared["strategy"])
-    assert twin.name in labels
-    assert {"random", "entropy"} < labels
-    assert len(labels) == 4
+    assert labels == {"random", "entropy", "margins", "margins (posterior.p=0.5)", "margins (posterior.p=0.75)"}
+    _, out, _ = run_report(capsys, logs)
+    assert "Query strategies (margins: posterior.p): digits / pixels" in out
+
+
+def test_old_and_new_behaviour_are_two_runs(logs: Path) -> None:
+    write_run(logs, "margins", 0.52, behaviour={"refits_on_views": 1})
+    write_run(logs, "random", 0.5, dataset="dtd")
+    labels = {s.names["dataset"]: set(s.shared["strategy"]) for s in settings_of(load_runs(logs))}
+    assert labels["digits"] == {"random", "entropy", "margins", "margins (behaviour.refits_on_views=1)"}
+    assert labels["dtd"] == {"random"}  # what does not concern it does not set it apart
+
+
+def test_copies_of_a_run_are_read_once_and_other_twins_by_their_folders(logs: Path) -> None:
+    (found,) = [path for path in (logs / "digits" / "pixels").iterdir() if path.name.startswith("margins")]
+    shutil.copytree(found, logs / "copy" / found.name)
+    df = load_runs(logs)
+    assert (df["query_strategy"] == "margins").sum() == 15
+    other = write_run(logs / "elsewhere", "margins", 0.6)  # the same hash on another machine, with other numbers
+    with np.load(other / "picks.npz") as stored:
+        picks = {seed: stored[seed] + 1 for seed in stored.files}
+    np.savez(other / "picks.npz", **picks)
+    (setting,) = settings_of(load_runs(logs))
+    assert {str(logs / "copy" / found.name), str(other), "random", "entropy"} == set(setting.shared["strategy"])
 
 
 def test_different_numbers_of_seeds_get_a_column(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,23 +209,33 @@ def test_a_strategy_with_few_seeds_does_not_spoil_the_others_tests(
         write_run(tmp_path, strategy, 0.5 + 0.01 * len(strategy), seeds=seeds)
     _, out, _ = run_report(capsys, tmp_path)
     statistics = out.split("Statistics")[1]
-    assert "Paired over 10 seeds. Fewer than 10 seeds, so left out: badge." in statistics
+    assert "Paired over 10 seeds. Fewer than 10 seeds that differ, so left out: badge." in statistics
     assert "+0.8 better" in statistics
 
 
 def test_ranks_over_settings(tmp_path: Path) -> None:
     for dataset in "abcde":
         for strategy, level in (("random", 0.5), ("margins", 0.55), ("coreset", 0.45)):
-            write_run(tmp_path, strategy, level, seeds=2, dataset=dataset)
-    write_run(tmp_path, "badge", 0.6, seeds=2, dataset="a")  # not everywhere, so not ranked
+            write_run(tmp_path, strategy, level, seeds=10, dataset=dataset, cache=dataset)
+    write_run(tmp_path, "badge", 0.6, seeds=10, dataset="a", cache="a")  # not everywhere, so not ranked
     tables = [table for _, tables, _ in report_tables(load_runs(tmp_path), "accuracy") for table in tables]
     settings = list(settings_of(load_runs(tmp_path)))
-    ranks = rank_table(settings, "accuracy")
-    assert len(tables) == 5
-    assert ranks is not None
+    (ranks,) = rank_tables(settings, "accuracy")
+    assert len(tables) == 10
     assert ranks.rows == [["margins", "1.00"], ["random", "2.00"], ["coreset", "3.00"]]
     assert "over 5 settings" in ranks.notes[0]
-    assert rank_table(settings[:4], "accuracy") is None
+    assert "logistic head, 4 to 20 labels in 5 rounds, random start" in ranks.title
+    assert rank_tables(settings[:4], "accuracy") == []
+
+
+def test_ranks_over_settings_are_over_data_and_need_seeds_that_differ(tmp_path: Path) -> None:
+    for n in range(5):  # five heads on one data set are not five data sets
+        for strategy in ("random", "margins", "coreset"):
+            write_run(tmp_path / "heads", strategy, 0.5, seeds=10, classifier={"strength": n})
+            write_run(tmp_path / "one", strategy, 0.5, seeds=10, dataset=str(n), cache=str(n), start="x", different=1)
+    assert len(list(settings_of(load_runs(tmp_path / "heads")))) == 5
+    for name in ("heads", "one"):
+        assert rank_tables(list(settings_of(load_runs(tmp_path / name))), "accuracy") == []
 
 
 def test_report_refuses_to_pair_other_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,3 +356,140 @@ def test_thirty_strategies_look_different(logs: Path) -> None:
     styles = styles_of(list(settings_of(many)))
     looks = {(style["color"], str(style["linestyle"])) for style in styles.values()}
     assert len(styles) == len(looks) == 32
+
+
+# -- what must not be compared ----------------------------------------------------------------------------------------
+
+
+def test_ten_copies_of_one_curve_are_shown_as_one_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for strategy, level, different in (
+        ("random", 0.5, 10),
+        ("margins", 0.55, 1),
+        ("entropy", 0.4, 1),
+        ("uherding", 0.6, 2),
+    ):
+        write_run(tmp_path, strategy, level, seeds=10, start="maxherding", different=different)
+    status, out, _ = run_report(capsys, tmp_path)
+    assert status == 0
+    table = out.split("accuracy in %")[0]
+    lines = {text.split()[0]: text for text in table.splitlines() if text.strip()}
+    assert "one start" in lines["margins"] and "±" not in lines["margins"]
+    assert "2 of 10" in lines["uherding"] and "±" in lines["uherding"]
+    assert "±" in lines["random"]
+    words = " ".join(out.split())
+    assert "Statistics" not in out and "better" not in out and "rank" not in words and "p =" not in words
+    assert "No tests: significance needs at least 10 replicates that differ" in words
+    assert "(entropy 1, margins 1, uherding 2)" in words
+    named = words.split("python -m alfm.al_train -m query_strategy=")[1].split()[0]
+    assert set(named.split(",")) == {"random", "margins", "entropy", "uherding"}
+    assert "init_strategy=random 'seeds=[0,1,2,3,4,5,6,7,8,9]'" in words
+    assert not list((tmp_path / "report").glob("*.csv"))
+    print_summary(load_runs(tmp_path))  # as al_train ends
+    assert "one start" in capsys.readouterr().out
+
+
+def test_a_deterministic_strategy_does_not_spoil_the_others_tests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for strategy, level, different in (("random", 0.5, 10), ("badge", 0.55, 10), ("margins", 0.6, 1)):
+        write_run(tmp_path, strategy, level, seeds=10, start="maxherding", different=different)
+    _, out, _ = run_report(capsys, tmp_path)
+    statistics = " ".join(out.split("Statistics")[1].split())
+    assert "Fewer than 10 seeds that differ, so left out: margins." in statistics
+    assert "All seeds began with the same items: differences hold for that start." in statistics
+    assert "+4.0 better" in statistics
+    assert "margins +" not in statistics
+
+
+def test_intervals_of_copies_are_not_drawn(tmp_path: Path) -> None:
+    for strategy, different in (("random", 10), ("margins", 1)):
+        write_run(tmp_path, strategy, 0.5, seeds=10, start="maxherding", different=different)
+    (setting,) = settings_of(load_runs(tmp_path))
+    axes = Figure().subplots()
+    _panel(axes, setting.shared, styles_of([setting]), "accuracy", own=False)
+    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert labels == {"random", "margins, one start"}
+    assert len(axes.collections) == 1  # the band of random
+
+
+def test_other_heads_and_splits_are_other_settings_by_the_keys_that_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = {"classifier": {"strength": 0.001}, "splits": {"test": "test"}}
+    write_run(tmp_path, "random", 0.5, seeds=10, **plain)
+    write_run(tmp_path, "margins", 0.55, seeds=10, **{**plain, "classifier": {"strength": 10}})
+    write_run(tmp_path, "entropy", 0.55, seeds=10, **{**plain, "splits": {"test": "train"}})
+    write_run(tmp_path, "coreset", 0.55, seeds=10, **plain, cache="another")
+    status, out, _ = run_report(capsys, tmp_path)
+    words = " ".join(out.split())
+    assert status == 0
+    assert "Statistics" not in out and "better" not in out
+    assert words.count("Query strategies: digits / pixels, logistic head (strength=") == 4
+    assert "logistic head (strength=10), 4 to 20 labels in 5 rounds, splits.test=test, cache cache, random" in words
+    assert "digits / pixels: runs that differ in these are not compared with one another: " in words
+    for difference in ("classifier.strength: ", "0.001 / 10", "splits.test: ", "cache: "):
+        assert difference in words
+    pictures = [path.name for path in (tmp_path / "report").glob("*.png")]
+    assert len(pictures) == 4
+
+
+@pytest.mark.parametrize("key", ["train_views", "warm_start", "an_option_of_tomorrow"])
+def test_whatever_enters_the_hash_keeps_runs_apart(tmp_path: Path, key: str) -> None:
+    write_run(tmp_path, "random", 0.5, seeds=10, **{key: True})
+    write_run(tmp_path, "margins", 0.5, seeds=10, **{key: False})
+    write_run(tmp_path, "entropy", 0.5, seeds=10)  # older: it does not say
+    settings = list(settings_of(load_runs(tmp_path)))
+    assert {s.rest for s in settings} == {f"{key}=true", f"{key}=false", ""}
+    for strategy, same in (
+        ("random", {"device": "cuda"}),
+        ("margins", {"memory": "file"}),
+        ("entropy", {"force": True}),
+    ):
+        write_run(tmp_path / "same", strategy, 0.5, **{key: True}, **same)
+    assert len(list(settings_of(load_runs(tmp_path / "same")))) == 1
+
+
+def test_first_rounds_that_disagree_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path, "random", 0.5, seeds=10)
+    other = write_run(tmp_path, "margins", 0.55, seeds=10, first=0.6)
+    _, out, _ = run_report(capsys, tmp_path)
+    words = " ".join(out.split())
+    assert f"margins ({other.name}) began seed 0 with the same items, but their first rounds differ" in words
+    assert "better" not in out
+
+
+def test_random_fill_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path, "random", 0.5)
+    print_summary(load_runs(tmp_path))
+    assert "filled" not in capsys.readouterr().out
+    write_run(tmp_path, "alfamix", 0.6, filled=1)
+    for show_it in (lambda: print_summary(load_runs(tmp_path)), lambda: main([str(tmp_path)])):
+        show_it()
+        out = capsys.readouterr().out
+        lines = {text.split()[0]: text for text in out.splitlines() if text.strip()}
+        assert " 20 % " in lines["alfamix"]  # one of each of 4 rounds, of 20 picks
+        assert "%" not in lines["random"]
+        assert "most in one round: alfamix, 50 %" in out
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 100])
+def test_numbers_are_never_broken_over_lines(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ["facility_location (query_rows=some/file.npy, diversity=0.5)", "random", "cluster_margin", "a" * 40]
+    header = ["strategy", *(f"after {n}" for n in (1000, 2000, 3000)), "AUBC over labels", "fit+query+eval s", "MB"]
+    rows = [
+        [name, *(f"{10 * i + j}.5 ±{j}.{i}" for j in range(4)), f"0.4{i}+1.1+0.23", f"104{i}"]
+        for i, name in enumerate(names)
+    ]
+    show(Table("Title " * 20, header, rows, ["note " * 40]))
+    out = capsys.readouterr().out
+    for row in rows:
+        assert all(cell in out for cell in row[1:])
+    for head in header[1:]:
+        assert all(word in out for word in head.split())
+    if width >= 60:
+        assert max(map(len, out.splitlines())) <= width
+    starts = [line for line in out.splitlines() if line.strip().startswith("random")]
+    assert len(starts) == sum("strategy" in line for line in out.splitlines())  # each part names its rows

@@ -20,6 +20,7 @@ from alfm.statistics import (
     paired_curves,
     paired_t_test,
     penalty_matrix,
+    ranks_over_seeds,
     regret,
     wilcoxon_holm,
 )
@@ -35,6 +36,7 @@ def runs(strategy: str, values: np.ndarray, **changes) -> pd.DataFrame:
         df[metric] = values.reshape(-1)
     df["num_labeled"] = 10 * (df["round"] + 1)
     df["initial"] = "start of " + df["seed"].astype(str)
+    df["picked"] = [f"{strategy} of {s} to {r}" for s, r in zip(df["seed"], df["round"], strict=True)]
     names = {"dataset": "digits", "model": "pixels", "classifier": "logistic", "init_strategy": "random"}
     for name, value in {**names, "budget": "b", "query_strategy": strategy, "run": strategy, **changes}.items():
         df[name] = value
@@ -43,8 +45,9 @@ def runs(strategy: str, values: np.ndarray, **changes) -> pd.DataFrame:
 
 def noisy(mean: float, seed: int, n: int = 12, rounds: int = 21, noise: float = 0.01) -> np.ndarray:
     shared = np.random.default_rng(0).normal(0, 0.05, (n, 1))  # what pairing takes out
-    own = np.random.default_rng(seed).normal(0, noise, (n, rounds))
-    return 0.5 + mean + shared + own + np.linspace(0, 0.3, rounds)
+    own = np.random.default_rng(seed).normal(mean, noise, (n, rounds))
+    own[:, 0] = 0  # the same items, the same first round
+    return 0.5 + shared + own + np.linspace(0, 0.3, rounds)
 
 
 def three() -> pd.DataFrame:
@@ -92,7 +95,7 @@ def broken(how: str) -> pd.DataFrame:
     [
         ("initial", "began seed 3 with different items"),
         ("budget", "different numbers of items"),
-        ("setting", "different classifier cannot be paired"),
+        ("setting", r"different classifier \(logistic / dropout\) cannot be paired"),
         ("twice", "several runs of 'margins'"),
         ("seeds", "no seed is common"),
         ("nan", "accuracy is NaN"),
@@ -219,24 +222,24 @@ def test_ranks() -> None:
 
 def test_label_efficiency() -> None:
     straight = np.tile(np.array([0.2, 0.4, 0.6, 0.8]), (2, 1))  # random: 10, 20, 30, 40 labels
-    fast = np.tile(np.array([0.1, 0.5, 0.8, 0.9]), (2, 1))
+    fast = np.tile(np.array([0.2, 0.5, 0.1, 0.9]), (2, 1))
     table = label_efficiency(paired_curves(pd.concat([runs("random", straight), runs("fast", fast)])))
     assert table["num_labeled"].tolist() == [10, 20, 30, 40]
-    np.testing.assert_allclose(table["efficiency"], [1, 25 / 20, 40 / 30, 1])
-    assert table["bound"].tolist() == ["<", "", "", ">"]
+    np.testing.assert_allclose(table["efficiency"], [1, 25 / 20, 10 / 30, 1])
+    assert table["bound"].tolist() == ["", "", "<", ">"]
 
 
 def test_label_efficiency_where_the_reference_dips() -> None:
     dip = np.tile(np.array([0.2, 0.6, 0.5, 0.8]), (2, 1))
-    half = np.tile(np.array([0.4, 0.6, 0.7, 0.8]), (2, 1))
+    half = np.tile(np.array([0.2, 0.4, 0.7, 0.8]), (2, 1))
     table = label_efficiency(paired_curves(pd.concat([runs("random", dip), runs("half", half)])))
-    np.testing.assert_allclose(table["efficiency"], [15 / 10, 1, 35 / 30, 1])
+    np.testing.assert_allclose(table["efficiency"], [1, 15 / 20, 35 / 30, 1])
     assert (table["bound"] == "").all()
 
 
 def test_regret() -> None:
     flat = {"random": 0.5, "boss": 0.9, "margins": 0.8, "bad": 0.4}
-    df = pd.concat([runs(name, np.full((2, 3), value)) for name, value in flat.items()])
+    df = pd.concat([runs(name, np.full((2, 3), value) * [0, 1, 1]) for name, value in flat.items()])
     got = regret(paired_curves(df))
     assert got == pytest.approx({"random": 1, "boss": 0, "margins": 0.25, "bad": 1.25})
     with pytest.raises(UserError, match="no runs of 'boss'"):
@@ -247,7 +250,7 @@ def test_regret() -> None:
 
 def test_better_than_random() -> None:
     worse = noisy(0, 5)
-    worse[:, :7] -= 0.05  # bad at the start, like random later
+    worse[:, 1:7] -= 0.05  # bad at the start, like random later
     df = pd.concat([three(), runs("coreset", worse), runs("copy", noisy(0, 1))])
     table = better_than_random(df).set_index(["band", "strategy"])
     assert len(table) == 3 * 4
@@ -291,3 +294,138 @@ def test_better_than_random_keeps_settings_and_starts_apart() -> None:
 def test_runs_of_unknown_start_are_not_paired() -> None:
     with pytest.raises(UserError, match="without the column `initial`"):
         paired_curves(three().drop(columns="initial"))
+
+
+# -- seeds that repeat one another ------------------------------------------------------------------------------------
+
+
+def from_one_start(strategy: str, different: int, mean: float = 0.0, seeds: int = 12) -> pd.DataFrame:
+    """Runs that all begin with the same items; seeds beyond `different` pick what one before them picked."""
+    of = np.arange(seeds) % different
+    df = runs(strategy, noisy(mean, len(strategy), n=1)[:, :1] + 0 * noisy(0, 1, n=seeds), initial="one set")
+    df["picked"] = [
+        f"{strategy} of {of[s]} to {r}" if r else "one set" for s, r in zip(df["seed"], df["round"], strict=True)
+    ]
+    for metric in METRICS:
+        values = noisy(mean, len(strategy), n=different)[of]
+        values[:, 0] = 0.5
+        df[metric] = values.reshape(-1)
+    return df
+
+
+def test_copies_of_one_curve_are_one_observation() -> None:
+    df = pd.concat(
+        [from_one_start(name, 1, mean) for name, mean in (("random", 0), ("margins", 0.05), ("entropy", -0.1))]
+    )
+    curves = paired_curves(df)
+    assert curves.sample_size == 1
+    for test in (penalty_matrix, wilcoxon_holm, ranks_over_seeds):
+        with pytest.raises(
+            UserError, match=r"all 12 seeds began with the same items .*margins 1.*init_strategy=random"
+        ):
+            test(curves)
+    table = better_than_random(df)
+    assert set(table["verdict"]) == {"one start"}
+    assert table[["low", "high", "p", "p_holm"]].isna().all(axis=None)
+    assert table["gap"].notna().all() and set(table["seeds"]) == {12} and set(table["units"]) == {1}
+
+
+def test_one_deterministic_curve_against_many_random_ones_is_one_observation() -> None:
+    df = pd.concat([from_one_start("random", 12), from_one_start("margins", 1, 0.05)])
+    assert paired_curves(df).sample_size == 1
+    assert set(better_than_random(df)["verdict"]) == {"one start"}
+    with pytest.raises(UserError, match="margins 1"):
+        wilcoxon_holm(paired_curves(df))
+
+
+def test_strategies_that_draw_from_one_start_are_tested() -> None:
+    df = pd.concat(
+        [from_one_start("random", 12), from_one_start("badge", 12, 0.05), from_one_start("uherding", 2, 0.05)]
+    )
+    assert paired_curves(df).sample_size == 2
+    table = better_than_random(df).set_index(["band", "strategy"])
+    assert table.loc["high", "badge"]["verdict"] == "better"
+    assert table.loc["high", "uherding"][["units", "verdict"]].tolist() == [2, "few starts"]
+    both = paired_curves(df[df["query_strategy"] != "uherding"])
+    assert both.sample_size == 12
+    assert penalty_matrix(both).loc["badge", "random"] > 0.9
+
+
+def test_copies_do_not_shrink_intervals_or_p() -> None:
+    once = pd.concat([from_one_start("random", 12), from_one_start("badge", 12, 0.01)])
+    often = pd.concat([from_one_start("random", 12, seeds=36), from_one_start("badge", 12, 0.01, seeds=36)])
+    few, many = better_than_random(once), better_than_random(often)
+    assert set(many["seeds"]) == {36} and set(many["units"]) == {12}
+    np.testing.assert_allclose(many[["gap", "low", "high", "p"]], few[["gap", "low", "high", "p"]])
+    few_curves, many_curves = paired_curves(once), paired_curves(often)
+    pd.testing.assert_frame_equal(penalty_matrix(many_curves), penalty_matrix(few_curves))
+    np.testing.assert_allclose(wilcoxon_holm(many_curves)["p"], wilcoxon_holm(few_curves)["p"])
+    values = np.array([1.0, 2.0, 4.0])
+    assert mean_interval(np.repeat(values, 5), unit=np.repeat(np.arange(3), 5)) == pytest.approx(mean_interval(values))
+
+
+def test_initial_sets_that_repeat_count_once_however_different_the_picks() -> None:
+    df = three()
+    df["initial"] = "start of " + (df["seed"] % 2).astype(str)
+    for metric in METRICS:
+        df.loc[df["round"] == 0, metric] = 0.5
+    curves = paired_curves(df)
+    assert curves.sample_size == 2
+    with pytest.raises(UserError, match="at least 10 different initial sets, the 12 seeds began with 2"):
+        penalty_matrix(curves)
+
+
+def test_a_band_counts_what_was_picked_by_its_end() -> None:
+    df = pd.concat([from_one_start("random", 12), from_one_start("badge", 12, 0.05)], ignore_index=True)
+    early = df["round"] < 7  # all picked the same in the low band
+    df.loc[early, "picked"] = df["query_strategy"] + " to " + df["round"].astype(str)
+    table = better_than_random(df).set_index("band")
+    assert table["verdict"].to_dict() == {"low": "one start", "middle": "better", "high": "better"}
+    assert penalty_matrix(paired_curves(df), checkpoints=[3]).loc["badge", "random"] == 0
+
+
+def test_ranks_over_seeds() -> None:
+    df = pd.concat([three(), runs("coreset", noisy(-0.2, 6))])
+    ranks = ranks_over_seeds(paired_curves(df))
+    assert (ranks.average.index[0], ranks.average.index[-1], ranks.num_blocks) == ("margins", "coreset", 12)
+    with pytest.raises(UserError, match="at least 10 seeds, these runs share 9"):
+        ranks_over_seeds(paired_curves(df[df["seed"] < 9]))
+
+
+def test_a_single_difference_has_no_p() -> None:
+    assert np.isnan(paired_t_test(np.ones((1, 3)))).all()
+
+
+# -- runs that must not be paired -------------------------------------------------------------------------------------
+
+
+def test_runs_under_other_conditions_are_refused_by_the_keys_that_differ() -> None:
+    weak = three().assign(conditions='{"classifier": {"strength": 0.001}, "splits": {"test": "test"}}')
+    strong = weak.assign(conditions='{"classifier": {"strength": 10}, "splits": {"test": "train"}}')
+    df = pd.concat([weak[weak["query_strategy"] == "random"], strong[strong["query_strategy"] == "margins"]])
+    with pytest.raises(UserError) as refusal:
+        paired_curves(df)
+    assert "classifier.strength (0.001 / 10); splits.test (test / train)" in str(refusal.value)
+    with pytest.raises(UserError, match="no runs of 'random'"):
+        better_than_random(df[df["query_strategy"] == "margins"])
+    with pytest.raises(UserError, match="different cache"):
+        paired_curves(pd.concat([runs("random", noisy(0, 1), cache="a"), runs("margins", noisy(0, 2), cache="b")]))
+
+
+def test_one_name_for_two_sets_of_options_is_refused() -> None:
+    few, many = (runs("margins", noisy(0, 2), query_options=f'{{"oversample": {k}}}') for k in (5, 50))
+    df = pd.concat([runs("random", noisy(0, 1), query_options="{}"), few[few["seed"] < 6], many[many["seed"] >= 6]])
+    with pytest.raises(UserError, match=r"'margins' stands for runs that differ \(oversample: 5 / 50\)"):
+        paired_curves(df)
+
+
+@pytest.mark.parametrize(("metric", "by"), [("accuracy", 3 / 500), ("nll", 0.002)])
+def test_first_rounds_that_disagree_on_the_same_items_are_named(metric: str, by: float) -> None:
+    df = three().reset_index(drop=True)
+    df["accuracy"] = (df["accuracy"] * 500).round() / 500  # counts over 500 test items
+    at = (df["query_strategy"] == "margins") & (df["seed"] == 3) & (df["round"] == 0)
+    df.loc[at, "accuracy"] += 1 / 500  # one item: another device may do that
+    paired_curves(df)
+    df.loc[at, metric] += by
+    with pytest.raises(UserError, match=rf"random and margins began seed 3 with the same items, .*\({metric}"):
+        paired_curves(df)
