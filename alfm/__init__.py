@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alfm.cache.reader import FeatureCache, open_cache
+    from alfm.curves import plot_curves
     from alfm.errors import UserError
     from alfm.experiment import Simulation, simulate
     from alfm.heads.base import Classifier, LinearHead
     from alfm.loop import Round, Task, run
     from alfm.pool import Pool
-    from alfm.report import plot_curves
     from alfm.results import load_runs
     from alfm.strategies.base import Query, Strategy
 
@@ -35,7 +35,7 @@ _HOME = {
     "Task": "alfm.loop",
     "run": "alfm.loop",
     "Pool": "alfm.pool",
-    "plot_curves": "alfm.report",
+    "plot_curves": "alfm.curves",
     "load_runs": "alfm.results",
     "Query": "alfm.strategies.base",
     "Strategy": "alfm.strategies.base",

@@ -103,8 +103,9 @@ def apart(settings: Sequence[Setting]) -> list[str]:
 
 def _named(df: pd.DataFrame) -> pd.DataFrame:
     """`df` with every column that settings need, and with `strategy` and `init_strategy` by the options that differ."""
-    columns = [*SETTING, "query_strategy", "query_options", "init_strategy", "init_options"]
+    columns = [*SETTING, "query_strategy", "query_options", "init_strategy", "init_options", "behaviour"]
     df = df.assign(**{name: df[name].fillna("").astype(object) if name in df else "" for name in columns})
+    df = df.reset_index(drop=True)
     if (df["query_strategy"] == "").all():
         df["query_strategy"] = "strategy"
     for name, options, column in (
@@ -114,6 +115,11 @@ def _named(df: pd.DataFrame) -> pd.DataFrame:
         words = {one: telling_words(texts) for one, texts in df.groupby(name)[options]}
         pairs = zip(df[name], df[options], strict=True)
         df[column] = [f"{one} ({said})" if (said := words[one][text]) else one for one, text in pairs]
+    for _, group in df.groupby([*SETTING, "strategy", "init_strategy"]):
+        for text, said in telling_words(group["behaviour"]).items():  # before and after a mend
+            if said:
+                mended = df.index.isin(group.index[group["behaviour"] == text])
+                df.loc[mended, "strategy"] += f" ({said})"
     for place in ("run", "path"):  # the same options, and yet several runs: their folders tell them apart
         if place in df:
             same = [*SETTING, "strategy", "init_strategy"]

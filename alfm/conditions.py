@@ -2,7 +2,7 @@
 
 A run's configuration falls in three: the query strategy and the cold start, which are under test, and everything else
 that enters its hash, which must be equal. Each is kept in run frames as JSON, so that a difference can be shown by the
-keys that differ.
+keys that differ. Behaviour numbers, which tell runs of one strategy before and after a mend apart, stand beside them.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ import yaml
 UNDER_TEST = {"query_strategy": "query_options", "init_strategy": "init_options"}
 """Keys of a configuration that may differ between runs that are compared, and their columns in run frames."""
 NOT_RECORDED = "not recorded"
-_BEHAVIOUR = {"class_numbers": "conditions", "replayed_start": "init_options"}
-"""Behaviour numbers (see `Simulation.behaviour`) that are not the query strategy's, and the column they belong to."""
+_OF_THE_SETTING = frozenset({"renumbered_classes"})
+"""Behaviour numbers (see `Simulation.behaviour`) that concern every run on a cache, not some strategies."""
 _DIGITS = 12  # of a digest
 
 
 def condition_columns(config: Mapping[str, Any], behaviour: Mapping[str, int] | None = None) -> dict[str, str]:
-    """`conditions`, `query_options` and `init_options` of a run, each as JSON with sorted keys.
+    """`conditions`, `query_options`, `init_options` and `behaviour` of a run, each as JSON with sorted keys.
 
     config: what enters the run's hash, plain; behaviour: the run's behaviour numbers.
     """
-    parts: dict[str, dict[str, Any]] = {
-        "conditions": {key: value for key, value in config.items() if key not in UNDER_TEST},
+    behaviour = dict(behaviour or {})
+    shared = {f"behaviour.{name}": behaviour.pop(name) for name in _OF_THE_SETTING & behaviour.keys()}
+    parts = {
+        "conditions": {key: value for key, value in config.items() if key not in UNDER_TEST} | shared,
         **{column: _options(config.get(key)) for key, column in UNDER_TEST.items()},
+        "behaviour": behaviour,
     }
-    for name, number in (behaviour or {}).items():
-        parts[_BEHAVIOUR.get(name, "query_options")][f"behaviour.{name}"] = number
     return {column: json.dumps(plain(part), sort_keys=True) for column, part in parts.items()}
 
 

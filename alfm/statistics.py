@@ -150,10 +150,11 @@ def _one_setting(df: pd.DataFrame) -> None:
 def _one_run_each(df: pd.DataFrame, label: str) -> None:
     """UserError where one label stands for several runs, or for several sets of options."""
     for name, group in df.groupby(label, sort=False):
-        for column in ("query_strategy", "query_options"):
+        for column in ("query_strategy", "query_options", "behaviour"):
             if column in group and group[column].nunique(dropna=False) > 1:
-                keys = differing(group[column].fillna("")) if column == "query_options" else {column: group[column]}
-                words = "; ".join(f"{key}: {' / '.join(dict.fromkeys(map(str, of)))}" for key, of in keys.items())
+                texts = group[column].fillna("")
+                keys = {column: list(map(str, texts.unique()))} if column == "query_strategy" else differing(texts)
+                words = "; ".join(f"{key}: {' / '.join(values)}" for key, values in keys.items())
                 raise UserError(f"{name!r} stands for runs that differ ({words}); tell them apart with label='run'")
         if group.duplicated(["seed", "round"]).any():
             raise UserError(f"there are several runs of {name!r}; tell them apart with label='run' or label='path'")

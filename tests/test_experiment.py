@@ -26,8 +26,8 @@ NINE = (
     "random", "uncertainty", "entropy", "margins", "coreset", "badge", "typiclust", "probcover", "dropquery"
 )  # fmt: skip
 NAMES = {
-    "dataset", "model", "query_strategy", "init_strategy", "classifier", "budget", "cache", "conditions", "query_options",
-    "init_options", "initial", "picked",
+    "dataset", "model", "query_strategy", "init_strategy", "classifier", "budget", "cache", "conditions",
+    "query_options", "init_options", "behaviour", "initial", "picked",
 }  # fmt: skip
 TIMES = ["fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes"]
 
@@ -126,7 +126,7 @@ def test_objects_of_other_people_are_described_too():
     target = f"{Mine.__module__}.Mine"
     first, again, other = (as_config(Mine(np.arange(n), step=n)) for n in (3, 3, 4))
     assert first == again != other and first["_target_"] == target and first["step"] == 3
-    assert as_config(Mine(None)) == {"_target_": target}
+    assert as_config(Mine("uniform")) == {"_target_": target, "_step": 1, "w": "uniform"}  # kept under another name
     nested = as_config(from_config("classifier", "propagated"))
     assert nested["classifier"]["_target_"] == "alfm.heads.logistic.Logistic"
     assert config_of_class(Margins, conf_dir() / "query_strategy") == "margins"

@@ -122,7 +122,7 @@ def test_old_and_new_behaviour_are_two_runs(logs: Path) -> None:
     write_run(logs, "margins", 0.52, behaviour={"refits_on_views": 1})
     write_run(logs, "random", 0.5, dataset="dtd")
     labels = {s.names["dataset"]: set(s.shared["strategy"]) for s in settings_of(load_runs(logs))}
-    assert labels["digits"] == {"random", "entropy", "margins", "margins (behaviour.refits_on_views=1)"}
+    assert labels["digits"] == {"random", "entropy", "margins", "margins (refits_on_views=1)"}
     assert labels["dtd"] == {"random"}  # what does not concern it does not set it apart
 
 
