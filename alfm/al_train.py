@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import MinLen
+from annotated_types import Ge, Lt, MinLen
 
 from alfm.commands import command
 from alfm.errors import UserError
@@ -32,6 +32,7 @@ good is the classifier after each round? Every setting is one of Hydra's: key=va
 class Splits:
     pool: Name
     test: Name
+    unlabelled: Annotated[int, Ge(-(2**63)), Lt(2**63)] | Literal["ask"] | None
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,16 @@ def al_train(cfg: DictConfig) -> None:
     names = {group: _choice(group) for group in built}
     path = find_cache(cfg).absolute()
     splits, budget, rounds = given.splits, given.budget, given.iterations
-    task = _open(path, given.device, given.memory, splits.pool, splits.test, given.train_views, given.keep_geometry)
+    task = _open(
+        path,
+        given.device,
+        given.memory,
+        splits.pool,
+        splits.test,
+        given.train_views,
+        given.keep_geometry,
+        splits.unlabelled,
+    )
     budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
     seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
     device = str(task.pool.device)
@@ -185,6 +195,8 @@ def _announce(task: Simulation, names: dict[str, str], budgets: list[int], seeds
         f"{len(budgets)} rounds to {min(sum(budgets), task.pool.N)} labels, seeds {', '.join(map(str, seeds))}",
         flush=True,
     )
+    for remark in task.cache.remarks:
+        print(f"note: {remark}")
     for split, count in zip(("pool", "test split"), task.left_out, strict=True):
         if count:
             print(f"Left out of the {split}: {count} items without a label")

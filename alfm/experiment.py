@@ -12,8 +12,9 @@ import torch
 
 from alfm.cache.checked import check_once
 from alfm.cache.geometry import GeometryFolder
-from alfm.cache.reader import FeatureCache, open_cache
+from alfm.cache.reader import FeatureCache
 from alfm.conditions import as_config, condition_columns, config_of_class
+from alfm.datasets.labels import ASK
 from alfm.errors import UserError, nearest_names
 from alfm.geometry.neighbours import any_near
 from alfm.heads.base import Classifier
@@ -89,11 +90,12 @@ class Simulation(Task):
         test_split: Name = "test",
         train_views: bool = True,
         keep_geometry: bool = False,
+        unlabelled: Any = ASK,
     ) -> None:
         """train_views: where the cache holds augmented views, heads train on all of them.
 
         keep_geometry: what is found out about the pool at the price of all pairs is kept beside the cache (see
-        `GeometryFolder`).
+        `GeometryFolder`). unlabelled: see `open_cache` (for a path).
 
         Raises UserError: no such cache or split, a damaged one (looked at once, see `check_once`), NaN or Inf, nothing
         labelled, one class only.
@@ -103,7 +105,7 @@ class Simulation(Task):
                 f"splits.pool={pool_split} and splits.test={test_split} are the same split: what heads are trained on "
                 "must not measure them; name another with splits.test=NAME."
             )
-        cache = cache if isinstance(cache, FeatureCache) else open_cache(cache)
+        cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache, unlabelled, "splits.unlabelled")
         check_once(cache, paths().logs)
         for split in (pool_split, test_split):
             if split not in cache.splits:
@@ -158,6 +160,8 @@ class Simulation(Task):
                 known["offset"] = 1
         elif any(one.repairs_near for one in strategies) and any_near(self.pool.unit):
             known["near"] = 1  # before, distances between near items came from products
+        if self.cache.renumbered:
+            known["renumbered_classes"] = 1  # before, gaps counted as classes, and budgets per class with them
         return known
 
 

@@ -116,7 +116,7 @@ def _extract(cfg: DictConfig, here: Any) -> None:
     wanted = wanted_settings(job, cfg)
     if already_there(target, wanted, bool(cfg.force), here.run):
         with PartsFolder(target, float(cfg.lease_seconds)) as folder:
-            folder.tidy(finished=open_cache(target).attributes.get("run"))
+            folder.tidy(finished=open_cache(target, unlabelled=None).attributes.get("run"))
         console.already_there(target)
         return
     left_out = {name: duplicates(split.ids) for name, split in splits.items()}

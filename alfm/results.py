@@ -71,7 +71,11 @@ HASH_IGNORES = (  # fmt: skip
 )
 _NAMES = ("dataset", "model", "query_strategy", "init_strategy", "classifier")
 # Options that came later: at this value a run is what it was before, and so is its hash.
-LATER_OPTIONS: Mapping[str, Any] = {"init_strategy.rows": None, "query_strategy.rows": None}
+LATER_OPTIONS: Mapping[str, Any] = {
+    "init_strategy.rows": None,
+    "query_strategy.rows": None,
+    "splits.unlabelled": "ask",
+}
 _FILES = ("rounds.csv", "picks.npz", "progress.json", "config.yaml", "environment.json")
 _FORMAT = 1
 

@@ -257,7 +257,10 @@ BAD = {
     "no test split": (lambda x, y: {"test_features": None, "test_labels": None}, "no split 'test'"),
     "nothing labelled": (lambda x, y: {"train_labels": np.full(150, -1)}, "no labelled item"),
     "other length": (lambda x, y: {"train_labels": y[:-1]}, "train"),
-    "several labels": (lambda x, y: {"train_labels": np.eye(10, dtype=np.int64)[y]}, "train"),
+    "several labels": (
+        lambda x, y: {"train_labels": np.eye(10, dtype=np.int64)[y] | np.eye(10, dtype=np.int64)[0]},
+        "train",
+    ),
     "text": (lambda x, y: {"train_features": np.full((150, 64), b"cat")}, "train"),
 }
 
@@ -358,3 +361,28 @@ def test_a_head_whose_tolerance_is_left_open_is_not_taken_for_that_of_before(cac
     assert all(
         number == (None if "tolerance" in text else {"logistic_tolerance": 1}) for text, number in numbers.items()
     )
+
+
+def test_classes_that_do_not_count_from_0_buy_no_labels_for_the_gaps(make_cache, digits_arrays, capsys):
+    y, test_y = digits_arrays[1][:150], digits_arrays[3][:80]
+    plain = outcome_of(make_cache("digits/plain.h5"))
+    gaps = outcome_of(make_cache("digits/gaps.h5", train_labels=y * 10 + 7, test_labels=test_y * 10 + 7))
+    assert gaps == plain
+    assert "the 10 classes are numbered 7 to 97: read as 0 to 9" in capsys.readouterr().out
+    found = {file.parts[-3]: yaml.safe_load(file.read_text())["run"] for file in logs().rglob("config.yaml")}
+    assert found["gaps"]["behaviour"] == {"renumbered_classes": 1} and "behaviour" not in found["plain"]
+
+
+def test_a_lone_far_label_is_asked_about_and_the_answers_work(make_cache, digits_arrays, capsys):
+    y = digits_arrays[1][:150].copy()
+    y[::3] = 255
+    cache = make_cache(train_labels=y)
+    assert train(cache) == 1
+    err = capsys.readouterr().err
+    assert "50 labels are 255 beside 10 other values" in err and err.count("\n") == 1
+    assert "say splits.unlabelled=255 if" in err and "or splits.unlabelled=null if" in err
+    assert train(cache, "splits.unlabelled=255") == 0
+    assert "Left out of the pool: 50 items" in (out := capsys.readouterr().out) and "10 classes" in out
+    assert train(cache, "splits.unlabelled=null") == 0
+    assert "11 classes" in capsys.readouterr().out
+    assert train(cache, "splits.unlabelled=maybe") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from alfm.commands import after_cache
 from alfm.errors import UserError
@@ -17,17 +18,19 @@ def main(argv: list[str] | None = None) -> int:
     info = commands.add_parser("info", help="shapes, classes and where a cache comes from")
     verify = commands.add_parser("verify", help="find flipped bits, truncation, NaN and missing parts")
     merge = commands.add_parser("merge", help="put the finished parts of an extraction together")
-    convert = commands.add_parser("convert", help="make a cache from .hdf, .npz, .npy with labels, or Parquet")
+    convert = commands.add_parser("convert", help="make a cache from HDF5, .mat, .npz, .npy with labels, or Parquet")
     for command in (info, verify, merge, convert):
         command.add_argument("path", type=Path)
     convert.add_argument("target", type=Path, nargs="?", help="default: beside PATH, with the suffix .h5")
     convert.add_argument("--features", help="array or column of vectors")
-    convert.add_argument("--labels", help="array or column of labels; for .npy the file of labels")
-    convert.add_argument("--ids", help="array or column of ids; for .npy a .npy or a text file")
-    convert.add_argument("--split", help="column that says which split a row belongs to")
+    convert.add_argument("--labels", help="array or column of labels; for .npy a file of them, or FILE:COLUMN")
+    convert.add_argument("--ids", help="array or column of ids; for .npy a file of them, or FILE:COLUMN")
+    convert.add_argument("--split", help="array or column that says which split a row belongs to; for .npy a file")
+    convert.add_argument("--unlabelled", default="ask", help="a label that means there is none; null: all are classes")
+    convert.add_argument("--encoding", help="of .csv and .txt files beside .npy; default: UTF-8")
     convert.add_argument("--test-fraction", type=float, help="cut this share, stratified, from train as test")
     convert.add_argument("--seed", type=int, default=0, help="of the test share")
-    convert.add_argument("--dtype", default="float16", choices=("float16", "float32"))
+    convert.add_argument("--dtype", default="auto", choices=("auto", "float16", "float32"))
     convert.add_argument("--force", action="store_true", help="replace the target")
     arguments = parser.parse_args(argv)
     run = {"info": _info, "verify": _verify, "merge": _merge, "convert": _convert}[arguments.command]
@@ -45,7 +48,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
     from alfm.cache.reader import open_cache
 
-    cache = open_cache(arguments.path)
+    cache = open_cache(arguments.path, unlabelled=None)  # shown as it is
     out = Console(soft_wrap=True, highlight=False)
     out.print(Text(f"{cache.path}: {cache.num_classes} classes, D = {cache.dim}"))
     table = Table("split", "items", "views", "dtype", "labelled", "ids")
@@ -55,6 +58,8 @@ def _info(arguments: argparse.Namespace) -> int:
         counts = (f"{cache.num_rows(name):,}", str(cache.num_views(name)), str(cache.dtype(name)), f"{labelled:,}")
         table.add_row(Text(name), *counts, ids)
     out.print(table)
+    for remark in cache.remarks:
+        out.print(Text(f"note: {remark}"))
     for key, value in sorted(cache.attributes.items()):
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         out.print(Text(f"{key}: {text if len(text) <= 300 else text[:297] + '...'}"))
@@ -97,13 +102,28 @@ def _merge(arguments: argparse.Namespace) -> int:
 def _convert(arguments: argparse.Namespace) -> int:
     from alfm.cache.convert import Options, convert
 
-    names = ("features", "labels", "ids", "split", "test_fraction", "seed", "dtype")
-    options = Options(**{name: getattr(arguments, name) for name in names})
-    cache = convert(arguments.path, arguments.target or arguments.path.with_suffix(".h5"), options, arguments.force)
+    names = ("features", "labels", "ids", "split", "test_fraction", "seed", "dtype", "encoding")
+    given = {name: getattr(arguments, name) for name in names}
+    options = Options(**given, unlabelled=_value(arguments.unlabelled))
+    target = arguments.target or arguments.path.with_suffix(".h5")
+    cache = convert(arguments.path, target, options, arguments.force, print)
     rows = ", ".join(f"{name} {cache.num_rows(name):,}" for name in cache.splits)
     print(f"{cache.path}: {rows} items, D = {cache.dim}, {cache.num_classes} classes")
     print(after_cache(cache))
     return 0
+
+
+def _value(text: str) -> Any:
+    """What `--unlabelled` says: a number, null, a text, or a list of them; as in the settings of the other commands."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, list):
+        return [one if type(one) in (int, float, str) else str(one) for one in value]
+    return value if value is None or type(value) in (int, float, str) else text
 
 
 if __name__ == "__main__":

@@ -20,13 +20,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from alfm.cache.layout import FORMAT, FORMAT_VERSION, MAX_CLASSES, plain, rows_not_finite
+from alfm.cache.labels import class_numbers, fill_value, label_column
+from alfm.cache.layout import FORMAT, FORMAT_VERSION, plain, rows_not_finite
+from alfm.datasets.labels import ASK
 from alfm.errors import UserError, nearest_names
 
 _CHECK_ROWS = 1 << 22
 """Values looked at together when features are checked for NaN: bounds the temporary memory."""
 _MOST_COMPRESSION = 1100
 """Deflate cannot do better than 1032 : 1; what claims more is not a feature cache."""
+_CONVERT = "python -m alfm.cache convert"
 
 
 @dataclass(frozen=True)
@@ -41,23 +44,29 @@ class _Layout:
     has_ids: bool
 
 
-def open_cache(path: str | os.PathLike[str]) -> FeatureCache:
+def open_cache(path: str | os.PathLike[str], unlabelled: Any = ASK) -> FeatureCache:
     """Open the cache at `path` and check everything that can be checked without reading the features.
+
+    `unlabelled`: a number, besides -1, by which the labels of a cache without class names say that there is none; None:
+    no other does; by default a number far above the classes that is usual for it is asked about.
 
     Raises `UserError`: no such file, damaged or not HDF5, no split, wrong shapes or dtypes, labels outside the classes.
     NaN and Inf are found when features are read.
     """
-    return FeatureCache(path)
+    return FeatureCache(path, unlabelled)
 
 
 class FeatureCache:
     """Features, labels and ids of named splits, and where they come from.
 
     Attributes: `path`; `splits`, names with `train` first; `dim` (D); `attributes`, a dict of the file's attributes;
-    `class_names`, list or None; `num_classes` (C): stored class names, else the largest label of all splits + 1.
+    `class_names`, list or None; `num_classes` (C); `remarks`, sentences for the person who reads it; `renumbered`:
+    labels are not the numbers in the file: without class names gaps are closed over all splits (`class_names` are then
+    the numbers that were there), and a fill value means unlabelled. `unlabelled`: see `open_cache`; `option`: how a
+    message names it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], unlabelled: Any = ASK, option: str = "unlabelled") -> None:
         self.path = Path(path)
         if self.path.is_dir():
             raise UserError(f"{self.path} is a folder: name the cache file in it.")
@@ -68,16 +77,26 @@ class FeatureCache:
             self._check_version()
             self._layouts = {name: _check_split(file, name, self.path) for name in _split_names(file)}
             if not self._layouts:
-                raise UserError(f"{self.path} has no split: a cache needs e.g. train/features and train/labels.")
-            self.class_names: list[str] | None = _class_names(file, self.path)
-            self._labels = {name: _read_labels(file, name, self.path) for name in self._layouts}
+                hint = f"; {_CONVERT} reads other layouts" if len(file) else ""
+                raise UserError(f"{self.path} has no split: a cache needs train/features and train/labels{hint}.")
+            self._stored_names = stored_class_names(file, self.path)
+            labels = {name: _read_labels(file, name, self.path) for name in self._layouts}
+            filled = any(_has_filled(file, name, self.path, labels[name]) for name in self._layouts)
         dims = {layout.dim for layout in self._layouts.values()}
         if len(dims) > 1:
             sizes = ", ".join(f"{name}: {layout.dim}" for name, layout in self._layouts.items())
             raise UserError(f"The splits of {self.path} differ in feature dimension ({sizes}).")
         self.dim = dims.pop()
         self.splits: list[str] = list(self._layouts)
-        self.num_classes = self._count_classes()
+        self.remarks: list[str] = []
+        self._labels, self.class_names = class_numbers(
+            self.path, labels, self._stored_names, unlabelled, option, self.remarks
+        )
+        self.renumbered = filled or (self.class_names is not None and self._stored_names is None)
+        for column in self._labels.values():
+            column.flags.writeable = False
+        largest = max((int(column.max(initial=-1)) for column in self._labels.values()), default=-1)
+        self.num_classes = len(self.class_names) if self.class_names is not None else largest + 1
 
     # ---- what is in it -------------------------------------------------------------------------------------------
 
@@ -143,6 +162,12 @@ class FeatureCache:
         self._layout(split)
         return self._labels[split]
 
+    def stored_labels(self, split: str) -> np.ndarray:
+        """int64 (N,): the numbers in the file, where `labels` may have closed gaps."""
+        self._layout(split)
+        with self.file() as file:
+            return _read_labels(file, split, self.path)
+
     def ids(self, split: str) -> list[str] | None:
         """N ids, or None where the cache has none. See `alfm.datasets.ids` for file names that are not UTF-8."""
         if not self._layout(split).has_ids:
@@ -156,7 +181,7 @@ class FeatureCache:
         """Hex digest that changes with the content: over the parts' checksums in our caches, else over the file."""
         digest = hashlib.blake2b(digest_size=16)
         shapes = [(name, vars(layout)) for name, layout in self._layouts.items()]
-        digest.update(json.dumps([self.class_names, shapes], default=str).encode())
+        digest.update(json.dumps([self._stored_names, shapes], default=str).encode())
         if self.attributes.get("format") == FORMAT:
             with self.file() as file:
                 if all("checksums" in file[name] for name in self.splits):
@@ -184,7 +209,7 @@ class FeatureCache:
             # h5py reports damage as any of these, depending on where in the file it meets it
             if isinstance(error, PermissionError):
                 raise UserError(f"{self.path} may not be read: {error.strerror}.") from error
-            raise UserError(f"{self.path} is damaged or not an HDF5 feature cache ({_first_line(error)}).") from error
+            raise UserError(f"{self.path} is damaged or not an HDF5 feature cache ({first_line(error)}).") from error
 
     def _layout(self, split: str) -> _Layout:
         if split not in self._layouts:
@@ -232,18 +257,6 @@ class FeatureCache:
             known = f"this alfm reads up to {FORMAT_VERSION}"
             raise UserError(f"{self.path} has format version {version} and {known}: update alfm.")
 
-    def _count_classes(self) -> int:
-        largest = {name: int(labels.max(initial=-1)) for name, labels in self._labels.items()}
-        split = max(largest, key=lambda name: largest[name])
-        if self.class_names is not None:
-            count = len(self.class_names)
-            if largest[split] >= count:
-                raise UserError(f"{self.path} names {count} classes but {split} has label {largest[split]}.")
-            return count
-        if largest[split] >= MAX_CLASSES:
-            raise UserError(f"{self.path} has label {largest[split]} in {split}: that is an id, not a class number.")
-        return largest[split] + 1
-
 
 # ---- checks, made on headers before anything is read ----------------------------------------------------------------
 
@@ -251,15 +264,19 @@ class FeatureCache:
 def _split_names(file: h5py.File) -> list[str]:
     names = []
     for name in file:
-        _check_link(file, name)
+        check_link(file, name)
         group = file[name]
         if isinstance(group, h5py.Group) and "features" in group:
             names.append(name)
-    order = {"train": 0, "val": 1, "test": 2}
-    return sorted(names, key=lambda name: (order.get(name, 3), name))
+    return sorted(names, key=split_order)
 
 
-def _check_link(group: h5py.Group, name: str) -> None:
+def split_order(name: str) -> tuple[int, str]:
+    """By which splits are sorted: train, val, test, and others by name."""
+    return {"train": 0, "val": 1, "test": 2}.get(name, 3), name
+
+
+def check_link(group: h5py.Group, name: str) -> None:
     """A link into another file could read anything the user can; a soft link may lead to one: both are refused."""
     link = group.get(name, getlink=True)
     if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
@@ -268,7 +285,8 @@ def _check_link(group: h5py.Group, name: str) -> None:
         raise UserError(f"{where} points {target}, which is not followed.")
 
 
-def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
+def checked_dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
+    """A dataset whose claims agree with the file's size; `UserError` for others, and for values in another file."""
     where = f"{path}: {group.name.strip('/')}/{name}"
     dataset = group[name]
     if not isinstance(dataset, h5py.Dataset):
@@ -287,25 +305,27 @@ def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
 def _check_split(file: h5py.File, name: str, path: Path) -> _Layout:
     group = file[name]
     for key in group:
-        _check_link(group, key)
+        check_link(group, key)
     if "labels" not in group:
         raise UserError(f"{path}: {name} has features but no labels; write -1 where a label is unknown.")
-    features, labels = _dataset(group, "features", path), _dataset(group, "labels", path)
+    features, labels = checked_dataset(group, "features", path), checked_dataset(group, "labels", path)
     where = f"{path}: {name}/features"
     if features.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise UserError(f"{where} has dtype {features.dtype}: float16, float32 or float64 is needed.")
     if features.ndim not in (2, 3) or 0 in features.shape[1:]:
         raise UserError(f"{where} has shape {features.shape}: (N, D), or (N, V, D) with views, is needed.")
     rows, dim = features.shape[0], features.shape[-1]
-    if labels.shape not in ((rows,), (rows, 1)):
-        several = labels.ndim == 2 and labels.shape[0] == rows and labels.shape[1] > 1
-        hint = "several labels per item are not supported" if several else "one label per row is needed"
-        raise UserError(f"{path}: {name}/labels has shape {labels.shape} beside {rows} rows of features: {hint}.")
     if labels.dtype.kind not in "iubf":
-        raise UserError(f"{path}: {name}/labels has dtype {labels.dtype}: integers are needed.")
+        raise UserError(
+            f"{path}: {name}/labels has dtype {labels.dtype}: integers are needed; {_CONVERT} reads class names."
+        )
+    if labels.shape not in ((rows,), (rows, 1), (1, rows)) and not (labels.ndim == 2 and labels.shape[0] == rows):
+        turned = int(np.prod(labels.shape)) == dim
+        hint = f"the features may be transposed, which {_CONVERT} reads" if turned else "one label per row is needed"
+        raise UserError(f"{path}: {name}/labels has shape {labels.shape} beside {rows} rows of features: {hint}.")
     has_ids = "ids" in group
     if has_ids:
-        ids = _dataset(group, "ids", path)
+        ids = checked_dataset(group, "ids", path)
         text = h5py.check_string_dtype(ids.dtype) is not None or ids.dtype.kind in "SiU"
         if ids.shape != (rows,) or not text:
             found = f"shape {ids.shape} and dtype {ids.dtype}"
@@ -315,25 +335,24 @@ def _check_split(file: h5py.File, name: str, path: Path) -> _Layout:
 
 
 def _read_labels(file: h5py.File, name: str, path: Path) -> np.ndarray:
-    raw = file[name]["labels"][:].reshape(-1)
-    where = f"{path}: {name}/labels"
-    if raw.dtype.kind == "f":
-        whole = np.isfinite(raw) & (raw == np.round(raw)) & (np.abs(raw) < 2**53)
-        if not whole.all():
-            raise UserError(f"{where} holds {raw[~whole][0]}: labels must be whole numbers.")
-    if raw.dtype.kind == "u" and raw.size and raw.max() > np.iinfo(np.int64).max:
-        raise UserError(f"{where} holds {raw.max()}, which is no class number.")
-    labels = raw.astype(np.int64)
-    if labels.size and labels.min() < -1:
-        raise UserError(f"{where} holds {labels.min()}: labels are 0 or more, and -1 for unlabelled.")
-    labels.flags.writeable = False
-    return labels
+    dataset = file[name]["labels"]
+    return label_column(dataset, len(file[name]["features"]), f"{path}: {name}/labels", fill_value(dataset))
 
 
-def _class_names(file: h5py.File, path: Path) -> list[str] | None:
+def _has_filled(file: h5py.File, name: str, path: Path, labels: np.ndarray) -> bool:
+    """Whether a fill value that could have been read as a class was not."""
+    fill = fill_value(file[name]["labels"])
+    if fill is None or not fill >= 0:
+        return False
+    plain = label_column(file[name]["labels"], len(labels), f"{path}: {name}/labels")
+    return not np.array_equal(plain, labels)
+
+
+def stored_class_names(file: h5py.File, path: Path) -> list[str] | None:
+    """The attribute or dataset `class_names`, or None."""
     value = file.attrs.get("class_names")
     if value is None and "class_names" in file and isinstance(file["class_names"], h5py.Dataset):
-        value = _dataset(file, "class_names", path)[:]
+        value = checked_dataset(file, "class_names", path)[:]
     if value is None:
         return None
     if isinstance(value, bytes | str):
@@ -347,5 +366,6 @@ def _class_names(file: h5py.File, path: Path) -> list[str] | None:
     return names or None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of an error's text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -45,7 +45,7 @@ def verify(path: Path) -> Verdict:
     if not path.is_file():
         raise UserError(f"There is no cache {path}, nor parts of one.")
     try:
-        cache = open_cache(path)
+        cache = open_cache(path, unlabelled=None)
         ours = cache.attributes.get("format") == FORMAT
         if ours:
             absent = [name for name in REQUIRED_ATTRIBUTES if name not in cache.attributes]
@@ -63,7 +63,7 @@ def verify(path: Path) -> Verdict:
 
 
 def _verify_split(cache: FeatureCache, split: str, ours: bool) -> list[str]:
-    rows, labels = cache.num_rows(split), cache.labels(split)
+    rows, labels = cache.num_rows(split), cache.stored_labels(split)
     stops, sums = _checksums(cache, split) if ours else (None, None)
     if stops is None or sums is None:
         problems = [f"{split}: the checksums are missing"] if ours else []

@@ -144,7 +144,7 @@ def already_there(target: Path, wanted: dict[str, Any], force: bool, run: str | 
     if not target.exists():
         return False
     try:
-        there = dict(open_cache(target).attributes)
+        there = dict(open_cache(target, unlabelled=None).attributes)
     except UserError:
         if force:
             return False

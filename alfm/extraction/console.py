@@ -54,7 +54,7 @@ class Console:
         """Say that nothing needs doing."""
         self.out.print(f"Already cached: {escape(str(target))} (force=true embeds again)")
         if not self.quiet:
-            self.out.print(escape(after_cache(open_cache(target))))
+            self.out.print(escape(after_cache(open_cache(target, unlabelled=None))))
 
     @contextmanager
     def progress(self, rows: int, folder: PartsFolder, plan: Plan) -> Iterator[Bar]:

@@ -100,6 +100,81 @@ def test_class_names_set_the_number_of_classes(tmp_path: Path) -> None:
     refuse(path, "names 2 classes but train has label 2")
 
 
+def test_gaps_in_the_numbers_of_classes_are_closed_over_all_splits(tmp_path: Path) -> None:
+    train, test = arrays(), arrays(6)
+    train["labels"], test["labels"] = np.array([1, 2, 7, -1] * 3), np.array([9, 1, 2, 7, -1, 7])
+    cache = open_cache(make(tmp_path / "a.h5", train=train, test=test))
+    assert cache.renumbered and cache.class_names == ["1", "2", "7", "9"] and cache.num_classes == 4
+    np.testing.assert_array_equal(cache.labels("train"), [0, 1, 2, -1] * 3)
+    np.testing.assert_array_equal(cache.labels("test"), [3, 0, 1, 2, -1, 2])
+    assert "numbered 1 to 9" in cache.remarks[0]
+    with h5py.File(cache.path, "a") as file:
+        file.attrs["class_names"] = [f"class {number}" for number in range(12)]
+    named = open_cache(cache.path)
+    assert not named.renumbered and named.num_classes == 12 and named.remarks == []
+    np.testing.assert_array_equal(named.labels("train"), train["labels"])
+
+
+def test_one_to_three_are_three_classes_and_nothing_to_two_stay(tmp_path: Path) -> None:
+    train = arrays()
+    plain = open_cache(make(tmp_path / "a.h5", train=train))
+    assert not plain.renumbered and plain.class_names is None and plain.num_classes == 3
+    one = open_cache(make(tmp_path / "b.h5", train=train | {"labels": train["labels"] + 1}))
+    assert one.renumbered and one.num_classes == 3
+    np.testing.assert_array_equal(one.labels("train"), plain.labels("train"))
+
+
+def test_a_number_that_means_unlabelled_is_told(tmp_path: Path) -> None:
+    labels = np.array([0, 1, 255, 2] * 3, "uint8")
+    path = make(tmp_path / "a.h5", train=arrays() | {"labels": labels})
+    told = open_cache(path, unlabelled=255)
+    assert told.num_classes == 3 and not told.renumbered
+    np.testing.assert_array_equal(told.labels("train"), [0, 1, -1, 2] * 3)
+    kept = open_cache(path, unlabelled=None)
+    assert kept.num_classes == 4 and kept.class_names == ["0", "1", "2", "255"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([[0, 1, 2, -1] * 3]),  # a row: MATLAB
+        np.array([0, 1, 2, np.nan] * 3),  # scikit-activeml's convention
+        np.array([[0], [1], [2], [-1]] * 3),
+    ],
+)
+def test_labels_as_people_hold_them(tmp_path: Path, labels: np.ndarray) -> None:
+    cache = open_cache(make(tmp_path / "a.h5", train=arrays() | {"labels": labels}))
+    np.testing.assert_array_equal(cache.labels("train"), [0, 1, 2, -1] * 3)
+
+
+def test_one_hot_labels(tmp_path: Path) -> None:
+    for dtype in ("uint8", "float64", "bool"):
+        onehot = np.eye(3, dtype=dtype)[np.arange(12) % 3]
+        cache = open_cache(make(tmp_path / f"{dtype}.h5", train=arrays() | {"labels": onehot}))
+        np.testing.assert_array_equal(cache.labels("train"), np.arange(12) % 3)
+
+
+@pytest.mark.parametrize("fill", [-9999, 99])
+@pytest.mark.parametrize("how", ["property", "_FillValue"])
+def test_labels_with_a_fill_value(tmp_path: Path, fill: int, how: str) -> None:
+    path = make(tmp_path / "a.h5", train={"features": arrays()["features"]})
+    with h5py.File(path, "a") as file:
+        labels = file.create_dataset("train/labels", (12,), "i4", fillvalue=fill if how == "property" else None)
+        labels[:9] = np.arange(9) % 3
+        if how != "property":
+            labels[9:] = fill
+            labels.attrs["_FillValue"] = np.array([fill], "i4")
+    np.testing.assert_array_equal(open_cache(path).labels("train"), [0, 1, 2] * 3 + [-1] * 3)
+
+
+def test_a_fill_value_that_may_be_a_class_is_one(tmp_path: Path) -> None:
+    for fill in (0, 2):
+        path = make(tmp_path / f"{fill}.h5", train={"features": arrays()["features"]})
+        with h5py.File(path, "a") as file:
+            file.create_dataset("train/labels", (12,), "i4", fillvalue=fill)[:] = np.arange(12) % 3
+        np.testing.assert_array_equal(open_cache(path).labels("train"), np.arange(12) % 3)
+
+
 def _child(cache: object, queue: multiprocessing.Queue) -> None:
     queue.put(cache.features("train").sum(dtype="float64"))  # type: ignore[attr-defined]
 
@@ -168,8 +243,13 @@ def test_nan_and_inf(tmp_path: Path, value: float, dtype: str) -> None:
         (np.zeros((4, 2), "float32"), np.zeros(3, int), "one label per row"),
         (np.zeros((4, 2), "float32"), np.zeros((4, 5), int), "several labels"),
         (np.zeros((4, 2), "float32"), np.array([0, 1, 1.5, 2]), "whole numbers"),
-        (np.zeros((4, 2), "float32"), np.array([0, 1, np.nan, 2]), "whole numbers"),
-        (np.zeros((4, 2), "float32"), np.array([0, 1, -100, 2]), "-1 for unlabelled"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, np.inf, 2]), "whole numbers"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, -100, 2]), "say unlabelled=-100 if that means no label"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, 255, 2]), "1 label is 255 beside 3 other values"),
+        (np.zeros((4, 2), "float32"), np.array([1, 2, 65535, 3], "uint16"), "say unlabelled=65535 if"),
+        (np.zeros((4, 2), "float32"), np.array([0, 1, 2**32 - 1, 2], "uint32"), "say unlabelled=4294967295 if"),
+        (np.zeros((4, 2), "float32"), np.eye(4)[[0, 1, 1, 2]] + np.eye(4)[0], "row 0 is not one-hot"),
+        (np.zeros((4, 2), "float32"), np.zeros(2, int), "may be transposed"),
         (np.zeros((4, 2), "float32"), np.array([0, 1, 2**40, 2]), "is an id"),
         (np.zeros((4, 2), "float32"), np.array([0, 1, 2**63 + 5, 2], "uint64"), "no class number"),
         (np.zeros((4, 2), "float32"), np.array([b"a"] * 4), "integers are needed"),

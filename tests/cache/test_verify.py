@@ -262,3 +262,12 @@ def test_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "5 classes" in out and "170" in out and "float16" in out and "dataset_fingerprint: a" in out
     assert main(["info", str(tmp_path / "b.h5")]) == 1
     assert capsys.readouterr().err.startswith("Error: There is no feature cache")
+
+
+def test_a_cache_whose_class_numbers_have_gaps_is_sound(tmp_path: Path) -> None:
+    with CacheWriter(tmp_path / "a.h5", MARKS) as writer:
+        writer.add_split("train", 4, (2,), np.dtype("float16"), has_ids=False)
+        writer.append("train", np.ones((4, 2), "float16"), np.array([1, 2, 3, 255]), None)
+        writer.finish()
+    assert verify(tmp_path / "a.h5").problems == []
+    assert main(["info", str(tmp_path / "a.h5")]) == 0
