@@ -114,7 +114,10 @@ class Simulation(Task):
                     "pool and a labelled test split: extract again with dataset.test_fraction=0.2, or name another "
                     "with splits.pool= and splits.test=."
                 )
-        self.splits, self.train_views = {"pool": pool_split, "test": test_split}, train_views
+        self.splits: dict[str, Any] = {"pool": pool_split, "test": test_split}
+        if unlabelled != ASK:
+            self.splits["unlabelled"] = unlabelled
+        self.train_views = train_views
         where = pick_device(device)
         pool_rows, labels = _labelled(cache, pool_split)
         test_rows, test_labels = _labelled(cache, test_split)
