@@ -10,19 +10,21 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
+from hydra.utils import get_class
 from reference.maxherding import maxherding
 from reference.probcover import distances, probcover, purity_delta
 from strategies.factory import clusters, make_query
 
 import alfm
 from alfm.cache.geometry import GeometryFolder
-from alfm.experiment import from_config
 from alfm.geometry.kmeans import kmeans
 from alfm.heads.base import Classifier, LinearHead
 from alfm.heads.dropout import Dropout
 from alfm.heads.logistic import Logistic
 from alfm.heads.propagation import Propagated, propagation_graph
 from alfm.pool import Pool
+from alfm.settings import conf_dir
 from alfm.spaces import RAW, UNIT, Centred
 from alfm.strategies.alfamix import AlfaMix
 from alfm.strategies.base import Query, Strategy
@@ -52,10 +54,10 @@ MAKERS: dict[str, Callable[[], Strategy]] = {
     "tcm": Tcm,
     "maxherding": MaxHerding,
     "maxherding narrow": lambda: MaxHerding(width=0.01),
-    "maxherding sampled": lambda: MaxHerding(exact_up_to=100, sample=600),
+    "maxherding sampled": lambda: MaxHerding(exact_up_to=100, sample=300),
     "uherding": UHerding,
     "probcover": ProbCover,
-    "probcover cells": lambda: ProbCover(exact_up_to=100, probe=200),
+    "probcover cells": lambda: ProbCover(exact_up_to=100, probe=100),
     "coreset": Coreset,
     "coreset cosine": lambda: Coreset(metric="cosine"),
     "coreset head": lambda: Coreset(space="head"),
@@ -73,16 +75,16 @@ DOTS: dict[str, Callable[[], Strategy]] = {
 }  # fmt: skip
 
 
-def features(offset: float, N: int = 900) -> tuple[np.ndarray, np.ndarray]:
+def features(offset: float, N: int = 500) -> tuple[np.ndarray, np.ndarray]:
     """Ten clusters around `offset` in every coordinate, rounded to float32."""
     x, y = clusters(N, 64, 10, seed=3)
     return (x + offset).astype(np.float32), y
 
 
 def query_at(
-    offset: float, dtype: torch.dtype = torch.float32, n: int = 20, classifier: Classifier | None = None
+    offset: float, dtype: torch.dtype = torch.float32, n: int = 20, classifier: Classifier | None = None, N: int = 500
 ) -> Query:
-    x, y = features(offset)
+    x, y = features(offset, N)
     return make_query(x=x, y=y, C=10, n=n, dtype=dtype, classifier=classifier)
 
 
@@ -93,7 +95,9 @@ def picks(strategy: Strategy, query: Query, budget: int = 40) -> list[int]:
 @pytest.mark.parametrize("offset", [100.0, 4096.0])
 @pytest.mark.parametrize("name", MAKERS)
 def test_picks_are_those_of_float64(name: str, offset: float) -> None:
-    single, double = query_at(offset), query_at(offset, torch.float64)
+    # k-means with 40 clusters alone differs by up to 7 picks between the two precisions without any offset
+    N = 900 if name in ("dropquery", "centroid", "clue") else 500
+    single, double = query_at(offset, N=N), query_at(offset, torch.float64, N=N)
     assert single.pool.offset and not double.pool.offset
     assert len({*picks(MAKERS[name](), single)} & {*picks(MAKERS[name](), double)}) >= 36
 
@@ -111,7 +115,7 @@ def test_picks_on_the_plain_features_are_those_of_float64(name: str, offset: flo
 
 @pytest.mark.parametrize("offset", [100.0, 4096.0])
 def test_picks_are_those_of_the_references(offset: float) -> None:
-    x, y = features(offset, 160)
+    x, y = features(offset, 120)
     query = make_query(x=x, y=y, C=10, n=10, dtype=torch.float32)
     h, labelled, free = x.astype(np.float64), query.rows[0].numpy(), query.available[0].numpy()
     assert picks(MaxHerding(), query, 6) == maxherding(h, labelled, free, 6)
@@ -119,8 +123,8 @@ def test_picks_are_those_of_the_references(offset: float) -> None:
     pseudo = kmeans(unit.matrix, 10, stream(0, 0, "pseudo-classes")).assignment.numpy()
     delta = purity_delta(h, pseudo)
     assert radius_of(query, 10, 0.95) == pytest.approx(delta, rel=1e-4) and delta > 0
-    found = picks(ProbCover(), query, 30)
-    assert len({*found} & {*probcover(h, delta, labelled, free, 30)}) >= 27
+    found = picks(ProbCover(), query, 20)
+    assert len({*found} & {*probcover(h, delta, labelled, free, 20)}) >= 18
     d = torch.cdist(unit.matrix, unit.matrix, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     np.testing.assert_allclose(d, distances(h), rtol=1e-4, atol=1e-9)
 
@@ -138,7 +142,7 @@ def test_clusters_are_as_tight_as_those_of_float64() -> None:
 
 @pytest.mark.parametrize("name", ["typiclust", "maxherding", "uherding", "probcover", "coreset", "dcom", "centroid"])
 def test_wherever_features_live(name: str) -> None:
-    x, y = features(4096.0, 300)
+    x, y = features(4096.0, 200)
     query = make_query(x=x, y=y, C=10, dtype=torch.float32)
     expected = picks(MAKERS[name](), query, 20)
     for pool in (Pool(x, memory="host", block_rows=97), Pool(Rows(x), memory="file", block_rows=1000)):
@@ -160,7 +164,7 @@ class Rows:
         return self.x[rows]
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", ["typiclust", "uherding", "probcover", "coreset cosine", "dcom", "centroid", "clue"])
 def test_below_the_threshold_nothing_changes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     query = query_at(BELOW)
     u = query.pool.unit.matrix.double()
@@ -172,9 +176,10 @@ def test_below_the_threshold_nothing_changes(name: str, monkeypatch: pytest.Monk
     assert picks(MAKERS[name](), plain) == found
 
 
-def test_the_graph_of_label_propagation() -> None:
-    x, _ = features(4096.0, 2100)
+def test_the_graph_of_label_propagation(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = features(4096.0, 300)
     x[7] = 0.0  # no direction, hence no edges
+    monkeypatch.setattr("alfm.pool.OFFSET", 0.99)  # one item in 300 is not the rule
     pools = Pool(x), Pool(x.astype(np.float64))
     assert pools[0].offset
     graph, truth = (propagation_graph(pool, 10, 1.0).to_dense() for pool in pools)
@@ -225,7 +230,7 @@ def simulations(tmp_path_factory: pytest.TempPathFactory) -> dict[float, alfm.Si
     return out
 
 
-STRATEGIES = sorted(path.stem for path in (alfm.settings.conf_dir() / "query_strategy").glob("*.yaml"))
+STRATEGIES = sorted(path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml"))
 MEASURE = {  # distances between unit or plain features
     "boss", "centroid", "cluster_margin", "coreset", "dcom", "dropquery", "maxherding", "probcover", "tcm", "typiclust",
     "uherding",
@@ -234,7 +239,9 @@ MEASURE = {  # distances between unit or plain features
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_only_runs_with_other_picks_get_a_behaviour(name: str, simulations: dict[float, alfm.Simulation]) -> None:
-    strategy = from_config("query_strategy", name)
+    options = yaml.safe_load((conf_dir() / "query_strategy" / f"{name}.yaml").read_text("utf-8"))
+    plain = {option: value for option, value in options.items() if isinstance(value, int | float)}
+    strategy = get_class(options["_target_"])(**plain)
     for offset, task in simulations.items():
         changed = {"offset": 1} if offset and name in MEASURE else {}
         for classifier in (Logistic(), Dropout()):
@@ -281,6 +288,8 @@ def test_typiclust_on_a_pool_with_near_items_has_a_behaviour(tmp_path: Path) -> 
 def test_the_origin_depends_on_the_features_alone(memory: str, block_rows: int) -> None:
     x, _ = features(4096.0)
     first = Pool(x)
+    half = x.astype(np.float16)
+    assert torch.equal(Pool(half).points().matrix, Pool(half.astype(np.float32)).points().matrix)
     pool = Pool(Rows(x) if memory == "file" else x, memory=memory, block_rows=block_rows)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
