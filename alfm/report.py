@@ -244,13 +244,8 @@ def rank_tables(settings: Sequence[Setting], metric: str) -> list[Table]:
     return tables
 
 
-def report_tables(df: pd.DataFrame, metric: str) -> Iterator[tuple[Setting, list[Table], dict[str, pd.DataFrame]]]:
-    """Per setting: its printed tables, and the full tables of its tests (empty below ten seeds that differ)."""
-    for setting in settings_of(df):
-        yield setting, *_tables_of(setting, metric)
-
-
-def _tables_of(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.DataFrame]]:
+def tables_of(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.DataFrame]]:
+    """A setting's printed tables, and the full tables of its tests (empty below ten seeds that differ)."""
     tables = _summaries(setting, metric)
     try:
         found = statistics_table(setting, metric)
@@ -383,7 +378,7 @@ def _report(paths: list[Path], out: Path | None, metric: str, style: str) -> Non
     settings = list(settings_of(done))
     everything, written = [], []
     for setting, stem in zip(settings, _stems(settings), strict=True):
-        tables, full = _tables_of(setting, metric)
+        tables, full = tables_of(setting, metric)
         if style == "csv":
             for part in filter(len, (setting.shared, setting.own)):
                 own = part is setting.own
