@@ -50,7 +50,8 @@ def extract(cfg: DictConfig) -> None:
         return
     if cfg.force and (here.world > 1 or here.shard is not None) and here.run is None:
         raise UserError(
-            "force=true cannot be given to several workers, one would undo the others' work: delete the cache instead."
+            "force=true cannot be given to several workers, one would undo the others' work: delete the cache and its "
+            ".parts folder instead."
         )
     _extract(cfg, here)
 
@@ -110,6 +111,8 @@ def _extract(cfg: DictConfig, here: Any) -> None:
     given = cfg.cache
     target = _path(given.get("dataset") or dataset.name, given.get("model") or backbone.name)
     console.start(dataset, backbone, splits, device, target)
+    if cfg.get("augment") and cfg.views == 1:
+        console.note("augment= makes no difference without views: add views=8")
 
     encoder = Encoder(backbone, device, choose_precision(str(cfg.precision), device))
     job = Job(dataset, splits, backbone, encoder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import os
 import re
 import sys
@@ -19,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alfm.commands import typed
 from alfm.errors import UserError, nearest_names
 from alfm.options import OptionError, of_kind, shown
 
 if TYPE_CHECKING:
+    from hydra.errors import OverrideParseException
     from omegaconf import DictConfig
 
 _DEFAULTS = {
@@ -274,11 +277,13 @@ def _jobs(arguments: argparse.Namespace) -> list[list[str]]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
 
     try:
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         return BasicSweeper.split_arguments(parser.parse_overrides(arguments.overrides), None)[0]
+    except OverrideParseException as error:
+        raise UserError(_unreadable(error, arguments.overrides)) from error
     except HydraException as error:
         raise UserError(_syntax(error)) from error
 
@@ -300,7 +305,7 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
         group, _, option = (error.missing_cfg_file or "?").rpartition("/")
         raise UserError(f"There is no {group}={option}: {nearest_names(option, _options(group, extra))}") from error
     except OverrideParseException as error:
-        raise UserError(_syntax(error)) from error
+        raise UserError(_unreadable(error, overrides)) from error
     except ConfigCompositionException as error:
         wrong = re.search(r"Could not (?:override|delete from config|append to config)[^']*'([^'@]+)", str(error))
         if wrong is None:
@@ -350,11 +355,31 @@ def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
+def _unreadable(error: OverrideParseException, words: list[str]) -> str:
+    """What is wrong with a word that is no setting, and how to quote it: once for the shell, once for Hydra."""
+    word = error.override
+    key, equals, value = word.partition("=")
+    if equals:
+        lists = value.startswith(("[", "{")) or not value
+        return _syntax(error) if lists else f"{word}: Hydra reads that only in quotes: {typed(key, value)}."
+    at = words.index(word) if word in words else 0
+    key, equals, start = words[at - 1].partition("=") if at else ("", "", "")
+    if not equals:
+        return f"{word!r} is no setting: settings are written key=value."
+    whole = " ".join([start, *itertools.takewhile(lambda other: "=" not in other, words[at:])])
+    if "/" not in whole:
+        return f"{word!r} is no setting: settings are written key=value, a value with spaces in quotes."
+    return f"{word!r} is no setting; if it belongs to the path before it, quote the whole: {typed(key, whole)}."
+
+
 def _syntax(error: BaseException) -> str:
     """Hydra's own message, in one sentence."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if lines and lines[0].startswith("Ambiguous value"):
-        return f"{lines[0].rstrip('.')}: to run all of them add -m, to pass a list write key=[a,b]."
+        return (
+            f"{lines[0].rstrip('.')}: to run all of them add -m, to pass a list write key=[a,b], and one value with a "
+            """comma in quotes: 'key="a,b"'."""
+        )
     return " ".join(lines[:2]) or type(error).__name__
 
 

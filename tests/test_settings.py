@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -256,3 +257,25 @@ def test_wrong_values_of_extract_are_refused_before_anything_starts(words, says,
     assert alfm.extract.main(words) in (1, 2)
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1 and not built
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset=image_folder", "dataset.root=/my", "photos", "here", "seed=1"],
+        ["dataset=image_folder", "dataset.root=/my photos/(1)"],
+        ["-m", "dataset=image_folder", "dataset.root=/my", "photos"],
+        ["dataset=image_folder", "dataset.root=/gr\u00fc\u00dfe"],
+    ],
+)
+def test_a_path_that_needs_quotes_is_answered_with_the_quoted_setting(words: list[str], capsys) -> None:
+    assert run(*words)[0] == 2
+    typed = shlex.split(capsys.readouterr().err.rstrip("\n.").rpartition(": ")[2])
+    status, seen = run("dataset=image_folder", *typed)
+    meant = " ".join(word for word in words if "/" in word or word in ("photos", "here"))
+    assert status == 0 and seen[0].dataset.root == meant.removeprefix("dataset.root=")
+
+
+def test_a_word_that_is_no_setting(capsys) -> None:
+    assert run("digits")[0] == run("dataset=digits", "pixels")[0] == 2
+    assert capsys.readouterr().err.count("is no setting: settings are written key=value") == 2

@@ -5,6 +5,7 @@ Beside the cache to be made, `<cache>.parts/` holds
     manifest.json           what everyone must agree on; created once, by whoever comes first
     part-000012.part        a finished part; it is there whole or not at all (written aside, synced, renamed)
     computed-<owner>.log    one line per part that this worker computed
+    given-up.txt            why the run stopped, when its settings were the reason: other settings start over then
     workers/, claims/       who works here on what: see `alfm.cache.claims`
 """
 
@@ -196,6 +197,19 @@ class PartsFolder:
             self.remove()
         for gone in self.path.parent.glob(f"{glob.escape(self.path.name)}.*.gone"):
             shutil.rmtree(gone, ignore_errors=True)
+
+    def give_up(self, why: str) -> None:
+        """Note that the run stopped at a mistake in its settings: the same command would stop there again."""
+        with contextlib.suppress(OSError):
+            (self.path / "given-up.txt").write_text(why)
+
+    def given_up(self) -> bool:
+        """Whether the run has stopped like that."""
+        return (self.path / "given-up.txt").exists()
+
+    def go_on(self) -> None:
+        """Forget `give_up`: the same command is tried again."""
+        (self.path / "given-up.txt").unlink(missing_ok=True)
 
     def part_path(self, index: int) -> Path:
         """Where part `index` is, once it is done."""

@@ -19,6 +19,7 @@ from alfm.datasets.images import to_rgb
 from alfm.datasets.intensity import settle
 from alfm.datasets.labels import ASK
 from alfm.datasets.names import same_name
+from alfm.datasets.splits import split_names
 from alfm.errors import UserError, nearest_names
 from alfm.options import Fraction, Seed, checked
 
@@ -125,7 +126,7 @@ def hugging_face(
     if path == "csv":
         _check_csv(data_files, [c for c in (column, label_column, id_column) if c is not None])
     there = _load(datasets, path, config, streaming, revision, data_files, cache_dir)
-    splits = dict(splits) if splits else {split: split for split in there}
+    splits = dict(splits) if splits else {split: theirs for theirs, split in split_names(there).items()}
     check_apart("dataset.splits", {split: [source] for split, source in splits.items()})
     tables = {split: there[_found(source, list(there), path, "split")] for split, source in splits.items()}
     values: dict[str, list[Any]] = {}
@@ -158,6 +159,8 @@ def hugging_face(
             raise UserError(f"{path}: the split {splits[split]!r} is empty")
         tables[split] = _undecoded(datasets, rows.select_columns([column]), column, modality)
     remarks: list[str] = []
+    if modality == "text" and not streaming:
+        remarks += _empty_texts({split: (rows, ids[split]) for split, rows in tables.items()}, column)
     if named and classes is not None:
         raise UserError(f"dataset.classes: {path} has names for its classes already; leave the option out")
     if len(named) == len(values) and len({tuple(names) for names in named.values()}) == 1:
@@ -245,6 +248,19 @@ def _as_text(cell: Any, where: str) -> str:
     if isinstance(cell, (list, dict, np.ndarray)):
         raise ItemError(f"{where}: a cell of type {type(cell).__name__} is no text")
     return "" if cell is None else str(cell)
+
+
+def _empty_texts(tables: Mapping[str, tuple[Any, list[str]]], column: str) -> list[str]:
+    """A sentence when texts are empty, counted without making Python strings of all of them."""
+    import pyarrow.compute as pc
+
+    empty: list[str] = []
+    for rows, ids in tables.values():
+        cells = rows.with_format("arrow")[:][column]
+        if str(cells.type) in ("string", "large_string"):
+            blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(cells)), 0), True)
+            empty += [ids[row] for row in np.flatnonzero(blank.to_numpy(zero_copy_only=False))]
+    return [f"texts that are empty: {len(empty):,}, the first {empty[0]}"] if empty else []
 
 
 def _load(

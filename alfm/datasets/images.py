@@ -164,7 +164,7 @@ def _black_and_white(values: np.ndarray, item_id: str, given: Range, clip: bool)
     low, high = ((0, 1) if is_float else (0, CONTAINER)) if given == "container" else given
     if not clip and (least < low or largest > high):
         raise UserError(
-            f"{there}, beyond dataset.intensity_range=[{low:g},{high:g}]: widen it with "
+            f"{there}, beyond the range from {low:g} to {high:g} of the data set: widen it with "
             f"{wider(least, largest, [low, high])}, or cut off what lies beyond with dataset.intensity_clip=true"
         )
     return float(low), float(high)

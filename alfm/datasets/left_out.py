@@ -43,17 +43,8 @@ class LeftOut:
         self.loose += [name for name in sorted(os.listdir(root)) if _is_item(os.path.join(root, name), endings)]
 
     def endings(self) -> str:
-        """`120 .heic (such as fish/1.heic), 3 .txt (...)`, the most frequent first."""
-        first: dict[str, str] = {}
-        counts: dict[str, int] = {}
-        for path in self._foreign():
-            name = path.rpartition("/")[2]
-            ending = f".{name.rpartition('.')[2].lower()}" if "." in name else "without an ending"
-            counts[ending] = counts.get(ending, 0) + 1
-            first.setdefault(ending, path)
-        shown = sorted(counts, key=lambda ending: -counts[ending])
-        listed = [f"{counts[ending]:,} {ending} (such as {escape(first[ending])})" for ending in shown[:5]]
-        return ", ".join(listed) + (f", and {len(shown) - 5} more endings" if len(shown) > 5 else "")
+        """See `endings_of`."""
+        return endings_of(self._foreign())
 
     def sentences(self, exclude: Iterable[str]) -> list[str]:
         """One sentence for each kind of thing that was there and is no item, or was named and was not there."""
@@ -71,6 +62,20 @@ class LeftOut:
 
     def _foreign(self) -> list[str]:
         return [path for path in self.foreign if path.rpartition("/")[2].lower() not in _SYSTEM]
+
+
+def endings_of(paths: Sequence[str]) -> str:
+    """`120 .heic (such as fish/1.heic), 3 .txt (...)`, the most frequent first."""
+    first: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for path in paths:
+        name = path.rpartition("/")[2]
+        ending = f".{name.rpartition('.')[2].lower()}" if "." in name else "without an ending"
+        counts[ending] = counts.get(ending, 0) + 1
+        first.setdefault(ending, path)
+    shown = sorted(counts, key=lambda ending: -counts[ending])
+    listed = [f"{counts[ending]:,} {ending} (such as {escape(first[ending])})" for ending in shown[:5]]
+    return ", ".join(listed) + (f", and {len(shown) - 5} more endings" if len(shown) > 5 else "")
 
 
 def _is_item(path: str, endings: Sequence[str]) -> bool:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Unpack
 import numpy as np
 from annotated_types import MinLen
 
+from alfm.commands import typed
 from alfm.datasets.assemble import check_apart, fingerprint, labels_from_values, stratified_share
 from alfm.datasets.base import Dataset, ItemError, Modality
 from alfm.datasets.files import Decode, decode_item, decode_options, find_encoding
@@ -23,6 +24,7 @@ from alfm.datasets.folder import ENDINGS
 from alfm.datasets.ids import escape, file_stem
 from alfm.datasets.intensity import settle
 from alfm.datasets.labels import ASK
+from alfm.datasets.left_out import endings_of
 from alfm.errors import UserError, nearest_names
 from alfm.options import Fraction, Seed, checked
 
@@ -92,20 +94,30 @@ def tar_shards(
     tables: dict[str, list[tuple[int, int, int, str]]] = {}
     values: dict[str, list[Any]] = {}
     shards: dict[str, list[str]] = {}
+    strangers: list[str] = []
+    replaced: list[str] = []
     for split, patterns in splits.items():
         shards[split] = _expand(root, [patterns] if isinstance(patterns, str) else list(patterns), split)
     check_apart("dataset.splits", shards)
     for split in splits:
         tables[split], values[split] = [], []
         for number, shard in enumerate(shards[split]):
-            found, labelled = _index(shard, wanted, label_ending)
+            members = _index(shard, wanted, label_ending)
+            strangers += members.of_no_item()
+            replaced += members.replaced
             prefix = escape(os.path.splitext(os.path.relpath(shard, root or None))[0])
-            for stem, (offset, size) in found.items():
+            for stem, (offset, size) in members.items.items():
                 tables[split].append((number, offset, size, f"{prefix}/{escape(stem)}"))
-                values[split].append(_label(shard, labelled.get(stem), label_field, stem, fields))
+                values[split].append(_label(shard, members.labelled.get(stem), label_field, stem, fields))
         if not tables[split]:
-            raise UserError(f"the shards of split {split!r} hold no {modality} ({', '.join(sorted(wanted)[:6])}, ...)")
+            dotted = sorted({ending for name in strangers if (ending := _dotted(name, wanted))})[:3]
+            hint = f"; to read such as {strangers[0]} say {typed('dataset.endings', dotted)}" if dotted else ""
+            raise UserError(
+                f"the shards of split {split!r} hold no {modality} ({', '.join(sorted(wanted)[:6])}, ...){hint}"
+            )
     remarks: list[str] = []
+    if modality == "text" and (empty := [row for rows in tables.values() for row in rows if row[2] == 0]):
+        remarks.append(f"texts that are empty: {len(empty):,}, the first {empty[0][3]}")
     if label_ending:
         _check_found(label_ending, label_field, fields, sum(map(len, values.values())), remarks)
     labels, names = labels_from_values(values, classes, unlabelled, remarks=remarks)
@@ -145,6 +157,7 @@ def tar_shards(
         licence,
         remarks=[*remarks, *reading.remarks],
         intensity_range=reading.range,
+        left_out=_left_out(strangers, replaced, wanted, modality),
     )
 
 
@@ -173,10 +186,22 @@ def _braces(pattern: str) -> list[str]:
     return ["".join(combination) for combination in itertools.product(*choices)]
 
 
-def _index(shard: str, endings: set[str], label_ending: str) -> tuple[dict[str, tuple[int, int]], dict[str, tuple]]:
-    """Where the items (by stem) and their labels' members lie: (offset, size) in bytes."""
-    items: dict[str, tuple[int, int]] = {}
-    labelled: dict[str, tuple[int, int]] = {}
+@dataclass
+class _Members:
+    """Where a shard's items (by stem) and their labels' members lie, (offset, size) in bytes; and what is neither."""
+
+    items: dict[str, tuple[int, int]] = field(default_factory=dict)
+    labelled: dict[str, tuple[int, int]] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+
+    def of_no_item(self) -> list[str]:
+        """Names of members whose stem is no item's."""
+        return [name for stem, names in self.others.items() if stem not in self.items for name in names]
+
+
+def _index(shard: str, endings: set[str], label_ending: str) -> _Members:
+    members = _Members()
     try:
         length = os.path.getsize(shard)
         with tarfile.open(shard, "r:") as archive:  # "r:" refuses compression: offsets would mean nothing
@@ -189,12 +214,41 @@ def _index(shard: str, endings: set[str], label_ending: str) -> tuple[dict[str, 
                     raise UserError(f"{shard} is truncated: {member.name} reaches beyond its end")
                 key = f"{folder}/{stem}".lstrip("/")
                 if ending.lower() in endings:
-                    items[key] = (member.offset_data, member.size)
+                    if key in members.items:
+                        members.replaced.append(member.name)
+                    members.items[key] = (member.offset_data, member.size)
+                elif ending.lower() != label_ending:
+                    members.others.setdefault(key, []).append(member.name)
                 if label_ending and ending.lower() == label_ending:
-                    labelled[key] = (member.offset_data, member.size)
+                    members.labelled[key] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         raise UserError(f"{shard} cannot be read as an uncompressed tar file: {error}") from error
-    return items, labelled
+    return members
+
+
+def _dotted(name: str, endings: set[str]) -> str | None:
+    """The ending of a member whose name has more dots than the convention allows, and an item's ending at its end."""
+    ending = name.rpartition("/")[2].partition(".")[2].lower()
+    return ending if "." in ending and ending.rpartition(".")[2] in endings else None
+
+
+def _left_out(strangers: list[str], replaced: list[str], endings: set[str], modality: Modality) -> list[str]:
+    """Sentences about members that are no items."""
+    said = []
+    dotted = [name for name in strangers if _dotted(name, endings)]
+    if dotted:
+        said.append(
+            f"{len(dotted):,} members with more than one dot in their name, such as {dotted[0]}: an item's name ends "
+            "at its first dot by the WebDataset convention; rename them, or name their endings with dataset.endings"
+        )
+    if others := [name for name in strangers if not _dotted(name, endings)]:
+        said.append(f"{len(others):,} members that belong to no {modality}: {endings_of(others)}")
+    if replaced:
+        said.append(
+            f"{len(replaced):,} {modality} members whose item had one already, such as {replaced[0]}: the last one is "
+            "read"
+        )
+    return said
 
 
 _MEMBERS = "\0members"

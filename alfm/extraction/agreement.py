@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from alfm.backbones.base import Backbone
 from alfm.cache import open_cache
 from alfm.cache.parts import PartsFolder
 from alfm.datasets.base import Dataset, Split
-from alfm.errors import UserError
+from alfm.errors import UserError, nearest_names
 from alfm.extraction.dtype import choose_dtype
 from alfm.extraction.encoding import Encoder, choose_batch_size
 from alfm.extraction.plan import Plan, choose_part_size, choose_threads, differences
@@ -26,6 +27,8 @@ from alfm.extraction.plan import Plan, choose_part_size, choose_threads, differe
 _IDENTITY = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype")
 _IDENTITY += ("views", "view_splits", "augment", "seed")
 """What makes two finished caches the same; the rest of the settings decides only the last bits."""
+
+_POLL_SECONDS = 0.1
 
 
 @dataclass
@@ -44,6 +47,10 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
     views = cfg.views
     view_splits = [cfg.view_splits] if isinstance(cfg.view_splits, str) else list(cfg.view_splits or ())
     augment = cfg.get("augment")
+    if views > 1 and (strange := [name for name in view_splits if name not in dataset.splits and name != "train"]):
+        raise UserError(f"view_splits={strange}: {nearest_names(strange[0], list(dataset.splits))}")
+    if views > 1 and view_splits and not set(view_splits) & set(splits):
+        raise UserError(f"views={views}: no split of view_splits={view_splits} is embedded; there are {list(splits)}.")
     if views > 1 and augment is None:
         raise UserError(f"views={views} needs an augmentation: add augment=randaugment.")
     if views > 1 and dataset.modality != "image":
@@ -71,8 +78,8 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
 def agree(job: Job, folder: PartsFolder, wanted: dict[str, Any], force: bool, run: str | None) -> Plan | None:
     """The plan that everyone here works to: the one on disk if it agrees with `wanted`, else a new one.
 
-    None when another worker has finished the cache meanwhile: nothing is left to do. Raises `UserError` when the one on
-    disk differs, unless `force` and nobody is at work there: then it is removed.
+    None when another worker has finished the cache meanwhile: nothing is left to do. A plan on disk that differs is
+    removed or raises `UserError`: see `_start_over`.
     """
     while True:
         there = folder.read_manifest()
@@ -94,13 +101,35 @@ def agree(job: Job, folder: PartsFolder, wanted: dict[str, Any], force: bool, ru
         settings = {key: there["settings"].get(key) if value == "auto" else value for key, value in wanted.items()}
         found = differences(settings, there["settings"], list(settings))
         if not found:
+            folder.go_on()
             return Plan(there["settings"], there["attributes"], there["run"])
-        if not force:
-            hint = "give the same to go on, or force=true to start over"
-            raise UserError(f"{folder.path} was begun with other settings ({found}): {hint}.")
+        if not _start_over(folder, there["run"], found, force):
+            time.sleep(_POLL_SECONDS)  # another worker is doing so
+
+
+def _start_over(folder: PartsFolder, run: str, found: str, force: bool) -> bool:
+    """Remove the parts of `run`, whose settings differ (`found`), when `force` says so or nothing of them is worth
+    keeping: none is done, or the run gave up on a mistake in its settings. `UserError` otherwise, and when somebody is
+    at work there. False while another worker is removing them.
+    """
+    try:
         if others := folder.claims.live_workers():
             raise UserError(f"Another run is at work in {folder.path} ({others[0]}), with other settings ({found}).")
-        folder.remove()
+        parts = len(folder.done())
+        if parts and not force and not folder.given_up():
+            raise UserError(
+                f"{folder.path} was begun with other settings ({found}): give the same to go on, or add force=true, "
+                f"which throws away the {parts} parts that are done."
+            )
+        if not folder.claims.claim("start over"):
+            return False
+        manifest = folder.read_manifest()
+        if manifest is not None and manifest["run"] == run:  # else another worker has begun anew meanwhile
+            folder.remove()
+            folder.claims.close()  # they lay in that folder
+    except FileNotFoundError:  # another worker has removed it
+        folder.claims.close()
+    return True
 
 
 def _resolve(job: Job, wanted: dict[str, Any]) -> dict[str, Any]:

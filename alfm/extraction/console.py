@@ -50,6 +50,10 @@ class Console:
         if reason := plan.settings.get("dtype_reason"):
             self.out.print(f"Stored as {plan.settings['dtype']}: {escape(reason)}")
 
+    def note(self, sentence: str) -> None:
+        """Say something that a person should know."""
+        self.out.print(f"note: {escape(sentence)}")
+
     def already_there(self, target: Path) -> None:
         """Say that nothing needs doing."""
         self.out.print(f"Already cached: {escape(str(target))} (force=true embeds again)")

@@ -58,8 +58,12 @@ def choose_part_size(wanted: int | str, batch_size: int, rows: int) -> int:
 
 
 def choose_threads(wanted: int | str) -> int:
-    """CPU threads of the forward pass. `auto` does not depend on the number of workers: sums keep their order."""
-    return available_cores() if wanted == "auto" else int(wanted)
+    """CPU threads of the forward pass. `auto`: every core, or as many as OMP_NUM_THREADS says; whatever the number of
+    workers, so that sums keep their order."""
+    if wanted != "auto":
+        return int(wanted)
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one number per level of nesting
+    return min(available_cores(), int(first)) if first.isdecimal() and int(first) else available_cores()
 
 
 def choose_num_workers(wanted: int | str, device_type: str, rows: int, processes: int) -> int:

@@ -95,6 +95,7 @@ class Runner:
 
     def _check(self, loaded: Loaded) -> None:
         if loaded.mistake is not None:
+            self.folder.give_up(loaded.mistake)
             raise UserError(loaded.mistake)
         if loaded.failures and self.on_error == "stop":
             row, reason = loaded.failures[0]

@@ -166,7 +166,9 @@ def test_what_files_say_about_themselves() -> None:
 def test_an_item_beyond_the_scale_stops_with_its_id_and_the_advice_works(tmp_path: Path) -> None:
     train = folder(str(save(tmp_path, tiff(grey(900)), tiff(grey(1000))))).splits["train"]
     (tmp_path / "a/0.tif").write_bytes(tiff(grey(3000)))
-    with pytest.raises(UserError, match=r"^a/0.tif has values from 0 to 3000, beyond .*=\[0,1023\]: widen") as error:
+    with pytest.raises(
+        UserError, match=r"^a/0.tif has values from 0 to 3000, beyond the range from 0 to 1023 .*: widen"
+    ) as error:
         train.load(0)
     assert "'dataset.intensity_range=[0,4095]'" in str(error.value) and "intensity_clip=true" in str(error.value)
     wide = folder(str(tmp_path), intensity_range=[0, 4095])

@@ -181,6 +181,39 @@ def test_text_files_in_another_encoding(tmp_path: Path) -> None:
     assert folder(str(tmp_path), "text", encoding="cp1252").splits["train"].load(0) == "café"
 
 
+def test_tar_members_that_are_no_items_are_counted_and_named(tmp_path: Path) -> None:
+    named = ("a.png", "a.seg.png", "b.v2.png", "b.v2.cls", "c.heic", "c.cls", "d.jpg", "d.png", "readme.md")
+    shard(tmp_path / "s.tar", {name: png() if name.endswith(("png", "jpg")) else b"1" for name in named})
+    data = tar_shards({"train": "s.tar"}, str(tmp_path))
+    assert data.splits["train"].ids == ["s/a", "s/d"]
+    assert [sentence.partition(":")[0] for sentence in data.left_out] == [
+        "1 members with more than one dot in their name, such as b.v2.png",
+        "3 members that belong to no image",
+        "1 image members whose item had one already, such as d.png",
+    ]
+    assert "1 .heic (such as c.heic), 1 .md (such as readme.md)" in data.left_out[1]
+    shard(tmp_path / "s.tar", {"b.v2.png": png(), "b.cls": b"1"})
+    with pytest.raises(UserError, match=r"hold no image .*; to read such as b.v2.png say .*endings=\[v2.png\]"):
+        tar_shards({"train": "s.tar"}, str(tmp_path))
+    assert tar_shards({"train": "s.tar"}, str(tmp_path), endings=["v2.png"]).splits["train"].labels.tolist() == [0]
+    shard(tmp_path / "s.tar", {"a.png": png(), "a.cls": b"0"})
+    assert tar_shards({"train": "s.tar"}, str(tmp_path)).left_out == []
+
+
+def test_empty_texts_are_counted(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    shard(tmp_path / "s.tar", {"1.txt": b"a", "2.txt": b"", "1.cls": b"0", "2.cls": b"1"})
+    assert tar_shards({"train": "s.tar"}, str(tmp_path), "text").remarks == ["texts that are empty: 1, the first s/2"]
+    for name, texts in (("some", ["a", "", None, " "]), ("none", ["a", "b"])):
+        datasets.Dataset.from_dict({"text": texts}).to_parquet(str(tmp_path / f"{name}.parquet"))
+    said = [
+        hugging_face("parquet", "text", "text", data_files={"Training": str(tmp_path / f"{name}.parquet")})
+        for name in ("some", "none")
+    ]
+    assert said[0].remarks == ["texts that are empty: 3, the first Training:1"] and said[1].remarks == []
+    assert list(said[0].splits) == ["train"]
+
+
 def test_bad_shards(tmp_path: Path) -> None:
     shard(tmp_path / "zip.tar", {"1.png": png()}, "w:gz")
     with pytest.raises(UserError, match="uncompressed tar"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,14 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from standins import dots, plain_features
 
 from alfm import extract
 from alfm.cache import open_cache
 from alfm.cache.parts import PartsFolder, PartWriter
 from alfm.cache.verify import verify
+from alfm.datasets.base import Dataset
+from alfm.datasets.folder import folder
 from alfm.datasets.ids import unescape
 from alfm.errors import UserError
+from alfm.extraction.plan import available_cores, choose_threads
 
 Run = Callable[..., int]
 ROOT = Path(__file__).resolve().parents[2]
@@ -421,6 +427,139 @@ def test_settings_that_differ_are_not_mixed(run: Run, capsys: pytest.CaptureFixt
     assert "was begun with other settings (batch_size: 8 there, 4 now)" in capsys.readouterr().err
     assert run("batch_size=auto", "part_size=auto", "threads=auto") == 0  # auto goes on with what is there
     assert cache().attributes["batch_size"] == 8
+
+
+def pictures(root: Path, values: list[np.ndarray]) -> Path:
+    for number, value in enumerate(values):
+        place = root / "ab"[number % 2] / f"{number:03d}.tif"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(value).save(place)
+    return root
+
+
+def named(text: str, key: str) -> str:
+    """The setting that a sentence tells a person to type."""
+    return next(word.rstrip(".,:;") for word in shlex.split(text) if word.startswith(f"{key}="))
+
+
+def test_the_tools_own_advice_works_after_a_failed_run(
+    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    values = [np.full((6, 5), number, np.uint8) for number in range(60)]
+    values[59] = np.zeros((7, 7), np.uint8)
+    words = ["dataset=image_folder", f"dataset.root={pictures(tmp_path / 'p', values)}", "model=pixels", "splits=null"]
+    assert run(*words, "cache.dtype=float32") == 1  # nothing is sampled: it fails at the end
+    parts = PartsFolder(Path("features/p/pixels.h5"))
+    assert len(parts.done()) == 3
+    told = named(capsys.readouterr().err, "model.size")
+    assert run(*words, "cache.dtype=float32", told) == 0
+    assert cache("features/p/pixels.h5").dim == 32 * 32 * 3 and not parts.path.exists()
+
+
+def test_an_image_beyond_the_scale_of_its_data_set_and_the_advice(
+    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    values = [np.full((4, 4), 10 + number % 80, np.uint16) for number in range(600)]
+    root = pictures(tmp_path / "deep", values)
+    words = ["dataset=image_folder", f"dataset.root={root}", "model=pixels", "cache.dtype=float32", "on_error=skip"]
+    settled = folder(str(root))
+    assert settled.intensity_range == [0, 255]
+    name = beyond_the_sample(settled)
+    Image.fromarray(np.full((4, 4), 4000, np.uint16)).save(root / name)
+    assert run(*words) == 1
+    err = capsys.readouterr().err
+    assert f"{name} has values from 4000 to 4000, beyond the range from 0 to 255" in err
+    assert run(*words, named(err, "dataset.intensity_range")) == 0
+    out = capsys.readouterr().out
+    assert "Only train is labelled: al_train needs a labelled test split too" in out and "a 300" in out
+    made = cache("features/deep/pixels.h5")
+    assert made.attributes["intensity_range"] == "[0, 4095]"
+    row = (made.ids("train") or []).index(name)
+    assert np.allclose(made.read_rows("train", row, row + 1), round(4000 / 4095 * 255) / 255)
+    assert run(*words, named(err, "dataset.intensity_range")) == 0 and "Already cached" in capsys.readouterr().out
+    assert run(*words) == 1 and "is another cache" in capsys.readouterr().err
+
+
+def beyond_the_sample(data: Dataset) -> str:
+    """The last item whose values the choice of a scale does not look at."""
+    from alfm.datasets import intensity
+
+    seen = [os.path.relpath(source, data.splits["train"].root) for source in intensity._sources(data.splits)]
+    return [name for name in data.splits["train"].ids if name not in seen[: intensity._DECODED]][-1]
+
+
+def test_parts_of_other_settings(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("dataset.bad=[0]", "cache.dtype=float32") == 1  # before any part is done
+    folder = PartsFolder(Path("features/dots/tiny.h5"))
+    assert folder.path.exists() and not folder.done()
+    assert run("batch_size=4", "cache.dtype=float32", "dataset.bad=[59]") == 1  # starts over without a word
+    capsys.readouterr()
+    assert run("cache.dtype=float32") == 1
+    assert "or add force=true, which throws away the 3 parts that are done" in capsys.readouterr().err
+    assert run("cache.dtype=float32", "force=true") == 0
+    assert cache().attributes["batch_size"] == 8 and not folder.path.exists()
+
+
+def test_starting_over_spares_what_another_worker_has_begun_meanwhile(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alfm.cache.claims import Claims
+
+    assert run("dataset.bad=[0]", "cache.dtype=float32") == 1
+    folder = PartsFolder(Path("features/dots/tiny.h5"))
+    claim = Claims.claim
+
+    def late(self: Claims, key: str) -> bool:
+        if key == "start over":
+            folder.remove()  # another worker was faster: it has removed the parts and begun anew
+            manifest = {"settings": {}, "attributes": {}, "run": "another"}
+            assert folder.create_manifest(manifest)
+            (folder.path / "part-000000.part").write_bytes(b"")
+            monkeypatch.setattr(Claims, "claim", claim)
+        return claim(self, key)
+
+    monkeypatch.setattr(Claims, "claim", late)
+    assert run("batch_size=4", "cache.dtype=float32") == 1  # what lies there now has other settings, and a part
+    assert (folder.read_manifest() or {})["run"] == "another"
+
+
+@pytest.mark.parametrize(("variable", "threads"), [("1", 1), ("1,2", 1), ("", None), ("many", None), ("100000", None)])
+def test_threads_are_as_many_as_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, variable: str, threads: int | None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert choose_threads("auto") == (threads or available_cores()) and choose_threads(3) == 3
+
+
+def test_threads_of_the_environment_are_the_plans(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert run("threads=auto") == 0 and cache().attributes["threads"] == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert run("threads=auto") == 0 and "Already cached" in capsys.readouterr().out
+
+
+def test_what_was_named_and_is_not_used_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    views = ["views=2", "augment=randaugment"]
+    assert run(*views, "view_splits=[trian]") == 1
+    assert "view_splits=['trian']: did you mean train" in capsys.readouterr().err
+    assert run(*views, "splits=[test]") == 1
+    assert "no split of view_splits=['train'] is embedded" in capsys.readouterr().err
+    assert run("augment=randaugment") == 0
+    assert "augment= makes no difference without views" in capsys.readouterr().out
+
+
+def test_an_unlabelled_folder_is_told_no_command_that_cannot_work(
+    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    root = tmp_path / "my photos"
+    root.mkdir()
+    Image.new("L", (4, 4)).save(root / "1.png"), (root / "2.heic").write_text("x")
+    assert run("dataset=image_folder", f"dataset.root={root}", "model=pixels") == 0
+    out = capsys.readouterr().out
+    assert "No item is labelled" in out and "Next:" not in out
+    assert "left out: 1 file whose ending is not known for image data: 1 .heic (such as 2.heic)" in out
 
 
 def test_views_are_deterministic_and_view_0_is_plain(run: Run) -> None:
