@@ -30,8 +30,11 @@ def typed(key: str, value: Any) -> str:
     return shlex.quote(setting(key, value))
 
 
-def after_cache(cache: FeatureCache) -> str:
-    """The line to print when a cache has been made: the al_train command that works on it, or what it lacks."""
+def after_cache(cache: FeatureCache, share: str = "test_fraction=0.2, replacing this cache") -> str:
+    """The line to print when a cache has been made: the al_train command that works on it, or what it lacks.
+
+    share: how a share of the items is asked for as a test split.
+    """
     classes = {name: np.unique(labels[labels >= 0]) for name in cache.splits for labels in [cache.labels(name)]}
     pools = sorted((name for name in classes if len(classes[name]) > 1), key=lambda name: name != "train")
     tests = [name for name in classes if len(classes[name]) and name not in pools[:1]]
@@ -45,7 +48,7 @@ def after_cache(cache: FeatureCache) -> str:
         return "No item is labelled: al_train, which plays labelling through, needs labels in a pool and a test split."
     if not pools:
         return "No split has labelled items of two classes, which al_train needs."
-    lacks = "al_train needs a labelled test split too, such as a share of it (test_fraction=0.2, replacing this cache)"
+    lacks = f"al_train needs a labelled test split too, such as a share of it ({share})"
     return f"Only {pools[0]} is labelled: {lacks}."
 
 

@@ -109,7 +109,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     cache = convert(arguments.path, target, options, arguments.force, print)
     rows = ", ".join(f"{name} {cache.num_rows(name):,}" for name in cache.splits)
     print(f"{cache.path}: {rows} items, D = {cache.dim}, {cache.num_classes} classes")
-    print(after_cache(cache))
+    print(after_cache(cache, "--test-fraction 0.2 --force"))
     return 0
 
 

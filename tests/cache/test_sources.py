@@ -97,7 +97,8 @@ def test_a_lone_far_label_and_both_answers(tmp_path: Path, capsys: pytest.Captur
     words = [word for word in shlex.split(err) if word.startswith("--unlabelled")]
     assert words == ["--unlabelled=255", "--unlabelled=null"]
     assert main(["convert", source, words[0]]) == 0
-    assert "train: 54 of 60 items labelled (0 18, 1 18, 2 18)" in capsys.readouterr().out
+    assert "train: 54 of 60 items labelled (0 18, 1 18, 2 18)" in (out := capsys.readouterr().out)
+    assert "a share of it (--test-fraction 0.2 --force)" in out
     assert main(["convert", source, words[1], "--force"]) == 0
     assert open_cache(source.replace(".npz", ".h5")).class_names == ["0", "1", "2", "255"]
 
@@ -195,16 +196,14 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
 def test_what_was_not_used_is_said(tmp_path: Path) -> None:
     said = Said()
     read(npz(tmp_path, features=X, labels=Y, epoch=np.array(3), y_test=Y), said)
-    assert any("2 arrays were not used: epoch, y_test" in line for line in said)
+    assert any("not used: epoch, y_test (2)" in line for line in said)
 
 
 def test_objects_that_nobody_asked_for_are_left_out(tmp_path: Path) -> None:
     said = Said()
     extra = np.array([{"a": 1}, print], dtype=object)
     same(read(npz(tmp_path, features=X, labels=Y, notes=extra, meta=extra), said))
-    assert any(
-        "2 arrays that hold Python objects or cannot be read were left out: notes, meta" in line for line in said
-    )
+    assert any("left out, since they hold Python objects or cannot be read: notes, meta (2)" in line for line in said)
     (tmp_path / "a.h5").unlink()
     refuse(
         npz(tmp_path, features=X, labels=np.array(["a", None] * 30, object)), r"labels holds Python objects.*dtype=str"
@@ -272,7 +271,7 @@ def test_hdf5_names_in_groups_and_at_any_case(tmp_path: Path) -> None:
     cache = read(tmp_path / "a.hdf5", said)
     assert cache.splits == ["train", "val"] and cache.class_names == ["ant", "bee", "cat"]
     same(cache)
-    assert any("1 arrays were not used: Train/extra" in line for line in said)
+    assert any("not used: Train/extra (1)" in line for line in said)
     (tmp_path / "a.h5").unlink()
     refuse(tmp_path / "a.hdf5", "no array 'clip'", features="clip")
 

@@ -173,10 +173,10 @@ def _check_left_over(
     objects = [name for name in left if arrays[name].problem is not None]
     if objects:
         why = "hold Python objects or cannot be read"
-        remarks.append(f"{len(objects)} arrays that {why} were left out: {', '.join(objects)}")
+        remarks.append(f"left out, since they {why}: {', '.join(objects)} ({len(objects)})")
     rest = [name for name in left if name not in objects]
     if rest:
-        remarks.append(f"{len(rest)} arrays were not used: {', '.join(rest)}")
+        remarks.append(f"not used: {', '.join(rest)} ({len(rest)})")
 
 
 def _numbered(

@@ -59,7 +59,7 @@ def read_parquet(path: Path, options: Options) -> Source:
     rest = [name for name in schema.names if name not in (column, label, id_column, split_column)]
     if rest:
         folds = " (a split is taken from it with --split fold)" if "fold" in rest and split_column is None else ""
-        source.remarks.append(f"{len(rest)} columns were not used: {', '.join(rest)}{folds}")
+        source.remarks.append(f"not used: {', '.join(rest)}{folds}")
     return source
 
 
