@@ -163,7 +163,7 @@ def read(kind: type[S], config: Any, path: str = "") -> S:
     for name, hint in options_of(kind).items():
         value = config.get(name)
         if dataclasses.is_dataclass(hint):
-            if not hasattr(value, "get"):
+            if not isinstance(value, Mapping):
                 needed = " and ".join(f"{inner}=..." for inner in options_of(hint))
                 raise OptionError(path, name, value, f"this holds settings, give {needed}", ".")
             value = read(hint, value, f"{path}.{name}" if path else name)  # type: ignore[arg-type]
@@ -242,11 +242,13 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def _instances(hint: Any) -> Any:
-    """The same, with dataclasses held against their class alone: pydantic would look into their fields."""
+    """The same without two habits of pydantic: it looks into a dataclass's fields and takes a text for a list."""
     if dataclasses.is_dataclass(hint):
         return Annotated[Any, Predicate(lambda value: isinstance(value, hint))]  # type: ignore[arg-type]
     if get_origin(hint) in (Union, types.UnionType):
         return Union[tuple(map(_instances, get_args(hint)))]  # noqa: UP007
+    if get_origin(hint) is Sequence:
+        return Annotated[hint, Predicate(lambda value: not isinstance(value, str | bytes))]
     return hint
 
 

@@ -126,6 +126,12 @@ def test_words(hint, words):
         check("x", "y", object(), hint)
 
 
+def test_a_text_is_no_list():
+    check("x", "classes", ["words"], Sequence[Any] | None)
+    with pytest.raises(OptionError, match="a list"):
+        check("x", "classes", "words", Sequence[Any] | None)
+
+
 def test_arrays_count_as_lists():
     check("x", "rows", np.arange(3), Sequence[Annotated[int, Ge(0)]])
     with pytest.raises(OptionError):

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from alfm.geometry.cells import Cells, NearCover, pool_clusters
 from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.geometry.kmeans import kmeans
-from alfm.options import Bytes, Count, Share, Whole, checked
+from alfm.options import Bytes, Count, Whole, checked
 from alfm.strategies.base import Query, Strategy
 from alfm.strategies.sampled import on_samples
 from alfm.streams import stream
@@ -39,7 +39,7 @@ class ProbCover(Strategy):
     needs_head = False
     measures = ("unit",)
     delta: Annotated[float, Ge(0), Le(10)] | None = None
-    purity: Share = 0.95
+    purity: Annotated[float, Gt(0), Le(1)] = 0.95
     classes: Count | None = None
     memory_cap: Bytes = 2 << 30
     exact_up_to: Whole = 200_000
