@@ -217,7 +217,7 @@ def test_wrong_values_of_al_train_are_refused_before_anything_starts(words, says
     import alfm.al_train
 
     opened = []
-    monkeypatch.setattr("alfm.experiment.open_cache", lambda *a: opened.append(a))
+    monkeypatch.setattr("h5py.File", lambda *a, **k: opened.append(a))
     assert alfm.al_train.main([*AL_TRAIN, f"cache={digits_cache}", *words]) in (1, 2)
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1 and not opened
