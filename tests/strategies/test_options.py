@@ -45,7 +45,7 @@ def test_a_mask_per_item_is_no_joint_draw(name, digits_cache, capsys):
         ("alfamix", {"step": 0.0}, "between 0.001 and 1"),
         ("maxherding", {"width": 0.0}, "width=0.0"),
         ("probcover", {"delta": -1.0}, "delta=-1.0"),
-        ("probcover", {"purity": 2.0}, "between 0 and 1"),
+        ("probcover", {"purity": 2.0}, "above 0 and of at most 1"),
         ("log_det", {"ridge": 0.0}, "ridge"),
         ("log_det", {"eta": 2.0}, "eta"),
         ("graph_cut", {"trade": -1.0}, "trade"),
