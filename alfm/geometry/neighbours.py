@@ -87,9 +87,21 @@ def any_near(unit: Vectors) -> bool:
         for i, j in zip(one.split(4 * _SIDE), other.split(4 * _SIDE), strict=True):
             if bool((torch.linalg.vector_norm(unit.rows(i, True) - unit.rows(j, True), dim=1) < radius).any()):
                 return True
-        for i in rows[np.isfinite(distance[:, -1])] if unit.N > _FEW else ():  # perhaps more than these
-            x = unit.rows(torch.tensor([i], device=unit.device), True)
-            if sum(int((torch.cdist(x, y, compute_mode=_PLAIN) < radius).sum()) for _, y in unit.blocks()) > 1:
+        crowded = rows[np.isfinite(distance[:, -1])] if unit.N > _FEW else rows[:0]  # there may be more than these
+        if len(crowded) and _near_any(unit, torch.from_numpy(crowded).to(unit.device), radius):
+            return True
+    return False
+
+
+def _near_any(unit: Vectors, items: Tensor, radius: float) -> bool:
+    """Whether one of the items int64 (m,) has another within radius; products say which pairs to measure."""
+    x = unit.rows(items, plain=True)
+    sq_x = torch.linalg.vecdot(x, x)[:, None]
+    for rows, y in unit.blocks(_SIDE):
+        near = sq_x + torch.linalg.vecdot(y, y) - 2 * (x @ y.T) < 1.1 * radius**2
+        i, j = (near & (items[:, None] != torch.arange(rows.start, rows.stop, device=x.device))).nonzero(as_tuple=True)
+        for a, b in zip(i.split(4 * _SIDE), j.split(4 * _SIDE), strict=True):
+            if bool((torch.linalg.vector_norm(x[a] - y[b], dim=1) < radius).any()):
                 return True
     return False
 

@@ -110,3 +110,19 @@ def test_crowds_that_a_projection_cannot_tell_apart() -> None:
     low = any_near(Pool(x.astype(np.float32)).unit)
     x[39, 8:48] = x[38, 8:48]
     assert any_near(Pool(x.astype(np.float32)).unit) and not low
+
+
+def test_a_crowd_in_every_projection_is_looked_at_in_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features alike in all directions about a common one: all look near in a few dimensions, and no two are."""
+    x = np.random.default_rng(2).normal(size=(3000, 256)) / 16 * 0.2
+    x[:, 0] += 1
+    unit = Pool(x.astype(np.float32)).unit
+    asked = []
+    rows = type(unit).rows
+    monkeypatch.setattr(
+        type(unit), "rows", lambda self, *given, **named: asked.append(1) or rows(self, *given, **named)
+    )
+    assert not any_near(unit)
+    assert len(asked) < 300  # not once per item
+    x[2999] = x[7] * 1.5
+    assert any_near(Pool(x.astype(np.float32)).unit)
