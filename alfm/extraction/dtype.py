@@ -38,20 +38,23 @@ def choose_dtype(wanted: str, splits: Mapping[str, Split], encoder: Encoder, bat
 
 
 def _sample(splits: Mapping[str, Split], encoder: Encoder, batch_size: int) -> Iterator[np.ndarray]:
-    """float32 (b, D) of seeded items of all splits together, without augmentation."""
+    """float32 (b, D) of seeded items of all splits together, without augmentation; of a stream, of its first ones."""
     backbone = encoder.backbone
-    items = list(splits.values())
-    ends = np.cumsum([len(split) for split in items])
+    ends = np.cumsum([len(split) for split in splits.values()])
     total = int(ends[-1])
     count = min(total, max(_SMALLEST_SAMPLE, min(_LARGEST_SAMPLE, total // 64)))
     rows = np.sort(stream(0, 0, "sample for the dtype").choice(total, count, replace=False))
+    chosen: list[tuple[Split, int]] = []
+    for split, end in zip(splits.values(), ends.tolist(), strict=True):
+        own = rows[(rows >= end - len(split)) & (rows < end)] - (end - len(split))
+        if getattr(split, "in_order", False):  # others would be read up to there
+            own = np.arange(len(own))
+        chosen += [(split, row) for row in own.tolist()]
     for low in range(0, count, batch_size):
         read: list[Any] = []
-        for row in rows[low : low + batch_size].tolist():
-            which = int(np.searchsorted(ends, row, side="right"))
-            split = items[which]
+        for split, row in chosen[low : low + batch_size]:
             try:
-                read.append(backbone.preprocess(split.load(row - int(ends[which]) + len(split))))
+                read.append(backbone.preprocess(split.load(row)))
             except UserError:
                 raise
             except Exception:  # a damaged item is dealt with when its turn comes

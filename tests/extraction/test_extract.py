@@ -685,3 +685,26 @@ def test_from_another_folder_without_writing_anything_else(run: Run, tmp_path: P
     done = subprocess.run(command, cwd=other, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert files(str(other)) == [".env", "cached/digits/pixels.h5"]
+
+
+def test_the_dtype_of_a_stream_is_seen_on_its_first_items() -> None:
+    """A later item would be reached only by reading all that lie before it."""
+    from types import SimpleNamespace
+
+    from alfm.extraction.dtype import choose_dtype
+
+    class Ordered:
+        in_order = True
+        read: list[int] = []
+
+        def __len__(self) -> int:
+            return 10_000
+
+        def load(self, index: int) -> np.ndarray:
+            self.read.append(index)
+            return np.full(4, index, dtype=np.float32)
+
+    backbone = SimpleNamespace(preprocess=lambda item: item, collate=np.stack, name="as it is")
+    encoder = SimpleNamespace(backbone=backbone, start=lambda batch, size: batch, finish=lambda batch: (batch, []))
+    assert choose_dtype("auto", {"train": Ordered()}, encoder, 32)["dtype"] == "float16"  # type: ignore
+    assert Ordered.read == list(range(156))
