@@ -27,12 +27,17 @@ ABOUT = """Run active-learning rounds on cached features: which items would each
 good is the classifier after each round? Every setting is one of Hydra's: key=value, group=option, -m for sweeps."""
 
 
+_Label = Annotated[int, Ge(-(2**63)), Lt(2**63)]
+
+
 @dataclass(frozen=True)
 @checked
 class Splits:
     pool: Name
     test: Name
-    unlabelled: Annotated[int, Ge(-(2**63)), Lt(2**63)] | Literal["ask"] | None
+    unlabelled: Annotated[
+        _Label | Sequence[_Label] | Literal["ask"] | None, Means("a whole number, a list of them, ask or null")
+    ]
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def al_train(cfg: DictConfig) -> None:
         splits.test,
         given.train_views,
         given.keep_geometry,
-        splits.unlabelled,
+        tuple(splits.unlabelled) if isinstance(splits.unlabelled, list) else splits.unlabelled,
     )
     budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
     seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)

@@ -360,8 +360,9 @@ def _unreadable(error: OverrideParseException, words: list[str]) -> str:
     word = error.override
     key, equals, value = word.partition("=")
     if equals:
-        lists = value.startswith(("[", "{")) or not value
-        return _syntax(error) if lists else f"{word}: Hydra reads that only in quotes: {typed(key, value)}."
+        quoted = typed(key, value)
+        lists = value.startswith(("[", "{")) or quoted == word  # quotes would not help
+        return _syntax(error) if lists else f"{word}: Hydra reads that only in quotes: {quoted}."
     at = words.index(word) if word in words else 0
     key, equals, start = words[at - 1].partition("=") if at else ("", "", "")
     if not equals:

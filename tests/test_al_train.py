@@ -383,6 +383,7 @@ def test_a_lone_far_label_is_asked_about_and_the_answers_work(make_cache, digits
     assert "say splits.unlabelled=255 if" in err and "or splits.unlabelled=null if" in err
     assert train(cache, "splits.unlabelled=255") == 0
     assert "Left out of the pool: 50 items" in (out := capsys.readouterr().out) and "10 classes" in out
+    assert train(cache, "splits.unlabelled=[255,254]") == 0
     assert train(cache, "splits.unlabelled=null") == 0
     assert "11 classes" in capsys.readouterr().out
     assert train(cache, "splits.unlabelled=maybe") == 1

@@ -279,3 +279,5 @@ def test_a_path_that_needs_quotes_is_answered_with_the_quoted_setting(words: lis
 def test_a_word_that_is_no_setting(capsys) -> None:
     assert run("digits")[0] == run("dataset=digits", "pixels")[0] == 2
     assert capsys.readouterr().err.count("is no setting: settings are written key=value") == 2
+    assert run("dataset=digits", "model.+size=3")[0] == 2
+    assert "in quotes" not in capsys.readouterr().err  # which would change nothing

@@ -84,10 +84,11 @@ def class_numbers(
         raise UserError(f"{path}: {error}.") from error
     out = {s: np.where(np.isin(column, without), -1, column) if without else column for s, column in labels.items()}
     numbers = sorted(counts.keys() - set(without))
-    if numbers and names is not None and numbers[-1] >= len(names):
-        split = next(split for split, column in out.items() if numbers[-1] in column)
-        hint = typed(option, [Value(numbers[-1], str(numbers[-1]))])
-        named = f"{path} names {len(names)} classes but {split} has label {numbers[-1]}"
+    nameless = [number for number in numbers if names is not None and not 0 <= number < len(names)]
+    if nameless and names is not None:
+        split = next(split for split, column in out.items() if nameless[-1] in column)
+        hint = typed(option, [Value(nameless[-1], str(nameless[-1]))])
+        named = f"{path} names {len(names)} classes but {split} has label {nameless[-1]}"
         raise UserError(f"{named}: say {hint} if that means no label.")
     if numbers and numbers[-1] >= MAX_CLASSES:
         split = next(split for split, column in out.items() if numbers[-1] in column)

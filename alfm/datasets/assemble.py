@@ -70,7 +70,9 @@ def labels_from_values(
     without = unlabelled_values(counts, names or (), unlabelled, option, remarks)
     present = counts.keys() - without
     if names is None:
-        _check_alike({split: set(column) & present for split, column in columns.items()})
+        hint = "say which is which: dataset.classes=[NAME, ...] in the order of the numbers"
+        hint = hint if option.startswith("dataset.") else "save both as names, or both as numbers"
+        _check_alike({split: set(column) & present for split, column in columns.items()}, hint)
         number_of, names = _numbered(present, remarks)
     else:
         number_of = _looked_up(present, names, remarks)
@@ -148,8 +150,8 @@ def _reading(value: Value, number_of: Mapping[Value, int], names: list[str], how
     )
 
 
-def _check_alike(present: Mapping[str, Set[Value]]) -> None:
-    """`UserError` when all labels of one split are numbers and all of another are names: none could be right."""
+def _check_alike(present: Mapping[str, Set[Value]], hint: str) -> None:
+    """`UserError`, which ends with the hint, when all labels of one split are numbers and all of another are names."""
     numbers = [split for split, found in present.items() if found and all(v.number is not None for v in found)]
     named = [
         split
@@ -160,7 +162,7 @@ def _check_alike(present: Mapping[str, Set[Value]]) -> None:
         one, other = numbers[0], named[0]
         raise UserError(
             f"the labels of {one} are numbers ({_some(present[one])}) and those of {other} are names "
-            f"({_some(present[other])}): say which is which: dataset.classes=[NAME, ...] in the order of the numbers"
+            f"({_some(present[other])}): {hint}"
         )
 
 

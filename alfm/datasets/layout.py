@@ -104,7 +104,10 @@ def ask_about_splits(root: str, paths: Iterable[str]) -> None:
     classes = typed("dataset.splits", {"train": "."})
     folders = ", ".join(f"{escape(name)}/" for name in list(inner)[:4])
     if all(map(looks_like_split, inner)):
-        choice = {canonical_split(_word(name)) or name: name for name in inner}
+        choice: dict[str, str] = {}
+        for name in inner:  # two of one word keep their own names, so that none is lost
+            split = canonical_split(_word(name)) or name
+            choice[name if split in choice else split] = name
         raise UserError(
             f"{root} holds {folders}: if these are splits, say so with {typed('dataset.splits', choice)}; if they are "
             f"classes, with {classes}"

@@ -141,6 +141,16 @@ def test_bytes_are_text(tmp_path: Path) -> None:
     same(cache)
 
 
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Replaced characters would make one id of several."""
+    refuse(npz(tmp_path, features=X, labels=Y, ids=np.array([b"\xff", b"\xfe"] * 30)), "is not UTF-8 text")
+
+
+def test_names_in_one_split_and_numbers_in_another(tmp_path: Path) -> None:
+    source = npz(tmp_path, X_train=X, y_train=np.array(["a", "b", "c"])[Y], X_test=X, y_test=Y)
+    refuse(source, "save both as names, or both as numbers")
+
+
 def test_names_in_two_spellings_are_one_class(tmp_path: Path) -> None:
     train, test = np.array(["é", "b", "c"])[Y], np.array(["e\u0301", "b", "c"])[Y]
     cache = read(npz(tmp_path, X_train=X, y_train=train, X_test=X, y_test=test))

@@ -100,6 +100,17 @@ def test_class_names_set_the_number_of_classes(tmp_path: Path) -> None:
     refuse(path, "names 2 classes but train has label 2")
 
 
+def test_a_label_below_zero_is_none_of_the_names(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.h5", train=arrays(c=3))
+    with h5py.File(path, "a") as file:
+        file.attrs["class_names"] = ["ant", "bee", "cat"]
+        file["train/labels"][0] = -2
+    refuse(path, "unlabelled=-2")
+    with pytest.raises(UserError, match="names 3 classes but train has label -2"):
+        open_cache(path, unlabelled=None)
+    assert open_cache(path, unlabelled=-2).labels("train")[0] == -1
+
+
 def test_gaps_in_the_numbers_of_classes_are_closed_over_all_splits(tmp_path: Path) -> None:
     train, test = arrays(), arrays(6)
     train["labels"], test["labels"] = np.array([1, 2, 7, -1] * 3), np.array([9, 1, 2, 7, -1, 7])

@@ -196,6 +196,11 @@ def test_folders_that_may_be_splits_are_asked_about(tmp_path: Path) -> None:
         folder(str(tmp_path / "a"))
     assert list(folder(str(tmp_path / "a"), splits=advice(error, "splits")).splits) == ["test", "train"]
     assert folder(str(tmp_path / "a"), splits=advice(error, "splits", 1)).classes == ["test_set", "train_set"]
+    for place in ("train_a", "train_b"):
+        picture(tmp_path / "twice" / place / "cat/1.png")
+    with pytest.raises(UserError, match="if these are splits") as error:
+        folder(str(tmp_path / "twice"))
+    assert len(folder(str(tmp_path / "twice"), splits=advice(error, "splits")).splits) == 2
     picture(tmp_path / "b/Training/1.png"), picture(tmp_path / "b/train/1.png")
     with pytest.raises(UserError, match="are Training/ and train/ one split") as error:
         folder(str(tmp_path / "b"))

@@ -86,9 +86,12 @@ def split_rows(path: Path, whole: Rows, column: Sequence[Any]) -> dict[str, Rows
 
 
 def as_text(value: Any) -> str:
-    """A cell as text: bytes are UTF-8, nothing is empty, a byte order mark is dropped."""
+    """A cell as text: bytes are UTF-8, nothing is empty, a byte order mark is dropped. `UserError` for other bytes."""
     if isinstance(value, (bytes, bytearray)):
-        value = bytes(value).decode("utf-8", "replace")
+        try:
+            value = bytes(value).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{bytes(value)!r} is not UTF-8 text: save ids and names as text.") from error
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     return str(value).replace("\ufeff", "")
