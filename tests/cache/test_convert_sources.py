@@ -350,6 +350,20 @@ def test_columns_of_files_beside_npy(tmp_path: Path) -> None:
     refuse(tmp_path / "x.npy", "a .npy, .csv, .tsv, .txt or .parquet file", labels=str(tmp_path / "y.json"))
 
 
+def test_a_file_with_another_separator_is_not_one_column(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", X)
+    (tmp_path / "y.csv").write_text("id;label\n" + "".join(f"{i};{label}\n" for i, label in enumerate(Y)))
+    refuse(tmp_path / "a.npy", "save it with ',' instead", labels=str(tmp_path / "y.csv"))
+
+
+def test_marks_and_spellings_of_files_beside_npy(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", X)
+    (tmp_path / "y.txt").write_text("".join(f"{label}\n" for label in Y), encoding="utf-32")
+    same(read(tmp_path / "a.npy", labels=str(tmp_path / "y.txt")))
+    (tmp_path / "y.csv").write_text("id,e\u0301\n" + "".join(f"{i},{y}\n" for i, y in enumerate(Y)), encoding="utf-8")
+    same(read(tmp_path / "a.npy", labels=f"{tmp_path}/y.csv:\u00e9"))
+
+
 def test_minus_one_in_a_text_is_asked_about(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     (tmp_path / "y.txt").write_text("\n".join(map(str, Y - 1)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from alfm.cache.sources.arrays import IDS, LABELS, SPLIT
+from alfm.datasets.files import find_encoding
+from alfm.datasets.names import same_name
 from alfm.errors import UserError, nearest_names
 
 _USUAL = {"labels": LABELS, "ids": IDS, "split": SPLIT}
@@ -21,8 +22,8 @@ def read_column(given: str, what: str, rows: int, encoding: str | None = None) -
     """The values of a file, one per row: FILE, or FILE:COLUMN where it has several.
 
     `.txt`: one value a line. `.csv`, `.tsv`: a first line that is one too many for `rows` is the header. `encoding`:
-    UTF-8 by default, or UTF-16 where the file begins with its mark. Raises `UserError`: no such file or column, several
-    columns, another encoding.
+    UTF-8 by default, or what a mark at the file's beginning says. Raises `UserError`: no such file or column,
+    several columns, another encoding or separator.
     """
     path, column = Path(given), None
     if not path.exists() and ":" in given:
@@ -48,7 +49,7 @@ def read_column(given: str, what: str, rows: int, encoding: str | None = None) -
 def _text(path: Path, encoding: str | None) -> str:
     raw = path.read_bytes()
     if encoding is None:
-        encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        encoding = find_encoding(None, raw[:4])
     try:
         return raw.decode(encoding)
     except LookupError as error:
@@ -63,6 +64,11 @@ def _csv(path: Path, text: str, separator: str, what: str, rows: int, column: st
     wrong = next((number for number, line in enumerate(lines) if len(line) != width), None)
     if wrong is not None:
         raise UserError(f"{path}: record {wrong + 1} has {len(lines[wrong])} fields and the first has {width}.")
+    others = [mark for mark in ";\t|," if mark != separator and all(mark in line[0] for line in lines)]
+    if width == 1 and others:
+        raise UserError(
+            f"{path} has one column, and {others[0]!r} in every record: save it with {separator!r} instead."
+        )
     header = lines[0] if len(lines) == rows + 1 else None
     if header is None:
         if width > 1 or column is not None:
@@ -91,9 +97,10 @@ def _parquet(path: Path, what: str, column: str | None) -> list[Any]:
 
 def _chosen(path: Path, what: str, names: Sequence[str], column: str | None) -> str:
     if column is not None:
-        if column not in names:
+        found = [name for name in names if name == column] or [n for n in names if same_name(n) == same_name(column)]
+        if len(found) != 1:
             raise UserError(f"{path} has no column {column!r}: {nearest_names(column, list(names))}")
-        return column
+        return found[0]
     usual = [name for name in names if name.casefold() in _USUAL[what]]
     found = list(names) if len(names) == 1 else usual
     if len(found) != 1:
