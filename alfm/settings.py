@@ -12,6 +12,7 @@ import difflib
 import itertools
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -361,6 +362,10 @@ def _unreadable(error: OverrideParseException, words: list[str]) -> str:
     key, equals, value = word.partition("=")
     if equals:
         lists = value.startswith(("[", "{")) or not value
+        at = words.index(word) + 1 if word in words else len(words)
+        rest = list(itertools.takewhile(lambda other: "=" not in other, words[at:]))
+        if value and lists and rest and rest[-1].endswith(("]", "}")):
+            return f"{word}: spaces in a list need quotes around the whole: {shlex.quote(' '.join([word, *rest]))}."
         return _syntax(error) if lists else f"{word}: Hydra reads that only in quotes: {typed(key, value)}."
     at = words.index(word) if word in words else 0
     key, equals, start = words[at - 1].partition("=") if at else ("", "", "")
