@@ -194,8 +194,10 @@ def _open(path: Path, *how: Any) -> Simulation:
 
 
 def _announce(task: Simulation, names: dict[str, str], budgets: list[int], seeds: list[int], device: str) -> None:
+    start = names["init_strategy"]
     print(
-        f"{names['query_strategy']} from a {names['init_strategy']} start, {names['classifier']} head, on {device}: "
+        f"{names['query_strategy']} from {'an' if start[0] in 'aeiou' else 'a'} {start} start, "
+        f"{names['classifier']} head, on {device}: "
         f"pool {task.pool.N} x {task.pool.D}, {task.num_classes} classes, test {task.test.N}; "
         f"{len(budgets)} rounds to {min(sum(budgets), task.pool.N)} labels, seeds {', '.join(map(str, seeds))}",
         flush=True,

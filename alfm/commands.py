@@ -30,7 +30,7 @@ def typed(key: str, value: Any) -> str:
     return shlex.quote(setting(key, value))
 
 
-def after_cache(cache: FeatureCache, share: str = "test_fraction=0.2, replacing this cache") -> str:
+def after_cache(cache: FeatureCache, share: str = "dataset.test_fraction=0.2 force=true") -> str:
     """The line to print when a cache has been made: the al_train command that works on it, or what it lacks.
 
     share: how a share of the items is asked for as a test split.

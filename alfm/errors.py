@@ -14,6 +14,7 @@ def nearest_names(wrong: str, known: Sequence[str], most: int = 3) -> str:
     import difflib
 
     near = difflib.get_close_matches(wrong, known, n=most, cutoff=0.5)
+    near.sort(key=lambda name: name.casefold() != wrong.casefold())  # capitals apart the same: first
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known: {', '.join(sorted(known))}"

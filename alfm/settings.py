@@ -12,6 +12,7 @@ import difflib
 import itertools
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -361,8 +362,14 @@ def _unreadable(error: OverrideParseException, words: list[str]) -> str:
     key, equals, value = word.partition("=")
     if equals:
         quoted = typed(key, value)
-        lists = value.startswith(("[", "{")) or quoted == word  # quotes would not help
-        return _syntax(error) if lists else f"{word}: Hydra reads that only in quotes: {quoted}."
+        lists = value.startswith(("[", "{"))
+        at = words.index(word) + 1 if word in words else len(words)
+        rest = list(itertools.takewhile(lambda other: "=" not in other, words[at:]))
+        if lists and rest and rest[-1].endswith(("]", "}")):
+            return f"{word}: spaces in a list need quotes around the whole: {shlex.quote(' '.join([word, *rest]))}."
+        if lists or quoted == word:  # quotes would not help
+            return _syntax(error)
+        return f"{word}: Hydra reads that only in quotes: {quoted}."
     at = words.index(word) if word in words else 0
     key, equals, start = words[at - 1].partition("=") if at else ("", "", "")
     if not equals:

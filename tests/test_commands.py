@@ -75,3 +75,8 @@ def test_the_next_command_works(tmp_path: Path) -> None:
 )
 def test_no_command_where_none_would_work(tmp_path: Path, splits: dict[str, list[int]], says: str) -> None:
     assert after_cache(open_cache(cache(tmp_path / "a.h5", **splits))).startswith(says)
+
+
+def test_the_share_is_named_as_it_is_typed(tmp_path: Path) -> None:
+    said = after_cache(open_cache(cache(tmp_path / "a.h5", train=[0, 1])))
+    assert said.endswith("such as a share of it (dataset.test_fraction=0.2 force=true).")

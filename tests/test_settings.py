@@ -281,3 +281,15 @@ def test_a_word_that_is_no_setting(capsys) -> None:
     assert capsys.readouterr().err.count("is no setting: settings are written key=value") == 2
     assert run("dataset=digits", "model.+size=3")[0] == 2
     assert "in quotes" not in capsys.readouterr().err  # which would change nothing
+
+
+def test_a_list_with_spaces_is_shown_in_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    status, seen = run("dataset=digits", "splits=[train,", "test]", "device=cpu")
+    assert status == 2 and not seen
+    assert "quotes around the whole: 'splits=[train, test]'." in capsys.readouterr().err
+    assert run("dataset=digits", "splits=[train, test]", "device=cpu")[0] == 0
+
+
+def test_capitals_apart_the_same_name_is_offered_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model=dino_vit_s14")[0] == 2
+    assert "did you mean dino_vit_S14" in capsys.readouterr().err

@@ -26,7 +26,11 @@ def main(argv: list[str] | None = None) -> int:
     convert.add_argument("--labels", help="array or column of labels; for .npy a file of them, or FILE:COLUMN")
     convert.add_argument("--ids", help="array or column of ids; for .npy a file of them, or FILE:COLUMN")
     convert.add_argument("--split", help="array or column that says which split a row belongs to; for .npy a file")
-    convert.add_argument("--unlabelled", default="ask", help="a label that means there is none; null: all are classes")
+    convert.add_argument(
+        "--unlabelled",
+        default="ask",
+        help="a label that means there is none; null: all are classes, but for -1 in arrays, which always means none",
+    )
     convert.add_argument("--encoding", help="of .csv and .txt files beside .npy; default: UTF-8")
     convert.add_argument("--test-fraction", type=float, help="cut this share, stratified, from train as test")
     convert.add_argument("--seed", type=int, default=0, help="of the test share")
@@ -75,7 +79,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(line)
     for problem in verdict.problems:
         print(f"PROBLEM {problem}")
-    print(f"{len(verdict.problems)} problems" if verdict.problems else "sound")
+    count = len(verdict.problems)
+    print(f"{count} problem{'s' if count > 1 else ''}" if count else "sound")
     return 1 if verdict.problems else 0
 
 

@@ -51,7 +51,9 @@ def convert(
     `UserError` for anything that is not what it should be.
     """
     options = options or Options()
-    if target.exists() and (source.resolve() == target.resolve() or not force):
+    if target.exists() and source.resolve() == target.resolve():
+        raise UserError(f"{target} is what is to be converted: name another file for the cache.")
+    if target.exists() and not force:
         raise UserError(f"{target} is there already: name another target, or replace it with --force.")
     if not source.exists():
         raise UserError(f"There is no file {source}.")

@@ -102,6 +102,8 @@ def class_numbers(
 def renumbered(numbers: Sequence[int]) -> str:
     """What is said about gaps that were closed."""
     last = len(numbers) - 1
+    if not last:
+        return f"the only class is numbered {numbers[0]}: read as 0, the number being its name"
     return (
         f"the {len(numbers):,} classes are numbered {numbers[0]} to {numbers[-1]}: read as 0 to {last}, the numbers "
         "being their names"

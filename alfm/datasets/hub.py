@@ -41,8 +41,12 @@ def from_hub(
         gated = re.search(r"[Gg]ated|\b40[13]\b", " ".join(_causes(error))) is not None
         if gated or licence_page:
             page = licence_page or f"https://huggingface.co/{model}"
-            text += f"; accept their licence ({page}) and put your token in HF_TOKEN"
-        raise UserError(f"{text}; or put them on disk and give {hint}") from error
+            text += f"; accept their licence ({page}) and put your token in HF_TOKEN, or"
+        else:
+            text += ":"
+        raise UserError(
+            f"{text} put {'them' if what.startswith('weights') else 'it'} on disk and give {hint}"
+        ) from error
     finally:
         constants.HF_HUB_OFFLINE = offline
         logging.disable(disabled)

@@ -317,5 +317,7 @@ def test_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match=r"nobody/nothing could not be had \(no network.*model.checkpoint=PATH"):
+    with pytest.raises(
+        UserError, match=r"nothing could not be had \(no network.*\): put them on disk and give model.checkpoint=PATH"
+    ):
         TransformersText("nobody/nothing", cache_dir=str(tmp_path)).load(CPU)

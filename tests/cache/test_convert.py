@@ -105,6 +105,9 @@ def test_npy_with_labels_and_ids(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(command) == 1
     assert "is there already" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0
+    capsys.readouterr()
+    assert main(["convert", str(tmp_path / "x.h5"), "--force"]) == 1  # --force would not help
+    assert "x.h5 is what is to be converted: name another file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fixed", [True, False])
