@@ -107,12 +107,14 @@ class Simulation(Task):
             )
         cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache, unlabelled, "splits.unlabelled")
         check_once(cache, paths().logs)
+        if pool_split in cache.splits:
+            _labelled(cache, pool_split)  # without labels a test split would not help
         for split in (pool_split, test_split):
             if split not in cache.splits:
                 raise UserError(
                     f"{cache.path} has no split {split!r} (it has {', '.join(cache.splits)}); simulated rounds need a "
-                    "pool and a labelled test split: extract again with dataset.test_fraction=0.2, or name another "
-                    "with splits.pool= and splits.test=."
+                    "pool and a labelled test split: extract again with dataset.test_fraction=0.2 force=true (or convert "
+                    "with --test-fraction 0.2 --force), or name another with splits.pool= and splits.test=."
                 )
         self.splits: dict[str, Any] = {"pool": pool_split, "test": test_split}
         if unlabelled != ASK:

@@ -220,7 +220,8 @@ def _ready(backbone: Backbone, dataset: Dataset, device: torch.device, key: str)
     if key not in _loaded:
         _loaded.clear()  # before the next one is loaded: two large models may not fit
         backbone.load(device)
-        _loaded[key] = backbone
+        if backbone.dim:  # else it is found in the data, and the next data set's may be another
+            _loaded[key] = backbone
     return backbone
 
 

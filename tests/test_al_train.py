@@ -256,6 +256,10 @@ BAD = {
     ),
     "no test split": (lambda x, y: {"test_features": None, "test_labels": None}, "no split 'test'"),
     "nothing labelled": (lambda x, y: {"train_labels": np.full(150, -1)}, "no labelled item"),
+    "nothing labelled and no test split": (
+        lambda x, y: {"train_labels": np.full(150, -1), "test_features": None, "test_labels": None},
+        "no labelled item",
+    ),
     "other length": (lambda x, y: {"train_labels": y[:-1]}, "train"),
     "several labels": (
         lambda x, y: {"train_labels": np.eye(10, dtype=np.int64)[y] | np.eye(10, dtype=np.int64)[0]},

@@ -203,7 +203,7 @@ AL_TRAIN = ["query_strategy=random", "seeds=[1]", "iterations.n=2", "device=cpu"
         (["query_strategy=null"], "query_strategy=null: one is needed"),
         (["init_strategy=null"], "init_strategy=null: one is needed"),
         (["classifier=null"], "classifier=null: one is needed"),
-        (["classifier.strength=0"], "classifier.strength=0: a number between 1e-9 and 1e9 or auto is needed"),
+        (["classifier.strength=0"], "classifier.strength=0: a number between 1e-10 and 1e9 or auto is needed"),
         (["query_strategy=batchbald", "query_strategy.max_samples=nan"], "query_strategy.max_samples=nan"),
         (["query_strategy=margins", "query_strategy.posterior=3"], "query_strategy.posterior"),
         (["query_strategy._target_=os.system"], "Hydra lets no config call it"),

@@ -83,9 +83,13 @@ def read_csv(
     if file.has_quotes and quoting == "auto":
         other = file.read(quoted=False)
         if reading.rows != other.rows and not (reading.is_whole and not other.is_whole):
+            counts = (
+                f"{source} has {reading.rows:,} rows if quotes enclose fields, and {other.rows:,} if they belong to"
+            )
+            if reading.fault is not None or reading.unclosed:  # then `quoted` would be refused
+                raise UserError(f"{counts} the texts: say dataset.quoting=none for the latter, or close the quotes")
             raise UserError(
-                f"{source} has {reading.rows:,} rows if quotes enclose fields, and {other.rows:,} if they belong to "
-                "the texts: say dataset.quoting=quoted for the former, or dataset.quoting=none for the latter"
+                f"{counts} the texts: say dataset.quoting=quoted for the former, or dataset.quoting=none for the latter"
             )
         if reading.rows != other.rows:
             remarks.append(

@@ -68,7 +68,7 @@ class Recipe:
     """
 
     p: Drop = 0.75
-    lr: Annotated[float, Ge(1e-8), Le(1)] = 1e-2
+    lr: Annotated[float, Ge(1e-8), Le(10)] = 1e-2
     weight_decay: Annotated[float, Ge(0), Le(100)] = 1e-2
     max_epochs: Annotated[int, Ge(1), Le(10**6)] = 400
     batch_size: Annotated[int, Ge(2), Le(10**9)] = 4096

@@ -54,9 +54,9 @@ class Logistic:
 
     scaling: Literal["soft", "standard", "none"] = "soft"
     softening: Annotated[float, Ge(0), Le(1e6)] = 0.25
-    strength: Annotated[float, Ge(1e-9), Le(1e9)] | Literal["auto"] = "auto"
+    strength: Annotated[float, Ge(1e-10), Le(1e9)] | Literal["auto"] = "auto"
     class_weight: Literal["balanced", "none"] = "balanced"
-    tolerance: Annotated[float, Ge(1e-15), Le(0.5)] = 1e-5
+    tolerance: Annotated[float, Ge(0), Le(0.5)] = 1e-5
     max_iterations: Annotated[int, Ge(1), Le(10**6)] = 500
 
     def inverse_l2(self, num_classes: int) -> float:

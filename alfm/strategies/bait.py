@@ -64,7 +64,7 @@ class Bait(Strategy):
     """
 
     variant: Literal["binary", "full", "top_k", "diagonal"] = "binary"
-    ridge: Annotated[float, Ge(1e-7), Le(1e6)] = 1e-4
+    ridge: Annotated[float, Ge(1e-8), Le(1e6)] = 1e-4
     certainty: Annotated[float, Ge(0), Le(0.999)] = 0.95
     k: Count = 2
     max_bytes: Bytes = 2 << 30

@@ -110,8 +110,15 @@ class Strategy(ABC):
     row_options: ClassVar[tuple[str, ...]] = ()
     """Options that list row numbers. A strategy with some has an option `rows`: what they count, see `in_pool`."""
 
-    def __post_init__(self) -> None:  # noqa: B027
-        """Nothing: there for a subclass's `super().__post_init__()`."""
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
+    """Lowest and highest values of numeric options, for classes from before `checked`; None passes."""
+
+    def __post_init__(self) -> None:
+        """Refuses a number outside `limits`; UserError."""
+        for option, (low, high) in self.limits.items():
+            value = getattr(self, option)
+            if value is not None and not low <= value <= high:
+                raise UserError(f"{self.name} {option}={value}: must lie between {low:g} and {high:g}.")
 
     @property
     def lists_rows(self) -> bool:

@@ -29,7 +29,7 @@ class Clue(Strategy):
 
     stochastic = True
     measures = ("head",)
-    temperature: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
+    temperature: Annotated[float, Ge(1e-4), Le(1e4)] = 1.0
 
     def select(self, query: Query, budget: int) -> Tensor:
         head, pool = query.head, query.pool

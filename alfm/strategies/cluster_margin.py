@@ -11,10 +11,14 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
+from alfm.errors import UserError
 from alfm.options import Count, checked
 from alfm.strategies.base import Query, Strategy, stack_picks
 from alfm.strategies.batch import highest
 from alfm.streams import stream
+
+MOST = 100_000
+"""Items whose linkage is made at most: their distances take 80 GB."""
 
 
 @dataclass(eq=False)
@@ -39,7 +43,7 @@ class ClusterMargin(Strategy):
     measures = ("unit",)
     oversample: Count = 10
     cluster_size: Count = 50
-    exact_up_to: Annotated[int, Ge(2), Le(200_000)] = 2000
+    exact_up_to: Annotated[int, Ge(2), Le(10**9)] = 2000
 
     def select(self, query: Query, budget: int) -> Tensor:
         candidates = highest(query, query.score(margin_uncertainty), self.oversample * budget)
@@ -64,6 +68,11 @@ class ClusterMargin(Strategy):
         exact = unit.N <= self.exact_up_to
         # not this round's stream: the clusters of a run must be the same in every round and after a resume
         rng = stream(query.seeds[r], 0, "cluster margin sample")
+        if min(unit.N, self.exact_up_to) > MOST:
+            raise UserError(
+                f"cluster_margin: a linkage of {min(unit.N, self.exact_up_to):,} items needs their distances to one "
+                f"another, 8 bytes each: set query_strategy.exact_up_to to at most {MOST}."
+            )
         sample = np.arange(unit.N) if exact else np.sort(rng.choice(unit.N, self.exact_up_to, replace=False))
         x = unit.rows(torch.from_numpy(sample).to(unit.device))
         wanted = max(1, min(unit.N // self.cluster_size, len(sample) // 4))

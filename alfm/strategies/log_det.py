@@ -31,7 +31,7 @@ class LogDet(Strategy):
     row_options = ("query_rows",)
     query_rows: Rows = ()
     query_classes: Rows = ()
-    ridge: Annotated[float, Ge(1e-4), Le(1e6)] = 0.01
+    ridge: Annotated[float, Ge(1e-6), Le(1e6)] = 0.01
     eta: Share = 1.0
     rows: Counted | None = None
 

@@ -31,7 +31,7 @@ class MaxHerding(Strategy):
 
     needs_head = False
     measures = ("unit",)
-    width: Annotated[float, Ge(1e-6), Le(1e3)] = 1.0
+    width: Annotated[float, Ge(1e-6), Le(1e6)] = 1.0
     exact_up_to: Whole = 200_000
     sample: Count = 50_000
 

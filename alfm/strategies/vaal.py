@@ -50,7 +50,7 @@ class Vaal(Strategy):
     latent: Annotated[int, Ge(1), Le(4096)] = 32
     beta: Annotated[float, Ge(0), Le(1e3)] = 1.0
     adversarial: Annotated[float, Ge(0), Le(1e3)] = 1.0
-    hidden: Annotated[int, Ge(1), Le(16_384)] = 128
+    hidden: Annotated[int, Ge(1), Le(65_536)] = 128
     steps: Annotated[int, Ge(1), Le(10**6)] = 40
     batch: Annotated[int, Ge(1), Le(65_536)] = 64
     lr: Annotated[float, Ge(1e-8), Le(1)] = 5e-3

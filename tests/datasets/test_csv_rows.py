@@ -151,7 +151,7 @@ def test_stray_quotes_do_not_merge_rows(tmp_path: Path) -> None:
 
 def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
     said = refused(tmp_path, 'text\tlabel\na\tx\n"b\ty\nc\tz\n', name="a.tsv")
-    assert "has 2 rows if quotes enclose fields, and 3 if" in said
+    assert "has 2 rows if quotes enclose fields, and 3 if" in said and "quoting=quoted" not in said
     said = refused(tmp_path, 'text\tlabel\na\tx\nb\t"y\n', name="a.tsv")
     assert "line 3: a quote is never closed; if quotes belong to the texts, say dataset.quoting=none" in said
     said = refused(tmp_path, 'text\tlabel\na\tx\n"b" he said\tx\n"c\ty\nd\tz\n', name="a.tsv", quoting="quoted")

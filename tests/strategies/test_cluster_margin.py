@@ -8,6 +8,7 @@ from reference.cluster_margin import average_linkage as plain_linkage
 from reference.cluster_margin import margin_candidates, turns
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
 
+from alfm.errors import UserError
 from alfm.strategies.cluster_margin import ClusterMargin, average_linkage, round_robin
 
 
@@ -72,3 +73,11 @@ def test_hard_situations(situation: str, exact_up_to: int) -> None:
 def test_replicates() -> None:
     assert_replicates_independent(ClusterMargin)
     assert_replicates_independent(lambda: ClusterMargin(exact_up_to=50))
+
+
+def test_a_linkage_that_no_memory_holds_is_refused(monkeypatch):
+    monkeypatch.setattr("alfm.strategies.cluster_margin.MOST", 50)
+    query = make_query(N=60)
+    with pytest.raises(UserError, match="exact_up_to to at most 50"):
+        ClusterMargin(exact_up_to=10**6).clusters(query, 0)
+    assert len(ClusterMargin(exact_up_to=50).clusters(query, 0)) == 60

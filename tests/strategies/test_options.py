@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 import numpy as np
@@ -164,3 +164,17 @@ def test_bad_index_files_are_answered_in_one_sentence(content, tmp_path):
     query = make_query(N=30)
     with pytest.raises(UserError, match="pool rows"):
         ask(IndexFile(str(path)), query, 2)
+
+
+def test_limits_of_a_class_from_before_options_were_checked():
+    @dataclass
+    class Mine(Strategy):
+        limits = {"width": (0.0, 1.0)}
+        width: float | None = 0.5
+
+        def select(self, query, budget):
+            raise NotImplementedError
+
+    assert Mine().width == 0.5 and Mine(width=None).width is None
+    with pytest.raises(UserError, match="mine width=2.0: must lie between 0 and 1"):
+        Mine(width=2.0)
