@@ -113,8 +113,8 @@ class Simulation(Task):
             if split not in cache.splits:
                 raise UserError(
                     f"{cache.path} has no split {split!r} (it has {', '.join(cache.splits)}); simulated rounds need a "
-                    "pool and a labelled test split: extract again with dataset.test_fraction=0.2 force=true (or convert "
-                    "with --test-fraction 0.2 --force), or name another with splits.pool= and splits.test=."
+                    "pool and a labelled test split: extract again with dataset.test_fraction=0.2 force=true (or "
+                    "convert with --test-fraction 0.2 --force), or name another with splits.pool= and splits.test=."
                 )
         self.splits: dict[str, Any] = {"pool": pool_split, "test": test_split}
         if unlabelled != ASK:
