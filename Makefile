@@ -7,7 +7,7 @@ DEMO := demo
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "alfm needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
 	@echo "Installing alfm and what its tests need into .venv: some minutes, and about 7 GB with CUDA's libraries"

@@ -12,32 +12,38 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from alfm.moved import keep_old_names
+
 if TYPE_CHECKING:
     from alfm.cache.reader import FeatureCache, open_cache
-    from alfm.curves import plot_curves
     from alfm.errors import UserError
-    from alfm.experiment import Simulation, simulate
-    from alfm.heads.base import Classifier, LinearHead
-    from alfm.loop import Round, Task, run
-    from alfm.pool import Pool
-    from alfm.results import load_runs
-    from alfm.strategies.base import Query, Strategy
+    from alfm.features.features import Pool
+    from alfm.heads.base import Classifier
+    from alfm.heads.linear import LinearHead
+    from alfm.report.curves import plot_curves
+    from alfm.results.load import load_runs
+    from alfm.simulation.api import simulate
+    from alfm.simulation.cached_task import Simulation
+    from alfm.simulation.loop import Round, run
+    from alfm.simulation.task import Task
+    from alfm.strategies.base import Strategy
+    from alfm.strategies.query import Query
 
 _HOME = {
     "FeatureCache": "alfm.cache.reader",
     "open_cache": "alfm.cache.reader",
     "UserError": "alfm.errors",
-    "Simulation": "alfm.experiment",
-    "simulate": "alfm.experiment",
+    "Simulation": "alfm.simulation.cached_task",
+    "simulate": "alfm.simulation.api",
     "Classifier": "alfm.heads.base",
-    "LinearHead": "alfm.heads.base",
-    "Round": "alfm.loop",
-    "Task": "alfm.loop",
-    "run": "alfm.loop",
-    "Pool": "alfm.pool",
-    "plot_curves": "alfm.curves",
-    "load_runs": "alfm.results",
-    "Query": "alfm.strategies.base",
+    "LinearHead": "alfm.heads.linear",
+    "Round": "alfm.simulation.loop",
+    "Task": "alfm.simulation.task",
+    "run": "alfm.simulation.loop",
+    "Pool": "alfm.features.features",
+    "plot_curves": "alfm.report.curves",
+    "load_runs": "alfm.results.load",
+    "Query": "alfm.strategies.query",
     "Strategy": "alfm.strategies.base",
 }
 
@@ -47,6 +53,8 @@ __all__ = [
 ]  # fmt: skip
 
 __version__ = "0.1.0"
+
+keep_old_names()
 
 
 def __getattr__(name: str) -> Any:

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Lt, MinLen
 
 from alfm.commands import command
+from alfm.config.build import build
+from alfm.config.hydra import run_hydra
+from alfm.config.paths import paths
 from alfm.errors import UserError
 from alfm.extract import cache_path
 from alfm.options import Device, Labels, Means, Name, PathName, Rounds, Seed, checked, read, shown
-from alfm.settings import build, paths, run_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from alfm.experiment import Simulation
-    from alfm.loop import Round
+    from alfm.simulation.cached_task import Simulation
+    from alfm.simulation.loop import Round
 
 ABOUT = """Run active-learning rounds on cached features: which items would each query strategy have labelled, and how
 good is the classifier after each round? Every setting is one of Hydra's: key=value, group=option, -m for sweeps."""
@@ -92,10 +94,12 @@ def al_train(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from alfm.cache.checked import remember
-    from alfm.environment import environment_of
-    from alfm.experiment import KINDS, budgets_of, run_replicates
-    from alfm.report import print_summary
-    from alfm.results import RunFolder, load_runs
+    from alfm.config.build import KINDS
+    from alfm.report.terminal import print_summary
+    from alfm.results.environment import environment_of
+    from alfm.results.load import load_runs
+    from alfm.results.run_folder import RunFolder
+    from alfm.simulation.replicates import budgets_of, run_replicates
 
     given = read(Settings, cfg)
     built = {group: build(cfg.get(group), kind, group) for group, kind in KINDS.items()}
@@ -183,7 +187,7 @@ _loaded: dict[tuple[Any, ...], Simulation] = {}
 
 def _open(path: Path, *how: Any) -> Simulation:
     """`Simulation(path, *how)`; the last one again when neither the file nor the rest changed."""
-    from alfm.experiment import Simulation
+    from alfm.simulation.cached_task import Simulation
 
     stamp = path.stat() if path.exists() else None  # a missing file is the cache reader's to explain
     key = (path, stamp and (stamp.st_mtime_ns, stamp.st_size), *how)

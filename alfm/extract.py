@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alfm.config.build import build
+from alfm.config.hydra import run_hydra
+from alfm.config.paths import paths
 from alfm.errors import UserError, nearest_names
 from alfm.options import Name, check, plain, read
-from alfm.settings import build, paths, run_hydra
 
 if TYPE_CHECKING:
     import torch
@@ -90,9 +92,10 @@ def _extract(cfg: DictConfig, here: Any) -> None:
     from alfm.cache import open_cache
     from alfm.cache.parts import PartsFolder
     from alfm.cache.writer import cannot_write
+    from alfm.devices import choose_device
     from alfm.extraction.agreement import Job, agree, already_there, wanted_settings
     from alfm.extraction.console import Console
-    from alfm.extraction.encoding import Encoder, choose_device, choose_precision
+    from alfm.extraction.encoding import Encoder, choose_precision
     from alfm.extraction.loading import Items, duplicates
     from alfm.extraction.plan import choose_num_workers
     from alfm.extraction.runner import Runner, use_threads

@@ -7,8 +7,10 @@ has neither problem: results do not depend on the number of cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -34,3 +36,20 @@ def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[
             return list(workers.map(lambda job: job(), jobs))
     finally:
         torch.set_num_threads(threads)
+
+
+def batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` consecutive items, the last one shorter (itertools.batched is Python 3.12's)."""
+    while group := list(islice(items, size)):
+        yield group
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch's CPU operations on one thread inside, as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

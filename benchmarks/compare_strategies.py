@@ -93,7 +93,7 @@ def find_caches(folder: Path, wanted: Sequence[str]) -> list[Path]:
 def run(arguments: argparse.Namespace, caches: Sequence[Path], strategies: Sequence[str]) -> int:
     """All runs that are not there yet, one cache after the other; the exit status of the worst."""
     from alfm.al_train import al_train
-    from alfm.settings import run_hydra
+    from alfm.config.hydra import run_hydra
 
     seeds = ",".join(str(seed) for seed in range(1, arguments.seeds + 1))
     status = 0
@@ -120,8 +120,8 @@ def report(
     arguments: argparse.Namespace, caches: Sequence[Path], strategies: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
     """The tables as markdown, and all figures."""
-    from alfm.results import load_runs
-    from alfm.statistics import SETTING, better_than_random
+    from alfm.results.load import load_runs
+    from alfm.results.statistics import SETTING, better_than_random
 
     machine = describe(arguments.device)
     runs = load_runs(arguments.out)
@@ -186,7 +186,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     from alfm.metrics import area_under_budget_curve
-    from alfm.statistics import BANDS
+    from alfm.results.statistics import BANDS
 
     rows = []
     for strategy, cells in runs.groupby("query_strategy", sort=False):
@@ -233,7 +233,7 @@ def own_table(own: pd.DataFrame, shared: pd.DataFrame) -> Lines:
 
 def oracle_lines(shared: pd.DataFrame) -> Lines:
     """The ceiling, and how much of its lead over random each strategy lacks."""
-    from alfm.statistics import paired_curves, regret
+    from alfm.results.statistics import paired_curves, regret
 
     if not set(ORACLES) <= set(shared["query_strategy"]):
         return []
@@ -259,7 +259,7 @@ def overall(gaps: dict[str, pd.DataFrame], areas: dict[str, pd.Series]) -> Lines
     """Mean rank by AUBC over caches, mean gaps, and on how many caches a band is better or worse than random."""
     import pandas as pd
 
-    from alfm.statistics import average_ranks
+    from alfm.results.statistics import average_ranks
 
     if not gaps:
         return ["No cache has runs of random."]

@@ -54,8 +54,9 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
     from alfm.backbones.timm_model import Timm
     from alfm.cache.parts import PartsFolder
     from alfm.datasets.folder import folder
+    from alfm.devices import choose_device
     from alfm.extraction.agreement import first_batch
-    from alfm.extraction.encoding import Encoder, choose_batch_size, choose_device, choose_precision
+    from alfm.extraction.encoding import Encoder, choose_batch_size, choose_precision
     from alfm.extraction.loading import Items, load, tasks_of
     from alfm.extraction.plan import Plan, available_cores, choose_num_workers, choose_part_size, choose_threads
     from alfm.extraction.runner import Runner, use_threads

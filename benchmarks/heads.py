@@ -43,7 +43,8 @@ def accuracy(cache: str, head: str, per_class: int, seeds: int, device: str) -> 
     """Test accuracy of one head for each seed, with `per_class` labels of every class."""
     import torch
 
-    from alfm.experiment import Simulation, from_config
+    from alfm.config.build import from_config
+    from alfm.simulation.cached_task import Simulation
 
     task = Simulation(cache, device)
     rows = torch.from_numpy(balanced(task.labels.cpu().numpy(), per_class, seeds)).to(device)
@@ -152,7 +153,7 @@ def loosest(problem: str, solver: str, optimum: float, within: float = 1e-4) -> 
 def _setting(setting: str, cache: str | None, labels: int, replicates: int, device: str) -> tuple[Any, Any]:
     import torch
 
-    from alfm.experiment import Simulation
+    from alfm.simulation.cached_task import Simulation
 
     task = pools.task(setting, device) if cache is None else Simulation(cache, device)
     most = min(labels + 100, task.pool.N)

@@ -25,8 +25,9 @@ def one(
     import numpy as np
     import torch
 
-    from alfm.experiment import from_config
-    from alfm.strategies.base import Query, ask
+    from alfm.config.build import from_config
+    from alfm.strategies.ask import ask
+    from alfm.strategies.query import Query
 
     task = pools.task(folder, device)
     built, head_of = pools.strategy(strategy), from_config("classifier", classifier)

@@ -20,9 +20,9 @@ def _setting(folder: str, labelled: int, replicates: int, device: str) -> tuple[
     """The task, and a function that makes a round's query from scratch on a fresh pool (nothing is carried)."""
     import torch
 
+    from alfm.features.features import Pool
     from alfm.heads.logistic import Logistic
-    from alfm.pool import Pool
-    from alfm.strategies.base import Query
+    from alfm.strategies.query import Query
 
     task = pools.task(folder, device)
     starts = [np.random.default_rng(r + 1).choice(task.pool.N, labelled, replace=False) for r in range(replicates)]
@@ -64,8 +64,8 @@ def coreset(folder: str, labelled: int, batch: int, replicates: int, repeats: in
     """k-center greedy on raw features: from nothing (labels and batch), and the next round with carried distances."""
     import torch
 
-    from alfm.experiment import from_config
-    from alfm.strategies.base import ask
+    from alfm.config.build import from_config
+    from alfm.strategies.ask import ask
 
     task, make = _setting(folder, labelled, replicates, device)
     strategy = from_config("query_strategy", "coreset")
@@ -109,8 +109,8 @@ def badge(folder: str, labelled: int, batch: int, replicates: int, repeats: int,
     """D^2 sampling on gradient embeddings, both with their pool pass for the predictions."""
     import torch
 
-    from alfm.experiment import from_config
-    from alfm.strategies.base import ask
+    from alfm.config.build import from_config
+    from alfm.strategies.ask import ask
 
     task, make = _setting(folder, labelled, replicates, device)
     strategy = from_config("query_strategy", "badge")
@@ -150,8 +150,8 @@ def probcover(folder: str, labelled: int, batch: int, replicates: int, repeats: 
     """Greedy maximum cover for all replicates, against the one pass that finds the balls, and a plain greedy loop."""
     import torch
 
-    from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
     from alfm.geometry.kmeans import kmeans
+    from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
 
     task, make = _setting(folder, labelled, replicates, device)
     query = make(False)
@@ -208,8 +208,8 @@ def probcover(folder: str, labelled: int, batch: int, replicates: int, repeats: 
 
 def maxherding(folder: str, labelled: int, batch: int, replicates: int, repeats: int, device: str) -> dict[str, Any]:
     """All replicates against one replicate of the same strategy."""
-    from alfm.experiment import from_config
-    from alfm.strategies.base import ask
+    from alfm.config.build import from_config
+    from alfm.strategies.ask import ask
 
     _, make = _setting(folder, labelled, replicates, device)
     strategy = from_config("query_strategy", "maxherding")

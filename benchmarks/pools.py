@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from alfm.loop import Task
+    from alfm.simulation.task import Task
     from alfm.strategies.base import Strategy
 
 
@@ -117,8 +117,8 @@ def task(folder: str | Path, device: str) -> Task:
     """The pool as the loop wants it."""
     import torch
 
-    from alfm.loop import Task
-    from alfm.pool import Pool
+    from alfm.features.features import Pool
+    from alfm.simulation.task import Task
 
     spec = Spec(**json.loads((Path(folder) / "spec.json").read_text(encoding="utf-8")))
     features, labels = arrays(folder)
@@ -138,7 +138,7 @@ def strategy(text: str) -> Strategy:
     """A query strategy by its config's name, with options after a colon: `bait:variant=full+lam=0.01`."""
     from omegaconf import OmegaConf
 
-    from alfm.experiment import from_config
+    from alfm.config.build import from_config
 
     name, _, options = text.partition(":")
     return from_config("query_strategy", name, **OmegaConf.from_dotlist([part for part in options.split("+") if part]))

@@ -137,8 +137,8 @@ def pool_pass(s: Setting) -> Kernel:
 
 def contrast(s: Setting) -> Kernel:
     """CAL's pass: logits and distances to the labelled items of every replicate, the ten nearest of each item."""
-    from alfm.strategies.base import Query
     from alfm.strategies.cal import Cal
+    from alfm.strategies.query import Query
 
     query = Query(
         s.pool, s.rows, s.targets, s.available, s.C, list(range(s.R)), 2, head=s.head, classifier=s.classifier
@@ -186,7 +186,7 @@ def badge(s: Setting) -> Kernel:
     """Draws of D^2 sampling on gradient embeddings, per pick, without the pool pass for the norms."""
     import torch
 
-    from alfm.geometry.d2 import D2Sampler
+    from alfm.geometry.d2_sampling import D2Sampler
     from alfm.strategies.badge import prediction_error
 
     def sq_norm(phi: Any, logits: Any, rows: slice, r: int) -> Any:
@@ -215,7 +215,7 @@ def badge(s: Setting) -> Kernel:
 
 def _subset(s: Setting) -> Any:
     """Unit features of at most 20,000 items, for passes over all pairs."""
-    from alfm.pool import Pool
+    from alfm.features.features import Pool
 
     return Pool(next(x for _, x in s.pool.raw_blocks(min(s.N, 20_000))), s.device).unit
 
@@ -231,7 +231,7 @@ def radius_pass(s: Setting) -> Kernel:
     """Distance of every item to the nearest of another pseudo-class."""
     import torch
 
-    from alfm.geometry.coverage import purity_distances
+    from alfm.geometry.max_coverage import purity_distances
 
     unit = _subset(s)
     pseudo = torch.arange(unit.N, device=unit.device) % s.C
@@ -240,8 +240,8 @@ def radius_pass(s: Setting) -> Kernel:
 
 def coverage_pass(s: Setting) -> Kernel:
     """The balls of the purity radius, as compressed rows."""
-    from alfm.geometry.coverage import Cover, purity_distances, purity_radius
     from alfm.geometry.kmeans import kmeans
+    from alfm.geometry.max_coverage import Cover, purity_distances, purity_radius
 
     unit = _subset(s)
     x = next(x for _, x in unit.blocks(unit.N))
@@ -256,7 +256,8 @@ def herding_gains(s: Setting) -> Kernel:
     """Exact first gains of MaxHerding for all replicates."""
     import torch
 
-    from alfm.geometry.herding import RBF, first_gains
+    from alfm.geometry.herding import first_gains
+    from alfm.geometry.kernels import RBF
 
     unit = _subset(s)
     kappa = torch.full((s.R, unit.N), 0.5, device=unit.device)

@@ -32,11 +32,12 @@ def one(
     import numpy as np
     import torch
 
-    from alfm.experiment import from_config
-    from alfm.geometry.coverage import limit, squared_distances
-    from alfm.geometry.herding import RBF, best_similarity
-    from alfm.strategies.base import Query, ask
+    from alfm.config.build import from_config
+    from alfm.geometry.kernels import RBF, best_similarity
+    from alfm.geometry.pairs import limit, squared_distances
+    from alfm.strategies.ask import ask
     from alfm.strategies.probcover import purity_delta
+    from alfm.strategies.query import Query
 
     task = pools.task(folder, device)
     unit = task.pool.unit

@@ -25,7 +25,7 @@ def idle(device: str) -> dict[str, Any]:
     """Nothing but the imports: what every process holds."""
     import torch
 
-    import alfm.loop  # noqa: F401
+    import alfm.simulation.loop  # noqa: F401
 
     torch.zeros(1, device=device)
     return {}

@@ -201,7 +201,8 @@ def composed(name: str, *words: str) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from alfm.settings import _compose, conf_dir
+    from alfm.config.hydra import _compose
+    from alfm.config.paths import conf_dir
 
     with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
         cfg, whole = _compose(name, list(words), None)
@@ -212,7 +213,7 @@ def composed(name: str, *words: str) -> Any:
 
 def units(folder: Path) -> Iterator[tuple[str, Callable[[Probe], None]]]:
     """Everything there is to try, in pieces that can be shared out."""
-    from alfm.settings import conf_dir
+    from alfm.config.paths import conf_dir
 
     conf = conf_dir()
     for group in GROUPS:
@@ -231,8 +232,7 @@ def units(folder: Path) -> Iterator[tuple[str, Callable[[Probe], None]]]:
 
 def _strategy(folder: Path, group: str, name: str, posterior: str = "") -> Callable[[Probe], None]:
     def probe(all_of: Probe) -> None:
-        from alfm.experiment import KINDS
-        from alfm.settings import build
+        from alfm.config.build import KINDS, build
 
         words = [f"{group}={name}", *([f"{group}{posterior}"] if posterior else [])]
         words += [f"init_strategy.path={folder}/rows.txt"] if name == "index_file" else []
@@ -254,7 +254,7 @@ _tasks: dict[Path, Any] = {}
 
 
 def _task(folder: Path) -> Any:
-    from alfm.experiment import Simulation
+    from alfm.simulation.cached_task import Simulation
 
     if folder not in _tasks:
         _tasks[folder] = Simulation(folder / "tiny" / "points.h5", device="cpu")
@@ -263,8 +263,8 @@ def _task(folder: Path) -> Any:
 
 def _rounds(task: Any, built: dict[str, Any]) -> None:
     """Three rounds of one replicate; every number that comes out is finite."""
-    from alfm.experiment import run_replicates
     from alfm.heads.logistic import Logistic
+    from alfm.simulation.replicates import run_replicates
     from alfm.strategies.margins import Margins
     from alfm.strategies.random import Random
 
@@ -296,8 +296,8 @@ REQUIRED = {
 
 def _described(folder: Path, group: str, names: list[str]) -> Callable[[Probe], None]:
     def probe(all_of: Probe) -> None:
+        from alfm.config.build import build
         from alfm.extract import _kind
-        from alfm.settings import build
 
         for name in names:
             words = [word.format(folder=folder) for word in REQUIRED[group].get(name, [])]

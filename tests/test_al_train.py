@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 import alfm.al_train
-import alfm.experiment
+import alfm.simulation.replicates
 from alfm.al_train import main
 from alfm.cache.reader import FeatureCache
-from alfm.results import COLUMNS, load_runs, run_hash
+from alfm.results.load import load_runs
+from alfm.results.run_folder import COLUMNS, run_hash
 
 TIMES = {"fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes", "num_replicates"}
 
@@ -57,13 +58,13 @@ def cache(make_cache):
 def asked(monkeypatch):
     """The seeds of every call of the loop."""
     calls: list[list[int]] = []
-    original = alfm.experiment.run
+    original = alfm.simulation.loop.run
 
     def run(task, classifier, init, query, budgets, seeds, *rest):
         calls.append(list(seeds))
         yield from original(task, classifier, init, query, budgets, seeds, *rest)
 
-    monkeypatch.setattr(alfm.experiment, "run", run)
+    monkeypatch.setattr(alfm.simulation.replicates, "run", run)
     return calls
 
 
@@ -132,9 +133,9 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(strategy
     assert train(cache, f"query_strategy={strategy}", n=4) == 0
     whole = outcome(run_folder())
     monkeypatch.setenv("LOG_DIR", str(logs() / "again"))
-    import alfm.loop
+    import alfm.simulation.loop
 
-    measure, calls = alfm.loop.Task.measure, iter(range(99))
+    measure, calls = alfm.simulation.task.Task.measure, iter(range(99))
 
     def interrupted(*args):
         if next(calls) == 2:
@@ -142,7 +143,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(strategy
         return measure(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(alfm.loop.Task, "measure", interrupted)
+        patch.setattr(alfm.simulation.task.Task, "measure", interrupted)
         assert train(cache, f"query_strategy={strategy}", n=4) == 130
     assert "goes on from here" in capsys.readouterr().err
     assert len(table(run_folder())) == 4  # two rounds of two seeds

@@ -15,9 +15,9 @@ import pytest
 from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
 from omegaconf import OmegaConf
 
+from alfm.config.build import build
 from alfm.errors import UserError
 from alfm.options import Means, OptionError, check, checked, described, of_kind, options_of
-from alfm.settings import build
 from alfm.strategies.base import Strategy
 from alfm.strategies.margins import Margins
 
@@ -176,7 +176,7 @@ def test_kinds():
 
 def test_what_nobody_checks_is_not_imported():
     """--help and a user's own classes do not pay for pydantic."""
-    code = "import sys, alfm.settings; assert 'pydantic' not in sys.modules"
+    code = "import sys, alfm.config.hydra; assert 'pydantic' not in sys.modules"
     env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr

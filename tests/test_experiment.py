@@ -12,13 +12,16 @@ import pytest
 import torch
 
 import alfm
-from alfm.comparison import settings_of
-from alfm.conditions import as_config, config_of_class
-from alfm.experiment import Simulation, budgets_of, from_config, pick_device, run_replicates
+from alfm.config.build import from_config
+from alfm.config.paths import conf_dir
+from alfm.devices import pick_device
 from alfm.heads.logistic import Logistic
-from alfm.results import COLUMNS
-from alfm.settings import conf_dir
-from alfm.statistics import better_than_random, paired_curves
+from alfm.results.conditions import as_config, config_of_class
+from alfm.results.run_folder import COLUMNS
+from alfm.results.setting import settings_of
+from alfm.results.statistics import better_than_random, paired_curves
+from alfm.simulation.cached_task import Simulation
+from alfm.simulation.replicates import budgets_of, run_replicates
 from alfm.strategies.log_det import LogDet
 from alfm.strategies.margins import Margins
 

@@ -18,7 +18,7 @@ import yaml
 import alfm.al_train
 import alfm.extract
 from alfm.cache.reader import open_cache
-from alfm.results import load_runs
+from alfm.results.load import load_runs
 
 PACKAGE = {
     "strategy.py": '''
@@ -167,7 +167,7 @@ def test_an_installed_wheel_finds_its_configs_from_any_folder(tmp_path, digits_c
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(root / "alfm", source / "alfm", ignore=ignored)
     shutil.copytree(root / "conf", source / "conf", ignore=ignored)
-    for name in ("pyproject.toml", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "LICENSE"):
         shutil.copy(root / name, source)
     (source / "README.md").write_text("The wheel's description.\n")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
@@ -191,7 +191,7 @@ def test_an_installed_wheel_finds_its_configs_from_any_folder(tmp_path, digits_c
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert str(tmp_path / "log_dir") in run.stdout and not list(elsewhere.iterdir())
-    which = "import alfm.settings; print(alfm.settings.conf_dir())"
+    which = "import alfm.config.hydra; print(alfm.config.paths.conf_dir())"
     found = subprocess.run(
         [sys.executable, "-c", which], cwd=elsewhere, env=environment, capture_output=True, text=True
     )

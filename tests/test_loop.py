@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from alfm.config.build import from_config
 from alfm.errors import UserError
-from alfm.experiment import from_config
+from alfm.features.features import Pool
 from alfm.heads.logistic import Logistic
-from alfm.loop import Task, run, schedule
-from alfm.pool import Pool
-from alfm.strategies.base import Query, Strategy, ask
+from alfm.simulation.loop import run, schedule
+from alfm.simulation.task import Task
+from alfm.strategies.ask import ask
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query
 from alfm.strategies.random import Random
 
 STRATEGIES = [

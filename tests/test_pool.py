@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from alfm.errors import UserError
-from alfm.heads.base import LinearHead
-from alfm.pool import Pool
-from alfm.spaces import RAW, UNIT, Scaled
+from alfm.features.features import Pool
+from alfm.features.spaces import RAW, UNIT, Scaled
+from alfm.heads.linear import LinearHead
 
 
 class Rows:

@@ -10,13 +10,13 @@ import torch
 
 from alfm.acquisition import bald
 from alfm.errors import UserError
-from alfm.heads.base import LinearHead
+from alfm.features.features import Pool
+from alfm.features.spaces import RAW, UNIT, Scaled
 from alfm.heads.dropout import Dropout
+from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic
-from alfm.pool import Pool
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace, pool_pass
 from alfm.posteriors.laplace import precision_factor
-from alfm.spaces import RAW, UNIT, Scaled
 
 N, D, C, R = 60, 10, 3, 2
 

@@ -11,12 +11,15 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from alfm.comparison import settings_of, summary
-from alfm.curves import _panel, plot_curves, styles_of
 from alfm.errors import UserError
 from alfm.metrics import METRICS, area_under_budget_curve
-from alfm.report import Table, main, print_summary, rank_tables, show
-from alfm.results import RunFolder, load_runs
+from alfm.report.__main__ import main
+from alfm.report.curves import _panel, plot_curves, styles_of
+from alfm.report.tables import Table, rank_tables
+from alfm.report.terminal import print_summary, show
+from alfm.results.load import load_runs
+from alfm.results.run_folder import RunFolder
+from alfm.results.setting import settings_of, summary
 
 BUDGETS = [4, 6, 8, 12, 20]  # labels after each round: not even, so that the two areas differ
 

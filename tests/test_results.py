@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 import alfm.results as module
-from alfm.environment import environment_of
 from alfm.errors import UserError
-from alfm.results import COLUMNS, RunFolder, load_runs, read_picks, run_hash
+from alfm.results.environment import environment_of
+from alfm.results.load import load_runs
+from alfm.results.run_folder import COLUMNS, RunFolder, read_picks, run_hash
 
 CONFIG = {
     "seeds": [1, 10],

@@ -15,9 +15,10 @@ import yaml
 import alfm
 import alfm.al_train
 from alfm.al_train import main
+from alfm.config.build import from_config
 from alfm.errors import UserError
-from alfm.experiment import Simulation, from_config
-from alfm.results import run_hash
+from alfm.results.run_folder import run_hash
+from alfm.simulation.cached_task import Simulation
 from alfm.strategies.boss import Boss
 from alfm.strategies.epig import Epig
 from alfm.strategies.index_file import IndexFile

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from alfm.config.build import build
+from alfm.config.hydra import run_hydra
+from alfm.config.paths import conf_dir, paths
 from alfm.errors import UserError
-from alfm.settings import build, conf_dir, paths, run_hydra
 
 ROOT = Path(__file__).resolve().parents[1]
 

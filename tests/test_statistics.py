@@ -10,7 +10,7 @@ from scipy import stats
 
 from alfm.errors import UserError
 from alfm.metrics import METRICS
-from alfm.statistics import (
+from alfm.results.statistics import (
     _wilcoxon,
     average_ranks,
     better_than_random,

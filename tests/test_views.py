@@ -6,11 +6,14 @@ import pytest
 import torch
 
 import alfm
-from alfm.experiment import budgets_of, conf_dir, fits_heads, from_config, run_replicates
+from alfm.config.build import from_config
+from alfm.config.paths import conf_dir
+from alfm.features.features import Pool
 from alfm.heads.logistic import Logistic
 from alfm.heads.views import on_all_views
-from alfm.pool import Pool
 from alfm.posteriors import Ensemble
+from alfm.simulation.cached_task import fits_heads
+from alfm.simulation.replicates import budgets_of, run_replicates
 from alfm.strategies.bald import Bald
 from alfm.strategies.boss import Boss
 from alfm.strategies.uherding import UHerding

@@ -14,10 +14,11 @@ import torch
 from strategies.factory import SITUATIONS, clusters, make_query, picks_in
 from waits import Waits
 
-from alfm.geometry import closer, steps
+from alfm.geometry import herding_lists as closer
+from alfm.geometry import steps
 from alfm.heads.dropout import Dropout
 from alfm.strategies.badge import Badge
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Strategy
 from alfm.strategies.coreset import Coreset
 from alfm.strategies.dcom import Dcom
 from alfm.strategies.facility_location import FacilityLocation
@@ -26,6 +27,7 @@ from alfm.strategies.graph_cut import GraphCut
 from alfm.strategies.log_det import LogDet
 from alfm.strategies.maxherding import MaxHerding
 from alfm.strategies.probcover import ProbCover
+from alfm.strategies.query import Query
 from alfm.strategies.uherding import UHerding
 from alfm.strategies.vessal import Vessal
 

@@ -93,24 +93,6 @@ class Encoder:
         return torch.cat([self._encode(piece, rows, precision, events) for piece, rows in pieces])
 
 
-def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """`auto`: CUDA, else MPS, else CPU. A worker of several takes the GPU of its local rank."""
-    if wanted in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", local_rank % torch.cuda.device_count())
-    if wanted == "auto":
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise UserError(f"device={wanted}: use auto, cpu, cuda, cuda:1 or mps.") from error
-    there = {"cpu": True, "mps": torch.backends.mps.is_available()}.get(device.type, False)
-    if device.type == "cuda":
-        there = (device.index or 0) < torch.cuda.device_count()
-    if not there:
-        raise UserError(f"device={wanted} is not there on this machine: use device=auto.")
-    return device
-
-
 def choose_precision(wanted: str, device: torch.device) -> str:
     """`auto`: float16 on CUDA (its 10 bits are what the cache keeps), float32 elsewhere."""
     if wanted == "auto":

@@ -1,7 +1,7 @@
 """Balls of different sizes around pool items (DCoM): their purity, what they cover, what is uncovered near each item.
 
 Item x lies in the ball of c iff |u_x - u_c| < the ball's radius; an item always lies in its own ball. Strictness leaves
-the margin of `alfm.geometry.coverage.limit`.
+the margin of `alfm.geometry.pairs.limit`.
 
 The radius that counts neighbours moves a little from round to round, and lies where few pairs are nearer (0.5 to 5 % on
 real features). So the pairs nearer than a slightly larger radius are listed once per pool, with their distances: what
@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.geometry.coverage import block_pairs, limit, squared_distances
-from alfm.pool import Vectors, batched
-from alfm.threads import side_by_side
+from alfm.features.features import Vectors
+from alfm.geometry.pairs import block_pairs, limit, squared_distances
+from alfm.threads import batched, side_by_side
 
 _CHUNK = 128  # centres in a product
 _BLOCK = 4096  # items in it

@@ -12,175 +12,20 @@ Sources: Bae et al. 2024 (MaxHerding, 2407.12212), 2025 (UHerding, 2412.20644); 
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from alfm.geometry import steps
-from alfm.geometry.coverage import block_pairs
-from alfm.spaces import Centred
+from alfm.geometry.greedy import largest, lazy_greedy
+from alfm.geometry.kernels import WIDTH, Kernel, best_similarity, similarities, target_blocks
+from alfm.geometry.pairs import block_pairs
 
 if TYPE_CHECKING:
-    from alfm.pool import Vectors
-
-# Candidates per product, padded to it: with one shape for every product a similarity is the same number, to the last
-# bit, in whatever batch it is computed, so that kappa is a function of the set added and a resumed run picks alike.
-WIDTH = 32
-
-
-# -- similarities ----------------------------------------------------------------------------------------------------
-
-
-class Kernel(Protocol):
-    """Similarity from inner products; overwrites and returns `dots`. Kernels that are equal are computed once.
-
-    floor: the closeness of a target to nothing at all; nothing: the similarity.
-    """
-
-    floor: ClassVar[float]
-
-    @property
-    def nothing(self) -> float: ...
-
-    def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
-        """dots: <x_i, y_j> (a, b); sq_x: |x_i|^2 (a,); sq_y: |y_j|^2 (b,). Returns (a, b)."""
-        ...
-
-    def closeness(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
-        """What the similarity rises with, whatever the kernel's parameters; arguments as above, overwrites `dots`."""
-        ...
-
-    def similarity(self, closeness: np.ndarray) -> np.ndarray:
-        """The similarity at some closeness, never falling; same shape and type."""
-        ...
-
-    def diagonal(self, sq: Tensor) -> Tensor:
-        """k(x_i, x_i), (a,), from |x_i|^2 (a,)."""
-        ...
-
-
-@dataclass(frozen=True)
-class RBF:
-    """exp(-(|x - y| / width)^2)."""
-
-    floor: ClassVar[float] = -math.inf
-    nothing: ClassVar[float] = 0.0
-    width: float = 1.0
-
-    def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
-        scale = 1.0 / self.width**2
-        dots.mul_(2.0 * scale).sub_((sq_x * scale)[:, None]).sub_(sq_y * scale)
-        return dots.clamp_max_(0.0).exp_()
-
-    def closeness(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
-        return dots.mul_(2.0).sub_(sq_x[:, None]).sub_(sq_y).clamp_max_(0.0)
-
-    def similarity(self, closeness: np.ndarray) -> np.ndarray:
-        # In float64: rounded to float32 it never falls where the closeness rises, which exp in float32 may.
-        return np.exp(closeness.astype(np.float64) / self.width**2).astype(closeness.dtype)
-
-    def diagonal(self, sq: Tensor) -> Tensor:
-        return torch.ones_like(sq)
-
-
-@dataclass(frozen=True)
-class RBFLessOne(RBF):
-    """exp(-(|x - y| / width)^2) - 1, for items so near each other that the exponential is 1 but for rounding.
-
-    Herding's gains are differences of similarities, so they are the same. nothing: at most any similarity.
-    """
-
-    nothing: float = -1.0  # type: ignore[misc]
-
-    def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
-        return self.closeness(dots, sq_x, sq_y).div_(self.width**2).expm1_()
-
-    def similarity(self, closeness: np.ndarray) -> np.ndarray:
-        return np.expm1(closeness.astype(np.float64) / self.width**2).astype(closeness.dtype)
-
-    def diagonal(self, sq: Tensor) -> Tensor:
-        return torch.zeros_like(sq)
-
-
-def rbf(vectors: Vectors, width: float) -> RBF:
-    """The RBF kernel of this width in the form that keeps its digits on these coordinates."""
-    if not isinstance(vectors.space, Centred) or vectors.level > width**2:
-        return RBF(width)
-    # no two items are farther apart than twice the largest length
-    return RBFLessOne(width=width, nothing=math.expm1(-4 * float(vectors.sq_norms.max()) / width**2))
-
-
-@dataclass(frozen=True)
-class Dot:
-    """<x, y>: the cosine on unit features."""
-
-    floor: ClassVar[float] = 0.0
-    nothing: ClassVar[float] = 0.0
-
-    def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
-        return dots
-
-    closeness = __call__
-
-    def similarity(self, closeness: np.ndarray) -> np.ndarray:
-        return closeness
-
-    def diagonal(self, sq: Tensor) -> Tensor:
-        return sq.clone()
-
-
-def similarities(
-    vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None = None, out: Tensor | None = None
-) -> Tensor:
-    """k(items, targets), (m, T) for int64 (m,) items and int64 (T,) targets (None: the whole pool)."""
-    if out is None:
-        out = vectors.sq_norms.new_empty(len(items), vectors.N if targets is None else len(targets))
-    for place, start, part in _item_products(vectors, kernel, items, targets):
-        out[start : start + part.shape[1], place] = part.T
-    return out
-
-
-def best_similarity(vectors: Vectors, kernel: Kernel, rows: Tensor, targets: Tensor | None = None) -> Tensor:
-    """kappa (T,): each target's largest similarity to the items of int64 (m,) rows, at least `kernel.nothing`."""
-    kappa = vectors.sq_norms.new_full((vectors.N if targets is None else len(targets),), kernel.nothing)
-    for place, _, part in _item_products(vectors, kernel, rows, targets):
-        kappa[place] = torch.maximum(kappa[place], part.amax(1))
-    return kappa
-
-
-def _item_products(
-    vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None
-) -> Iterator[tuple[slice, int, Tensor]]:
-    """(places among the targets, first item, k(targets, items) (b, at most WIDTH)) for all blocks and items."""
-    if not len(items):
-        return
-    short = -len(items) % WIDTH
-    padded = torch.cat([items, items[:1].expand(short)])
-    q, sq_q = vectors.rows(padded, plain=True), vectors.sq_norms[padded]
-    for place, x, sq_x in _target_blocks(vectors, targets):
-        for start in range(0, len(items), WIDTH):
-            part = slice(start, start + WIDTH)
-            # X @ Q.T: a third faster than Q @ X.T when Q is small.
-            yield place, start, kernel(x @ q[part].T, sq_x, sq_q[part])[:, : len(items) - start]
-
-
-def _target_blocks(vectors: Vectors, targets: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(places among the targets, coordinates (b, D'), squared lengths (b,))."""
-    if targets is None:
-        for rows, x in vectors.blocks():
-            yield rows, x, vectors.sq_norms[rows]
-        return
-    size = 2048
-    for start in range(0, len(targets), size):
-        part = targets[start : start + size]
-        yield slice(start, start + len(part)), vectors.rows(part, plain=True), vectors.sq_norms[part]
-
+    from alfm.features.features import Vectors
 
 # -- first gains -----------------------------------------------------------------------------------------------------
 
@@ -241,71 +86,8 @@ def _pairs(
             yield rows, x, columns, y, vectors.sq_norms[columns]
         return
     for rows, x in vectors.blocks(block):
-        for place, y, sq_y in _target_blocks(vectors, targets):
+        for place, y, sq_y in target_blocks(vectors, targets):
             yield rows, x, place, y, sq_y
-
-
-# -- lazy greedy -----------------------------------------------------------------------------------------------------
-
-
-class Objective(Protocol):
-    """A monotone submodular function of a growing set of picks."""
-
-    def gains(self, items: Tensor) -> Tensor:
-        """What each of the items, int64 (m,), would add to the picks so far: (m,)."""
-        ...
-
-    def add(self, rows: Tensor) -> None:
-        """Adds items, int64 (m,), to the picks."""
-        ...
-
-    def renew(self, bounds: Tensor) -> bool:
-        """Asked before every refresh: lowers all bounds (N,) in place where that is cheaper by now, says if it did."""
-        ...
-
-
-def largest(bounds: Tensor, batch: int) -> Tensor:
-    """int64 (min(batch, N),) items of the largest bounds (N,); the first again in place of those at -Inf."""
-    values, items = bounds.topk(min(batch, len(bounds)))
-    return torch.where(values > -torch.inf, items, items[0])
-
-
-def lazy_greedy(
-    objective: Objective,
-    bounds: Tensor,
-    allowed: Tensor,
-    budget: int,
-    batch: int = WIDTH,
-    choose: Callable[[Tensor, int], Tensor] = largest,
-) -> Tensor:
-    """Picks int64 (min(budget, allowed items),): repeatedly the allowed item of largest gain, ties lower index.
-
-    bounds: (N,), at least each item's gain; overwritten with gains as they are found, so it stays valid for the next
-    call. allowed: bool (N,). `batch` stale items are refreshed until the largest bound of all is fresh; `choose` finds
-    them from the stale bounds (-Inf elsewhere) and always answers with the same number of items.
-    """
-    free = allowed.to(bounds.device, copy=True)
-    picks: list[Tensor] = []
-    for _ in range(min(budget, int(free.sum()))):
-        fresh = torch.zeros_like(free)
-        renewed = False
-        while True:
-            open_bounds = bounds.where(free, -torch.inf)
-            best = open_bounds.argmax()[None]  # the first of equals
-            if bool(fresh[best]):
-                break
-            # Once per pick: a renewal makes nothing fresh, so among many equals a second one could undo the refreshes.
-            if not renewed and objective.renew(bounds):
-                renewed = True
-                fresh.zero_()
-                open_bounds = bounds.where(free, -torch.inf)
-            items = choose(open_bounds.where(~fresh, -torch.inf), batch)
-            bounds[items] = objective.gains(items)
-            fresh[items] = True
-        objective.add(best)
-        free[best] = False
-        picks.append(best)
-    return torch.cat(picks) if picks else torch.zeros(0, dtype=torch.int64, device=bounds.device)
 
 
 class Herding:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.features.features import Vectors
+from alfm.features.spaces import unit_rows
 from alfm.geometry import steps
-from alfm.geometry.threads import one_thread
-from alfm.pool import Vectors
-from alfm.spaces import unit_rows
+from alfm.threads import one_thread
 
 # Below this many units of rounding |x|^2 + |c|^2 - 2xc is noise, and is taken again from the differences.
 _ROUNDING = 32

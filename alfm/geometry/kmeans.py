@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.geometry.d2 import d2_sample
+from alfm.geometry.d2_sampling import d2_sample
 from alfm.threads import side_by_side
 
 # How far beyond the mean a centroid aims after passes 1, 2, 3 and on, as a share of its way to the mean.
@@ -64,7 +64,7 @@ def kmeans(
 ) -> Clusters:
     """k clusters of x (n, D) float32 or float64, weights (n,) >= 0 or None for 1 (all zero counts as None).
 
-    seeding: "d2", exact k-means++ by rejection (`alfm.geometry.d2`); "random", k distinct items.
+    seeding: "d2", exact k-means++ by rejection (`alfm.geometry.d2_sampling`); "random", k distinct items.
     Stops after `iterations` passes, when no assignment changes, or when a pass lowers the inertia by less than
     `tolerance` of it. Between passes centroids aim beyond their means (`_AHEAD`) while that lowers the inertia; then
     plain passes follow, so that the end is a fixed point of Lloyd's. Returned are the means of the last assignment. A

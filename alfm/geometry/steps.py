@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from alfm.pool import Vectors
+    from alfm.features.features import Vectors
 
 STEPS = 32  # steps between two questions
 BATCH = 32  # bounds refreshed in a step: a pass over the pool for fewer costs as much

@@ -24,18 +24,12 @@ import torch
 from torch import Tensor
 
 from alfm.geometry import steps
-from alfm.geometry.herding import (
-    Herding,
-    Kernel,
-    best_similarity,
-    first_gains,
-    lazy_greedy,
-    prepare,
-    similarities,
-)
+from alfm.geometry.greedy import lazy_greedy
+from alfm.geometry.herding import Herding, first_gains, prepare
+from alfm.geometry.kernels import Kernel, best_similarity, similarities
 
 if TYPE_CHECKING:
-    from alfm.pool import Vectors
+    from alfm.features.features import Vectors
 
 HELD = 4 << 30  # bytes of Cholesky rows that may be held for all items on a GPU; beyond, `LogDet` asks it for each pick
 

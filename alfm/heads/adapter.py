@@ -17,10 +17,10 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from alfm.heads.base import LinearHead
+from alfm.features.features import Pool
 from alfm.heads.dropout import Recipe, linear_start, train
+from alfm.heads.linear import LinearHead
 from alfm.options import Count, checked
-from alfm.pool import Pool
 
 
 @dataclass(frozen=True, eq=False)

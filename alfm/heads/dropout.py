@@ -18,10 +18,10 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.heads.base import LinearHead
+from alfm.features.features import Pool
+from alfm.features.spaces import Scaled
+from alfm.heads.linear import LinearHead
 from alfm.options import Count, Drop, checked
-from alfm.pool import Pool
-from alfm.spaces import Scaled
 from alfm.streams import keep_mask, stream
 from alfm.threads import side_by_side
 

@@ -21,10 +21,10 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.heads.base import LinearHead
+from alfm.features.features import Pool
+from alfm.features.spaces import RAW, Scaled, Space
+from alfm.heads.linear import LinearHead
 from alfm.options import checked
-from alfm.pool import Pool
-from alfm.spaces import RAW, Scaled, Space
 from alfm.threads import side_by_side
 
 UNSEEN = 20.0

@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from alfm.errors import UserError
-from alfm.geometry.neighbours import knn
-from alfm.geometry.top import top
-from alfm.heads.base import Classifier, LinearHead
+from alfm.features.features import Pool, Vectors
+from alfm.features.spaces import UNIT, Unit
+from alfm.geometry.knn import knn
+from alfm.geometry.topk import top
+from alfm.heads.base import Classifier
+from alfm.heads.linear import LinearHead
 from alfm.options import Count, Whole, checked
-from alfm.pool import Pool, Vectors
-from alfm.spaces import UNIT, Unit
 from alfm.threads import side_by_side
 
 

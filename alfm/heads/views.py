@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from alfm.heads.base import Classifier, LinearHead, Reweighted
-from alfm.pool import Pool
+from alfm.features.features import Pool
+from alfm.heads.base import Classifier, Reweighted
+from alfm.heads.linear import LinearHead
 
 
 def on_all_views(classifier: Classifier, pool: Pool) -> Classifier:

@@ -9,8 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from alfm.heads.base import Classifier, LinearHead
-from alfm.pool import Pool
+from alfm.features.features import Pool
+from alfm.heads.base import Classifier
+from alfm.heads.linear import LinearHead
 from alfm.threads import side_by_side
 
 

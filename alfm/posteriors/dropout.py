@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alfm.heads.base import Classifier, LinearHead
+from alfm.features.features import Pool
+from alfm.features.spaces import Raw, Scaled, Space, Unit
+from alfm.heads.base import Classifier
+from alfm.heads.linear import LinearHead
 from alfm.options import Drop, Fits, checked
-from alfm.pool import Pool
 from alfm.posteriors.base import row_index
-from alfm.spaces import Raw, Scaled, Space, Unit
 from alfm.streams import keep_mask, packed_mask, stream, unpack_mask
 
 MASK_WORDS = 1 << 17  # of masks made at a time, 64 features each: 8 MB unpacked

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.heads.base import Classifier, LinearHead, Reweighted
+from alfm.features.features import Pool
+from alfm.heads.base import Classifier, Reweighted
+from alfm.heads.linear import LinearHead
 from alfm.options import Fits, checked
-from alfm.pool import Pool
 from alfm.streams import integer, stream
 
 

@@ -12,9 +12,10 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.heads.base import Classifier, LinearHead
+from alfm.features.features import Pool
+from alfm.heads.base import Classifier
+from alfm.heads.linear import LinearHead
 from alfm.options import Fits, checked
-from alfm.pool import Pool
 from alfm.streams import stream
 from alfm.threads import side_by_side
 

@@ -12,9 +12,9 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.options import checked
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.batch import clustered
-from alfm.strategies.embedding import unit_embedding
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import clustered
+from alfm.strategies.query import Query, stack_picks, unit_embedding
 
 
 @dataclass(eq=False)

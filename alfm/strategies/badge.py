@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alfm.geometry.d2 import d2_sample
-from alfm.strategies.base import Query, Strategy
+from alfm.geometry.d2_sampling import d2_sample
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

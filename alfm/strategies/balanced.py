@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alfm.strategies.base import Query, Strategy, stack_picks
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query, stack_picks
 
 
 class Balanced(Strategy):

@@ -9,8 +9,8 @@ from torch import Tensor
 from alfm.acquisition import bald
 from alfm.options import checked
 from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
-from alfm.strategies.base import Query
-from alfm.strategies.scored import Scored
+from alfm.strategies.parts.scored import Scored
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

@@ -13,8 +13,9 @@ from alfm.acquisition import bald, batchbald
 from alfm.errors import UserError
 from alfm.options import Count, checked
 from alfm.posteriors import Laplace, Posterior, pool_pass
-from alfm.strategies.base import Query, Strategy
-from alfm.strategies.batch import highest
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import highest
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

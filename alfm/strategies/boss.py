@@ -13,21 +13,23 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.heads.base import LinearHead
+from alfm.features.features import Pool
+from alfm.features.spaces import RAW, UNIT, Space
+from alfm.heads.linear import LinearHead
 from alfm.options import Count, Fits, checked
-from alfm.pool import Pool
-from alfm.spaces import RAW, UNIT, Space
+from alfm.strategies.ask import ask
 from alfm.strategies.badge import Badge
-from alfm.strategies.base import Query, Strategy, ask
+from alfm.strategies.base import Strategy
 from alfm.strategies.coreset import Coreset
 from alfm.strategies.margins import Margins
 from alfm.strategies.maxherding import MaxHerding
+from alfm.strategies.query import Query
 from alfm.strategies.random import Random
 from alfm.strategies.typiclust import TypiClust
 from alfm.threads import side_by_side
 
 if TYPE_CHECKING:
-    from alfm.loop import Task
+    from alfm.simulation.task import Task
 
 
 def _members() -> list[Strategy]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from alfm.options import Count, checked
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.batch import highest
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import highest
+from alfm.strategies.query import Query, stack_picks
 
 
 @dataclass(eq=False)

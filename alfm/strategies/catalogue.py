@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from alfm.config.paths import conf_dir
 from alfm.errors import UserError
-from alfm.settings import conf_dir
 
 if TYPE_CHECKING:
     from alfm.strategies.base import Strategy
@@ -51,11 +51,12 @@ def entries() -> list[Entry]:
 
 
 def _entry(path: Path) -> Entry:
-    from alfm.experiment import from_config
+    from alfm.config.build import from_config
 
     text = path.read_text(encoding="utf-8")
     module, _, name = yaml.safe_load(text)["_target_"].rpartition(".")
-    documented = import_module(module)
+    made = getattr(import_module(module), name)
+    documented = import_module(made.__module__)
     line, paper = described(text.splitlines()[0])
     strategy = from_config("query_strategy", path.stem)
     passes = f", times {strategy.posterior.passes} passes" if getattr(strategy, "enable_dropout", False) else ""
@@ -64,7 +65,7 @@ def _entry(path: Path) -> Entry:
         f"`{path.stem}`",
         line,
         linked(paper, documented.__doc__ or "") or "baseline",
-        cost_of(getattr(documented, name).__doc__ or "", path.stem) + passes,
+        cost_of(made.__doc__ or "", path.stem) + passes,
         labels,
         _head(strategy),
     )
@@ -101,9 +102,9 @@ def _head(strategy: Strategy) -> str:
     """Whether a query after some labels looks at the fitted head: tried out, so that it cannot be out of date."""
     import torch
 
+    from alfm.features.features import Pool
     from alfm.heads.logistic import Logistic
-    from alfm.pool import Pool
-    from alfm.strategies.base import Query
+    from alfm.strategies.query import Query
 
     if strategy.oracle:
         return "yes"

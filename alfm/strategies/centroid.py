@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.batch import all_available, clustered
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import all_available, clustered
+from alfm.strategies.query import Query, stack_picks
 
 
 class Centroid(Strategy):

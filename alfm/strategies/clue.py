@@ -11,8 +11,9 @@ from torch import Tensor
 
 from alfm.acquisition import entropy
 from alfm.options import checked
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.batch import all_available, clustered
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import all_available, clustered
+from alfm.strategies.query import Query, stack_picks
 
 
 @dataclass(eq=False)

@@ -13,8 +13,9 @@ from torch import Tensor
 from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
 from alfm.options import Count, checked
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.batch import highest
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import highest
+from alfm.strategies.query import Query, stack_picks
 from alfm.streams import stream
 
 MOST = 100_000

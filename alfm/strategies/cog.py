@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from alfm.options import checked
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.batch import highest
-from alfm.strategies.embedding import embedding, per_replicate
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import highest
+from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
 
 
 @dataclass(eq=False)

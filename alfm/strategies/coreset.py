@@ -11,11 +11,12 @@ from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
 from alfm.errors import UserError
+from alfm.features.spaces import RAW, UNIT, Space, unit_rows
 from alfm.geometry.kcenter import FarthestFirst
-from alfm.geometry.robust import robust_k_center
+from alfm.geometry.robust_kcenter import robust_k_center
 from alfm.options import Count, checked
-from alfm.spaces import RAW, UNIT, Space, unit_rows
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

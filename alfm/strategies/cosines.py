@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from alfm.pool import OFFSET, Pool, Vectors
+from alfm.features.features import OFFSET, Pool, Vectors
 
 
 def cosines(pool: Pool, name: str) -> Vectors:

@@ -16,9 +16,10 @@ from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
 from alfm.geometry import steps
 from alfm.geometry.balls import Around, Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
-from alfm.geometry.herding import lazy_greedy
+from alfm.geometry.greedy import lazy_greedy
 from alfm.options import checked
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query
 from alfm.threads import side_by_side
 
 

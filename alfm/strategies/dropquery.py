@@ -13,9 +13,9 @@ from torch import Tensor
 from alfm.options import Drop, Fits, Whole, checked
 from alfm.posteriors.base import pool_pass
 from alfm.posteriors.dropout import DropoutPosterior
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.batch import clustered
-from alfm.strategies.embedding import unit_embedding
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import clustered
+from alfm.strategies.query import Query, stack_picks, unit_embedding
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alfm.acquisition import entropy
 from alfm.options import checked
-from alfm.strategies.scored import PredictionScored
+from alfm.strategies.parts.scored import PredictionScored
 
 
 @dataclass(eq=False)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from alfm.acquisition import bald, epig
 from alfm.errors import UserError
-from alfm.geometry.top import top
+from alfm.geometry.topk import top
 from alfm.options import Count, Rows, checked
 from alfm.posteriors import Draws, Laplace, Posterior, pool_pass
-from alfm.strategies.base import Counted, Query, Strategy
+from alfm.strategies.base import Counted, Strategy
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.geometry.closer import Listed, states
-from alfm.geometry.herding import Dot, Herding
+from alfm.geometry.herding import Herding
+from alfm.geometry.herding_lists import Listed, states
+from alfm.geometry.kernels import Dot
 from alfm.geometry.submodular import location_information, query_location
 from alfm.options import Rows, checked
-from alfm.strategies.base import Counted, Query, Strategy
+from alfm.strategies.base import Counted, Strategy
 from alfm.strategies.cosines import cosines
-from alfm.strategies.query_set import QuerySet
+from alfm.strategies.parts.query_set import QuerySet
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
 from alfm.options import checked
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.embedding import embedding, per_replicate
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
 
 
 @dataclass(eq=False)

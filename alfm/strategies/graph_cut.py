@@ -9,15 +9,16 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.geometry.herding import Dot
+from alfm.features.features import Pool
+from alfm.geometry.kernels import Dot
 from alfm.geometry.submodular import GraphCut as Cut
 from alfm.geometry.submodular import cut_information, total_similarity
-from alfm.geometry.top import top
+from alfm.geometry.topk import top
 from alfm.options import Rows, checked
-from alfm.pool import Pool
-from alfm.strategies.base import Counted, Query, Strategy
+from alfm.strategies.base import Counted, Strategy
 from alfm.strategies.cosines import cosines
-from alfm.strategies.query_set import QuerySet
+from alfm.strategies.parts.query_set import QuerySet
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.options import checked
-from alfm.results import read_picks
-from alfm.strategies.base import Counted, Query, Strategy, stack_picks
+from alfm.results.run_folder import read_picks
+from alfm.strategies.base import Counted, Strategy
+from alfm.strategies.query import Query, stack_picks
 
 if TYPE_CHECKING:
-    from alfm.row_numbers import RowNumbers
+    from alfm.simulation.row_numbers import RowNumbers
 
 
 @dataclass(eq=False)

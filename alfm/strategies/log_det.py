@@ -8,13 +8,14 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.geometry.herding import Dot
+from alfm.geometry.kernels import Dot
 from alfm.geometry.submodular import LogDet as Volume
 from alfm.geometry.submodular import determinant_information
 from alfm.options import Rows, Share, checked
-from alfm.strategies.base import Counted, Query, Strategy
+from alfm.strategies.base import Counted, Strategy
 from alfm.strategies.cosines import cosines
-from alfm.strategies.query_set import QuerySet
+from alfm.strategies.parts.query_set import QuerySet
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

@@ -8,11 +8,12 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.geometry.closer import states
-from alfm.geometry.herding import rbf
+from alfm.geometry.herding_lists import states
+from alfm.geometry.kernels import rbf
 from alfm.options import Count, Whole, checked
-from alfm.strategies.base import Query, Strategy
-from alfm.strategies.sampled import on_samples
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.sub_pool import on_samples
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from alfm.options import checked
 from alfm.strategies.bald import Bald
-from alfm.strategies.base import Query
 from alfm.strategies.entropy import Entropy
 from alfm.strategies.margins import Margins
-from alfm.strategies.scored import Scored
+from alfm.strategies.parts.scored import Scored
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)

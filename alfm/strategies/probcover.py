@@ -10,12 +10,13 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from alfm.geometry.cells import Cells, NearCover, pool_clusters
-from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
+from alfm.geometry.inverted_file import Cells, NearCover, pool_clusters
 from alfm.geometry.kmeans import kmeans
+from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.options import Bytes, Count, Whole, checked
-from alfm.strategies.base import Query, Strategy
-from alfm.strategies.sampled import on_samples
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.sub_pool import on_samples
+from alfm.strategies.query import Query
 from alfm.streams import stream
 
 
@@ -29,7 +30,7 @@ class ProbCover(Strategy):
     hidden labels are never used. Radius and ball graph depend on the features alone and are made once per pool, for
     all replicates. When everything is covered the farthest items follow. Pools above `exact_up_to` items: radius and
     graph are approximate, made of pairs of which one lies in one of the `probe` cells near the other, of K = 4 sqrt(N)
-    (`alfm.geometry.cells`); where that graph exceeds `memory_cap`, balls are so large that a part will do: `sample`
+    (`geometry.inverted_file`); where that graph exceeds `memory_cap`, balls are so large that a part will do: `sample`
     random items of the replicate's own stream. Cost: once per pool two symmetric passes of N^2 D / 2 products, or
     N K D + 2 probe N^2 D / K for a large pool; a round only walks neighbour lists; 4 bytes per pair within delta (and
     20 N probe for a large pool), or 8 N where that exceeds `memory_cap`: a round then makes the balls of what is newly

@@ -10,8 +10,8 @@ from torch import Tensor
 from alfm.acquisition import kl_to_consensus, variation_ratio, vote_entropy
 from alfm.options import checked
 from alfm.posteriors import Ensemble, Posterior, pool_pass
-from alfm.strategies.base import Query
-from alfm.strategies.scored import Scored
+from alfm.strategies.parts.scored import Scored
+from alfm.strategies.query import Query
 
 MEASURES = {"variation_ratio": variation_ratio, "vote_entropy": vote_entropy, "kl": kl_to_consensus}
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from alfm.options import Whole, checked
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Strategy
 from alfm.strategies.margins import Margins
+from alfm.strategies.query import Query
 from alfm.strategies.typiclust import TypiClust
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from alfm.geometry.kmeans import kmeans_each
-from alfm.geometry.neighbours import CLOSE, SPARE, knn
+from alfm.geometry.knn import CLOSE, SPARE, knn
 from alfm.options import Count, Whole, checked
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query
 
 _SEARCH = 256  # members up to which, on CPU, a search for neighbours costs more than all distances
 _NOISE = 256  # units of rounding: squared distances from products are better than that

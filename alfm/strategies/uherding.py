@@ -12,11 +12,13 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
-from alfm.geometry.closer import listed
-from alfm.geometry.herding import RBF, Herding, prepare, rbf
+from alfm.geometry.herding import Herding, prepare
+from alfm.geometry.herding_lists import listed
+from alfm.geometry.kernels import RBF, rbf
 from alfm.options import Count, Whole, checked
-from alfm.strategies.base import Query, Strategy
-from alfm.strategies.sampled import on_samples
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.sub_pool import on_samples
+from alfm.strategies.query import Query
 from alfm.threads import side_by_side
 
 

@@ -14,11 +14,12 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.optim.adam import adam
 
+from alfm.features.features import Pool
 from alfm.options import checked
-from alfm.pool import Pool, batched
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.batch import highest
-from alfm.threads import side_by_side
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import highest
+from alfm.strategies.query import Query, stack_picks
+from alfm.threads import batched, side_by_side
 
 BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
 LOG_VARIANCE = 10.0  # bound on the encoder's log variance, so that no minibatch overflows

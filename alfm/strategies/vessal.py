@@ -10,12 +10,12 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm.features.features import Vectors
 from alfm.geometry import steps
 from alfm.options import checked
-from alfm.pool import Vectors
 from alfm.strategies.badge import prediction_error
-from alfm.strategies.base import Query, Strategy, stack_picks
-from alfm.strategies.embedding import embedding, per_replicate
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
 
 
 @dataclass(eq=False)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import alfm
-from alfm.cache.geometry import GeometryFolder
-from alfm.experiment import from_config
+from alfm.config.build import from_config
+from alfm.features.kept import GeometryFolder
 
 
 class Asked:
@@ -45,7 +45,7 @@ def test_other_features_questions_and_versions_have_answers_of_their_own(
     for features, question in (("a", "x"), ("b", "x"), ("a", "y"), ("a", "x ")):
         GeometryFolder(cache, features).arrays(question, answer)
     assert answer.times == 4
-    monkeypatch.setattr("alfm.cache.geometry.__version__", "another")
+    monkeypatch.setattr("alfm.features.kept.__version__", "another")
     GeometryFolder(cache, "a").arrays("x", answer)
     assert answer.times == 5
 
@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(cache: Path) -> None:
 
 
 ALL_PAIRS = {
-    "probcover": "alfm.geometry.coverage.block_pairs",
+    "probcover": "alfm.geometry.max_coverage.block_pairs",
     "probcover by cells": "alfm.strategies.probcover.Cells",
     "graph_cut": "alfm.strategies.graph_cut.total_similarity",
     "propagated": "alfm.heads.propagation.knn",

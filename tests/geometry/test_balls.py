@@ -7,8 +7,8 @@ import pytest
 import torch
 from geometry.test_coverage import clustered, distances, gap_radius, streamed
 
+from alfm.features.features import Pool
 from alfm.geometry.balls import Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
-from alfm.pool import Pool
 
 
 @pytest.mark.parametrize("keep", [True, False])

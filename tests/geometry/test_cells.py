@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from alfm.geometry import cells as module
-from alfm.geometry.cells import Cells, NearCover, pool_clusters
-from alfm.geometry.coverage import Cover, CoverState, purity_distances
+from alfm.features.features import Pool
+from alfm.geometry import inverted_file as module
+from alfm.geometry.inverted_file import Cells, NearCover, pool_clusters
 from alfm.geometry.kmeans import kmeans
-from alfm.pool import Pool
+from alfm.geometry.max_coverage import Cover, CoverState, purity_distances
 from alfm.streams import stream
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from alfm.geometry import closer, coverage
-from alfm.geometry.closer import Listed, Lists, listed, states
-from alfm.geometry.herding import RBF, Dot, Herding, Kernel, best_similarity
-from alfm.pool import Pool, Vectors
+from alfm.features.features import Pool, Vectors
+from alfm.geometry import herding_lists as closer
+from alfm.geometry.herding import Herding
+from alfm.geometry.herding_lists import Listed, Lists, listed, states
+from alfm.geometry.kernels import RBF, Dot, Kernel, best_similarity
 
 N = 260
 KERNELS = [RBF(), RBF(0.3), Dot()]
@@ -19,7 +20,7 @@ KERNELS = [RBF(), RBF(0.3), Dot()]
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks and chunks, the last ones not full."""
-    monkeypatch.setattr(coverage, "pair_block", lambda vectors: 64)
+    monkeypatch.setattr(closer, "pair_block", lambda vectors: 64)
     monkeypatch.setattr(closer, "CHUNK", 500)
 
 
@@ -232,13 +233,13 @@ def test_a_similarity_never_falls_where_the_closeness_rises(kernel: Kernel) -> N
 def test_states_go_on_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = unit()
     passes: list[int] = []
-    pairs = coverage.block_pairs
+    pairs = closer.block_pairs
 
     def counting(*args: object) -> object:
         passes.append(1)
         return pairs(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(coverage, "block_pairs", counting)
+    monkeypatch.setattr(closer, "block_pairs", counting)
     first, second = some(1), some(2)
     old = states(vectors, RBF(), [first, second])
     assert passes == [1]  # for both

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from alfm.geometry.coverage import (
-    Cover,
-    CoverState,
-    block_pairs,
-    purity_distances,
-    purity_radius,
-)
-from alfm.pool import Pool
+from alfm.features.features import Pool
+from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
+from alfm.geometry.pairs import block_pairs
 
 
 def clustered(n: int = 230, dim: int = 12, groups: int = 7, seed: int = 0, dtype: str = "float32") -> Pool:

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from alfm.geometry.d2 import D2Sampler, d2_sample
+from alfm.geometry.d2_sampling import D2Sampler, d2_sample
 
 
 def rank_one(seed: int, n: int, c: int = 4, d: int = 5) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from alfm.features.features import Pool, Vectors
 from alfm.geometry import herding
-from alfm.geometry.herding import RBF, Dot, Herding, Kernel, best_similarity, first_gains, lazy_greedy, similarities
-from alfm.pool import Pool, Vectors
+from alfm.geometry.greedy import lazy_greedy
+from alfm.geometry.herding import Herding, first_gains
+from alfm.geometry.kernels import RBF, Dot, Kernel, best_similarity, similarities
 
 
 def unit(n: int = 260, dim: int = 10, seed: int = 0, dtype: str = "float64", resident: bool = True) -> Vectors:

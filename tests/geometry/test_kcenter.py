@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from waits import Waits
 
+from alfm.features.features import Pool
 from alfm.geometry.kcenter import FarthestFirst
-from alfm.pool import Pool
 
 
 def plain(x: Tensor, centres: Tensor, allowed: Tensor, budget: int) -> list[int]:

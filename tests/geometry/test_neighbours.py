@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from alfm.geometry import neighbours
-from alfm.geometry.neighbours import any_near, knn
-from alfm.pool import Pool
+from alfm.features.features import Pool
+from alfm.geometry import knn as neighbours
+from alfm.geometry.knn import any_near, knn
 
 
 def full(x: Tensor, k: int, queries: Tensor | None) -> tuple[Tensor, Tensor]:

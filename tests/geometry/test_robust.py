@@ -9,8 +9,8 @@ import pytest
 from strategies.factory import make_query
 
 from alfm.errors import UserError
-from alfm.geometry.robust import robust_k_center
-from alfm.strategies.base import ask
+from alfm.geometry.robust_kcenter import robust_k_center
+from alfm.strategies.ask import ask
 from alfm.strategies.coreset import Coreset
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from alfm.features.features import Pool, Vectors
 from alfm.geometry import steps
-from alfm.geometry.herding import RBF, Dot, Herding, best_similarity, first_gains
-from alfm.pool import Pool, Vectors
+from alfm.geometry.herding import Herding, first_gains
+from alfm.geometry.kernels import RBF, Dot, best_similarity
 
 
 class Covering:

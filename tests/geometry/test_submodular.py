@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alfm.geometry.herding import RBF, Dot, Kernel, best_similarity
+from alfm.features.features import Pool, Vectors
+from alfm.geometry.kernels import RBF, Dot, Kernel, best_similarity
 from alfm.geometry.submodular import (
     GraphCut,
     LogDet,
@@ -19,7 +20,6 @@ from alfm.geometry.submodular import (
     query_location,
     total_similarity,
 )
-from alfm.pool import Pool, Vectors
 
 N = 70
 LABELLED = torch.tensor([4, 60, 33])

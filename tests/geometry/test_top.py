@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from alfm.geometry.top import top
+from alfm.geometry.topk import top
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])

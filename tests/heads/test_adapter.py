@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from alfm.errors import UserError
+from alfm.features.features import Pool
 from alfm.heads.adapter import Adapter
 from alfm.heads.dropout import Dropout
-from alfm.pool import Pool
 from alfm.streams import keep_mask, stream
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from alfm.errors import UserError
+from alfm.features.features import Pool
 from alfm.heads.dropout import Dropout, Identity, _batches, _fit_group, _weighted_targets, softmax_loss
-from alfm.pool import Pool
 from alfm.streams import keep_mask, stream
 
 

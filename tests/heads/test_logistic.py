@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 
+from alfm.features.features import Pool
 from alfm.heads.logistic import UNSEEN, Logistic
-from alfm.pool import Pool
 
 
 @pytest.fixture(scope="module")

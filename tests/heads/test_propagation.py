@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from alfm.errors import UserError
-from alfm.heads.base import LinearHead
+from alfm.features.features import Pool
+from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic
 from alfm.heads.propagation import Propagated, propagation_graph, spread
-from alfm.pool import Pool
 
 
 def two_arcs(n: int = 60, dtype: str = "float64") -> tuple[Pool, torch.Tensor]:

@@ -19,16 +19,16 @@ from strategies.factory import Seen, clusters, make_query, seen
 
 from alfm.acquisition import bald as bald_score
 from alfm.acquisition import batchbald
-from alfm.geometry.coverage import Cover, CoverState, purity_distances, purity_radius
+from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.posteriors import Laplace
 from alfm.strategies import typiclust
 from alfm.strategies.badge import Badge
-from alfm.strategies.base import Query
 from alfm.strategies.clue import Clue
 from alfm.strategies.coreset import Coreset
 from alfm.strategies.falcun import Falcun
 from alfm.strategies.maxherding import MaxHerding
 from alfm.strategies.probcover import ProbCover
+from alfm.strategies.query import Query
 from alfm.strategies.typiclust import TypiClust
 
 pool = pytest.importorskip("skactiveml.pool")
@@ -276,7 +276,7 @@ def test_clue(monkeypatch: pytest.MonkeyPatch) -> None:
         fitted = KMeans(k, n_init=3, random_state=0).fit(x.numpy(), sample_weight=weight.numpy())
         return SimpleNamespace(centroids=torch.from_numpy(fitted.cluster_centers_))
 
-    monkeypatch.setattr("alfm.strategies.batch.kmeans", shared)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", shared)
     ours = Clue().select(query, 6)[0].tolist()
     peer = pool.Clue(method="entropy", cluster_algo_dict={"n_init": 3, "random_state": 0}, random_state=0)
     theirs = peer.query(numbered(query), labels(query), Fitted(view, embed=True), fit_estimator=False, batch_size=6)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from strategies.factory import clusters
 
-from alfm.heads.base import LinearHead
+from alfm.features.features import Pool
+from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic, solve
-from alfm.pool import Pool
 from alfm.posteriors import Ensemble
 from alfm.posteriors.ensemble import EnsembleDraws
 

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.heads.base import Classifier, LinearHead
+from alfm.features.features import Pool
+from alfm.features.spaces import RAW
+from alfm.heads.base import Classifier
+from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic
-from alfm.pool import Pool
-from alfm.spaces import RAW
-from alfm.strategies.base import Query, Strategy, ask
+from alfm.strategies.ask import ask
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query
 
 
 def clusters(N: int, D: int, C: int, seed: int = 0, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from strategies.test_properties import QUERIES, features, query_of, strategy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alfm.strategies.base import ask
+from alfm.strategies.ask import ask
 
 N, D, C = 5000, 64, 20
 SMALLEST = N * C * D  # 6.4 million numbers; N x N is four times that

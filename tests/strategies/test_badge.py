@@ -18,8 +18,8 @@ from strategies.factory import (
 )
 from torch.overrides import TorchFunctionMode
 
-from alfm.geometry.d2 import d2_sample
-from alfm.spaces import RAW
+from alfm.features.spaces import RAW
+from alfm.geometry.d2_sampling import d2_sample
 from alfm.strategies.badge import Badge, prediction_error
 
 

@@ -21,20 +21,18 @@ from waits import Waits
 
 from alfm.errors import UserError
 from alfm.heads.dropout import Dropout
-from alfm.strategies.bait import (
-    Bait,
+from alfm.strategies.bait.bait import Bait, sharpening
+from alfm.strategies.bait.class_wise import Diagonal, Full
+from alfm.strategies.bait.rank_one import (
     Binary,
     ahead,
     binary_information,
     quadratic_form,
     quadratic_forms,
     second_moments,
-    sharpening,
     upper,
 )
-from alfm.strategies.base import Query
-from alfm.strategies.embedding import embedding
-from alfm.strategies.fisher import Diagonal, Full
+from alfm.strategies.query import Query, embedding
 
 VARIANTS = ["binary", "full", "top_k", "diagonal"]
 
@@ -91,8 +89,8 @@ def test_picks_made_ahead_are_those_of_the_plain_greedy(front: int, chunk: int, 
     query = make_query(N=150, D=10, classifier=classifier)
     view = seen(query)
     expected, _ = bait(view.phi, view.p, view.labelled, view.free, 15)
-    monkeypatch.setattr("alfm.strategies.bait.FRONT", front)
-    monkeypatch.setattr("alfm.strategies.bait.CHUNK", chunk)
+    monkeypatch.setattr("alfm.strategies.bait.rank_one.FRONT", front)
+    monkeypatch.setattr("alfm.strategies.bait.rank_one.CHUNK", chunk)
     assert forward_picks(query, 15) == expected
 
 
@@ -121,7 +119,7 @@ def test_scale_of_the_features_does_not_matter() -> None:
 
 
 def test_blocked_symmetric_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alfm.strategies.bait.piece", lambda phi: 9)
+    monkeypatch.setattr("alfm.strategies.bait.rank_one.piece", lambda phi: 9)
     query = make_query(N=90, D=37, block_rows=40)
     phi = embedding(query, 0)
     x = phi.matrix

@@ -12,9 +12,9 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, make_q
 
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace
 from alfm.strategies.bald import Bald
-from alfm.strategies.base import Query
+from alfm.strategies.parts.scored import Scored
 from alfm.strategies.power import Power, PowerBald, PowerEntropy, PowerMargins
-from alfm.strategies.scored import Scored
+from alfm.strategies.query import Query
 
 
 def draws_of(query: Query, posterior) -> np.ndarray:

@@ -12,8 +12,8 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, make_q
 
 from alfm.errors import UserError
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace
-from alfm.strategies.base import Query
 from alfm.strategies.batchbald import BatchBald
+from alfm.strategies.query import Query
 
 JOINT = [DropoutPosterior(passes=10, per_item=False), Laplace(passes=10), Ensemble(passes=5)]
 

@@ -8,14 +8,16 @@ import torch
 from reference.boss import boss, zero_one_loss
 from strategies.factory import clusters, make_query
 
+from alfm.features.features import Pool
+from alfm.features.spaces import RAW, UNIT
 from alfm.heads.adapter import Adapter
 from alfm.heads.logistic import Logistic
-from alfm.loop import Task
-from alfm.pool import Pool
-from alfm.spaces import RAW, UNIT
-from alfm.strategies.base import Query, Strategy, ask
+from alfm.simulation.task import Task
+from alfm.strategies.ask import ask
+from alfm.strategies.base import Strategy
 from alfm.strategies.boss import Boss, _SubPool, errors
 from alfm.strategies.margins import Margins
+from alfm.strategies.query import Query
 from alfm.strategies.random import Random
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import alfm
-from alfm.settings import conf_dir
+from alfm.config.paths import conf_dir
 from alfm.strategies import catalogue
 from alfm.strategies.catalogue import BEGIN, END, cost_of, described, entries, linked, main, markdown
 

@@ -10,8 +10,9 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in
 
 from alfm.geometry.kmeans import kmeans
-from alfm.strategies.base import Query, ask
+from alfm.strategies.ask import ask
 from alfm.strategies.centroid import Centroid
+from alfm.strategies.query import Query
 
 
 def cold(N: int = 150, seeds: tuple[int, ...] = (1,), x: np.ndarray | None = None, **options) -> Query:
@@ -31,7 +32,7 @@ def test_picks_for_its_clusters(budget: int, monkeypatch: pytest.MonkeyPatch) ->
         calls.append((x.numpy(), k, found.centroids.numpy()))
         return found
 
-    monkeypatch.setattr("alfm.strategies.batch.kmeans", spy)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", spy)
     query = cold(block_rows=40)
     picks = Centroid().select(query, budget)[0].tolist()
     h = query.pool.features.numpy()

@@ -23,7 +23,7 @@ def test_clusters_are_of_the_embeddings_weighted_by_entropy(
         calls.append((x, k, weight, kmeans(x, k, rng, weight=weight, **options)))
         return calls[0][3]
 
-    monkeypatch.setattr("alfm.strategies.batch.kmeans", spy)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", spy)
     picks = Clue(temperature).select(query, 6)[0].numpy()
     view = seen(query)
     z = view.logits / temperature

@@ -16,8 +16,9 @@ from strategies.factory import (
 )
 
 from alfm.errors import UserError
-from alfm.strategies.base import Query, ask
+from alfm.strategies.ask import ask
 from alfm.strategies.coreset import Coreset
+from alfm.strategies.query import Query
 
 OPTIONS = [("raw", "l2"), ("raw", "cosine"), ("head", "l2"), ("head", "cosine")]
 

@@ -17,9 +17,9 @@ from strategies.factory import (
 )
 
 from alfm.acquisition import margin_uncertainty
-from alfm.strategies.base import Query
 from alfm.strategies.dcom import Dcom
 from alfm.strategies.margins import Margins
+from alfm.strategies.query import Query
 
 
 def spread(width: float, n: int = 12, **options) -> Query:
@@ -71,7 +71,7 @@ def test_competence() -> None:
 @pytest.mark.parametrize("a, k", [(0.8, 50.0), (0.5, 5.0), (2.0, 50.0), (-1.0, 50.0)])
 def test_sequence(width: float, a: float, k: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Coverage below and above a, in between with a soft k, and both regimes by force."""
-    monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
+    monkeypatch.setattr("alfm.geometry.max_coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
     query = spread(width, block_rows=50)
     view = seen(query)
     expected = dcom(query.pool.features.numpy(), view.p, view.labelled, view.targets, view.free, 20, a, k)

@@ -12,9 +12,10 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, cluste
 
 from alfm.geometry.kmeans import kmeans
 from alfm.posteriors import DropoutPosterior
-from alfm.strategies import batch
-from alfm.strategies.base import Query, ask
+from alfm.strategies.ask import ask
 from alfm.strategies.dropquery import DropQuery
+from alfm.strategies.parts import candidates as batch
+from alfm.strategies.query import Query
 
 
 def counted(query: Query, strategy: DropQuery, r: int = 0) -> np.ndarray:
@@ -95,7 +96,7 @@ def test_the_batch_is_one_item_per_cluster(cluster_head: bool, monkeypatch: pyte
         calls.append((x.numpy(), k, found.centroids.numpy()))
         return found
 
-    monkeypatch.setattr("alfm.strategies.batch.kmeans", spy)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", spy)
     strategy = DropQuery(cluster_head=cluster_head)
     picks = strategy.select(query, 6)[0].numpy()
     view = seen(query)

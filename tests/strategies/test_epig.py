@@ -14,8 +14,8 @@ from alfm.errors import UserError
 from alfm.heads.logistic import Logistic
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace
 from alfm.strategies import epig as module
-from alfm.strategies.base import Query
 from alfm.strategies.epig import Epig
+from alfm.strategies.query import Query
 
 JOINT = [DropoutPosterior(passes=10, per_item=False), Laplace(passes=10), Ensemble(passes=5)]
 

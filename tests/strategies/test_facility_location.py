@@ -17,11 +17,12 @@ from strategies.factory import (
 )
 
 from alfm.errors import UserError
-from alfm.strategies.base import Query, ask
+from alfm.strategies.ask import ask
 from alfm.strategies.facility_location import FacilityLocation
 from alfm.strategies.graph_cut import GraphCut
 from alfm.strategies.log_det import LogDet
-from alfm.strategies.query_set import QuerySet
+from alfm.strategies.parts.query_set import QuerySet
+from alfm.strategies.query import Query
 
 BUDGET = 8
 
@@ -37,7 +38,7 @@ def rare(**options) -> Query:
 @pytest.mark.parametrize("n", [1, 12])
 @pytest.mark.parametrize("pairs", [0, 12 << 20])
 def test_sequence(n: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)  # without lists and with them
+    monkeypatch.setattr("alfm.geometry.herding_lists.PAIRS", pairs)  # without lists and with them
     query = make_query(n=n, block_rows=50)
     view = seen(query)
     expected = facility_location(query.pool.features.numpy(), view.labelled.tolist(), view.free, BUDGET)

@@ -15,10 +15,12 @@ from strategies.factory import (
     seen,
 )
 
-from alfm.geometry.coverage import block_pairs
-from alfm.strategies.base import Query, Strategy, ask
+from alfm.geometry.pairs import block_pairs
+from alfm.strategies.ask import ask
+from alfm.strategies.base import Strategy
 from alfm.strategies.facility_location import FacilityLocation
 from alfm.strategies.maxherding import MaxHerding
+from alfm.strategies.query import Query
 from alfm.strategies.uherding import UHerding
 
 
@@ -26,8 +28,8 @@ from alfm.strategies.uherding import UHerding
 @pytest.mark.parametrize("n", [1, 12])
 @pytest.mark.parametrize("pairs", [0, 12 << 20])
 def test_sequence_and_coverage(width: float, n: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
-    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)  # without lists and with them
+    monkeypatch.setattr("alfm.geometry.herding_lists.pair_block", lambda vectors: 50)  # blocks, the last one not full
+    monkeypatch.setattr("alfm.geometry.herding_lists.PAIRS", pairs)  # without lists and with them
     query = make_query(n=n, block_rows=50)
     view = seen(query)
     h, known = query.pool.features.numpy(), view.labelled.tolist()
@@ -42,7 +44,7 @@ def test_sequence_and_coverage(width: float, n: int, pairs: int, monkeypatch: py
 @pytest.mark.parametrize("pairs", [0, 12 << 20])
 def test_every_pick_of_a_long_batch_gains_most(width: float, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two items that cover only each other gain the same, so late in a batch rounding chooses between exact ties."""
-    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)
+    monkeypatch.setattr("alfm.geometry.herding_lists.PAIRS", pairs)
     query = make_query(n=12, block_rows=50)
     view = seen(query)
     k, chosen = kernel(query.pool.features.numpy(), width), view.labelled.tolist()
@@ -77,7 +79,7 @@ def carried(query: Query, picks: list[int]) -> Query:
 
 @pytest.mark.parametrize("pairs", [0, 12 << 20])
 def test_rounds_with_kept_state_equal_one_long_batch(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)
+    monkeypatch.setattr("alfm.geometry.herding_lists.PAIRS", pairs)
     query = make_query(n=3)
     view = seen(query)
     picks: list[int] = []
@@ -119,7 +121,7 @@ def test_hard_situations(situation: str) -> None:
 
 @pytest.mark.parametrize("pairs", [0, 12 << 20])
 def test_replicates_and_order(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)
+    monkeypatch.setattr("alfm.geometry.herding_lists.PAIRS", pairs)
     assert_replicates_independent(MaxHerding)
     assert_equivariant(MaxHerding())
 
@@ -135,7 +137,7 @@ def test_one_pass_over_pairs_in_a_run_that_begins_with_labels(
         passes.append(1)
         return block_pairs(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("alfm.geometry.coverage.block_pairs", counting)
+    monkeypatch.setattr("alfm.geometry.herding_lists.block_pairs", counting)
     query = make_query(n=8, seeds=(1, 2, 3), dtype=torch.float32)
     rows = [query.labelled(r).tolist() for r in range(3)]
     for round in range(2, 5):

@@ -17,17 +17,18 @@ from reference.probcover import distances, probcover, purity_delta
 from strategies.factory import clusters, make_query
 
 import alfm
-from alfm.cache.geometry import GeometryFolder
+from alfm.config.paths import conf_dir
+from alfm.features.features import Pool
+from alfm.features.kept import GeometryFolder
+from alfm.features.spaces import RAW, UNIT, Centred
 from alfm.geometry.kmeans import kmeans
-from alfm.heads.base import Classifier, LinearHead
+from alfm.heads.base import Classifier
 from alfm.heads.dropout import Dropout
+from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic
 from alfm.heads.propagation import Propagated, propagation_graph
-from alfm.pool import Pool
-from alfm.settings import conf_dir
-from alfm.spaces import RAW, UNIT, Centred
 from alfm.strategies.alfamix import AlfaMix
-from alfm.strategies.base import Query, Strategy
+from alfm.strategies.base import Strategy
 from alfm.strategies.boss import Boss
 from alfm.strategies.cal import Cal
 from alfm.strategies.centroid import Centroid
@@ -43,6 +44,7 @@ from alfm.strategies.margins import Margins
 from alfm.strategies.maxherding import MaxHerding
 from alfm.strategies.probcover import ProbCover
 from alfm.strategies.probcover import purity_delta as radius_of
+from alfm.strategies.query import Query
 from alfm.strategies.random import Random
 from alfm.strategies.tcm import Tcm
 from alfm.strategies.typiclust import TypiClust
@@ -179,7 +181,7 @@ def test_below_the_threshold_nothing_changes(name: str, monkeypatch: pytest.Monk
 def test_the_graph_of_label_propagation(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = features(4096.0, 300)
     x[7] = 0.0  # no direction, hence no edges
-    monkeypatch.setattr("alfm.pool.OFFSET", 0.99)  # one item in 300 is not the rule
+    monkeypatch.setattr("alfm.features.features.OFFSET", 0.99)  # one item in 300 is not the rule
     pools = Pool(x), Pool(x.astype(np.float64))
     assert pools[0].offset
     graph, truth = (propagation_graph(pool, 10, 1.0).to_dense() for pool in pools)

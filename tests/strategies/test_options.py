@@ -13,11 +13,13 @@ from omegaconf import OmegaConf
 from strategies.factory import make_query
 from strategies.test_properties import EASY, LABELLED, QUERIES, query_of, strategy
 
-from alfm import settings
 from alfm.al_train import main
+from alfm.config import hydra as settings
+from alfm.config.build import from_config
+from alfm.config.paths import conf_dir
 from alfm.errors import UserError
-from alfm.experiment import conf_dir, from_config
-from alfm.strategies.base import Strategy, ask
+from alfm.strategies.ask import ask
+from alfm.strategies.base import Strategy
 from alfm.strategies.index_file import IndexFile
 
 

@@ -10,8 +10,9 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, cluste
 
 from alfm.geometry.kmeans import kmeans
 from alfm.strategies import probcover as module
-from alfm.strategies.base import Query, ask
+from alfm.strategies.ask import ask
 from alfm.strategies.probcover import ProbCover
+from alfm.strategies.query import Query
 from alfm.streams import stream
 
 
@@ -42,7 +43,7 @@ def test_hidden_labels_and_labelled_classes_do_not_matter() -> None:
 @pytest.mark.parametrize("delta, budget", [(None, 20), (0.3, 40), (0.7, 30), (1.2, 108), (0.05, 30)])
 def test_sequence(delta: float | None, budget: int, memory_cap: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """120 items are no multiple of a block of 50: the last rows' edges count too, with and without the stored graph."""
-    monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)
+    monkeypatch.setattr("alfm.geometry.max_coverage.pair_block", lambda vectors: 50)
     query = make_query(block_rows=50)
     view = seen(query)
     h = query.pool.features.numpy()

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from alfm.experiment import from_config
-from alfm.heads.base import LinearHead
+from alfm.config.build import from_config
+from alfm.config.paths import conf_dir
+from alfm.features.features import Pool
+from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic
-from alfm.loop import Task
-from alfm.pool import Pool
-from alfm.settings import conf_dir
-from alfm.strategies.base import Query, ask
+from alfm.simulation.task import Task
+from alfm.strategies.ask import ask
+from alfm.strategies.query import Query
 
 QUERIES = sorted(path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml"))
 STARTS = sorted(path.stem for path in (conf_dir() / "init_strategy").glob("*.yaml") if path.stem != "index_file")

@@ -11,8 +11,8 @@ from reference.uncertainty import ranked
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
 
 from alfm.posteriors import DropoutPosterior, Ensemble
-from alfm.strategies.base import Query
 from alfm.strategies.qbc import MEASURES, Qbc
+from alfm.strategies.query import Query
 
 
 def members(query: Query, posterior) -> np.ndarray:

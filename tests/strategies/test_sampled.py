@@ -9,10 +9,12 @@ import pytest
 import torch
 from strategies.factory import assert_replicates_independent, make_query
 
-from alfm.pool import Pool
-from alfm.strategies.base import Query, Strategy, ask
+from alfm.features.features import Pool
+from alfm.strategies.ask import ask
+from alfm.strategies.base import Strategy
 from alfm.strategies.maxherding import MaxHerding
 from alfm.strategies.probcover import ProbCover
+from alfm.strategies.query import Query
 from alfm.strategies.uherding import UHerding
 from alfm.streams import stream
 

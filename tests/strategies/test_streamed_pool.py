@@ -8,12 +8,12 @@ import pytest
 import torch
 from strategies.factory import make_query
 
+from alfm.features.features import Pool
 from alfm.heads.base import Classifier
 from alfm.heads.dropout import Dropout
 from alfm.heads.logistic import Logistic
-from alfm.pool import Pool
 from alfm.strategies.alfamix import AlfaMix
-from alfm.strategies.bait import Bait
+from alfm.strategies.bait.bait import Bait
 from alfm.strategies.base import Strategy
 from alfm.strategies.cal import Cal
 from alfm.strategies.clue import Clue

@@ -8,7 +8,7 @@ from reference.typiclust import typiclust
 from reference.uncertainty import ranked, uncertainty
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
 
-from alfm.strategies.base import ask
+from alfm.strategies.ask import ask
 from alfm.strategies.tcm import Tcm
 from alfm.strategies.typiclust import cluster_pool
 

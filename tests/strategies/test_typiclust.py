@@ -10,7 +10,7 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, cluste
 from waits import Waits
 
 from alfm.strategies import typiclust as module
-from alfm.strategies.base import ask
+from alfm.strategies.ask import ask
 from alfm.strategies.typiclust import TypiClust, cluster_pool, most_typical
 
 PLAIN = "donot_use_mm_for_euclid_dist"

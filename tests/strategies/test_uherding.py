@@ -9,7 +9,8 @@ from reference.maxherding import maxherding
 from reference.uherding import calibration_error, temperature, uherding, width
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
 
-from alfm.strategies.base import Query, ask
+from alfm.strategies.ask import ask
+from alfm.strategies.query import Query
 from alfm.strategies.uherding import UHerding, calibration_errors, smallest_distance
 
 
@@ -40,8 +41,8 @@ def expected_temperature(query: Query, strategy: UHerding) -> float:
 @pytest.mark.parametrize("share", [0.3, 0.5])
 @pytest.mark.parametrize("pairs", [0, 12 << 20])
 def test_sequence(flips: float, share: float, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alfm.geometry.closer.PAIRS", pairs)  # without lists and with them
-    monkeypatch.setattr("alfm.geometry.coverage.pair_block", lambda vectors: 50)  # blocks, the last one not full
+    monkeypatch.setattr("alfm.geometry.herding_lists.PAIRS", pairs)  # without lists and with them
+    monkeypatch.setattr("alfm.geometry.herding_lists.pair_block", lambda vectors: 50)  # blocks, the last one not full
     query, strategy = noisy(flips=flips, block_rows=50), UHerding(share)
     view = seen(query)
     tau = expected_temperature(query, strategy)

@@ -19,10 +19,10 @@ from strategies.factory import (
 
 from alfm.geometry.kmeans import kmeans
 from alfm.posteriors import DropoutPosterior
-from alfm.strategies.base import Query
 from alfm.strategies.entropy import Entropy
 from alfm.strategies.margins import Margins
-from alfm.strategies.scored import PredictionScored
+from alfm.strategies.parts.scored import PredictionScored
+from alfm.strategies.query import Query
 from alfm.strategies.uncertainty import Uncertainty
 
 KINDS = [("uncertainty", Uncertainty), ("entropy", Entropy), ("margins", Margins)]
@@ -60,7 +60,7 @@ def test_cluster_features(around_median: bool, monkeypatch: pytest.MonkeyPatch) 
         calls.append((x.numpy(), k, found.centroids.numpy()))
         return found
 
-    monkeypatch.setattr("alfm.strategies.batch.kmeans", spy)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", spy)
     query = make_query()
     view = seen(query)
     strategy = Margins(typical_features=around_median, cluster_features=True, oversample=7)

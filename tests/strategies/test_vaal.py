@@ -8,7 +8,7 @@ import torch
 from reference.vaal import autoencoder_loss, discriminator_loss, mlp
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in
 
-from alfm.spaces import Scaled
+from alfm.features.spaces import Scaled
 from alfm.strategies.vaal import Networks, Vaal, scores
 
 

@@ -1,0 +1,1 @@
+"""Where things lie, and how a configuration becomes an object."""

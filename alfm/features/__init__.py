@@ -1,0 +1,1 @@
+"""Items' features on a device, and the coordinates in which they are seen."""

@@ -1,0 +1,384 @@
+"""The pool: features on a device, in any space, and the only code that walks them.
+
+Nobody else loops over the features, and nobody holds (R, N, C): `Pool.map` streams blocks and keeps what the
+caller's function returns. On CPU every product has the shape of ONE replicate's (b, D) x (D, C), so a replicate's
+numbers do not depend, to the last bit, on which other replicates run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alfm.devices import feature_block_rows, free_bytes
+from alfm.errors import UserError
+from alfm.features.spaces import RAW, UNIT, Centred, Scaled, Space, wide_unit_rows
+from alfm.threads import batched, side_by_side
+
+if TYPE_CHECKING:
+    from alfm.features.kept import GeometryFolder
+    from alfm.heads.linear import LinearHead
+
+T = TypeVar("T")
+Memory = Literal["auto", "device", "host", "file"]
+OFFSET = 0.999  # mean cosine above which float32 unit features differ by little more than their rounding
+
+
+class RowReader(Protocol):
+    """Features that stay in a file: shape (N, D), rows by range and by index, float16 or float32."""
+
+    shape: tuple[int, int]
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) -> (stop - start, D)."""
+        ...
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Rows int64 (m,), in any order -> (m, D)."""
+        ...
+
+
+class Vectors:
+    """The pool's items in one space: (N, D'), float32, resident on the device or computed block by block.
+
+    Geometry works on this. `matrix` is the resident (N, D') tensor, or None when the pool does not keep one.
+    """
+
+    def __init__(self, pool: Pool, space: Space) -> None:
+        self.pool, self.space = pool, space
+        self.N, self.device = pool.N, pool.device
+        self.matrix: Tensor | None = None
+        if space.shared and pool.resident:
+            self.matrix = pool.materialise(space)
+        self._sq_norms: Tensor | None = None
+        self._level: float | None = None
+
+    @property
+    def dim(self) -> int:
+        """D', the dimension of this space."""
+        return self.rows(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[1]
+
+    def rows(self, index: Tensor, plain: bool = False) -> Tensor:
+        """Items by pool row, int64 (m,) -> (m, D') float32. Rows from N on are augmented views (see `Pool`).
+
+        plain: none of them is a view, so that a device with views need not be asked.
+        """
+        plain = plain or self.pool.views is None
+        if self.matrix is not None and (plain or not bool((index >= self.N).any())):
+            return self.matrix.index_select(0, index)  # three times as fast as indexing
+        return self.space(self.pool.gather(index, plain))
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Consecutive (rows, (b, D') float32) over the whole pool."""
+        if self.matrix is None:
+            for rows, x in self.pool.raw_blocks(size):
+                yield rows, self.space(x)
+        else:
+            for rows in self.pool.slices(size):
+                yield rows, self.matrix[rows]
+
+    @property
+    def sq_norms(self) -> Tensor:
+        """Squared lengths (N,) float32, computed once."""
+        if self._sq_norms is None:
+            self._sq_norms = torch.cat([torch.linalg.vecdot(x, x) for _, x in self.blocks()])
+        return self._sq_norms
+
+    @property
+    def level(self) -> float:
+        """A squared length that few items exceed by much: what the rounding of squared distances is measured by.
+
+        1 in spaces of unit features; where these are centred, four times the median.
+        """
+        if self._level is None:
+            self._level = 4 * float(self.sq_norms.median()) if isinstance(self.space, Centred) else 1.0
+        return self._level
+
+
+class PartViews:
+    """Views of some items: views[rows, v] is read from the `whole` pool's (N, V - 1, D) when it is asked for."""
+
+    def __init__(self, whole: Tensor | PartViews, rows: Tensor) -> None:
+        self.whole, self.rows = whole, rows
+        self.shape: tuple[int, ...] = (len(rows), *whole.shape[1:])
+
+    def __getitem__(self, at: tuple[Tensor, Tensor]) -> Tensor:
+        return self.whole[self.rows[at[0]], at[1]]
+
+
+class Pool:
+    """N items' features, float16 or float32 (N, D), with one `memory=` setting for where they live.
+
+    `device`: on the device as stored. `host`: in (pinned) host memory, blocks cross when visited. `file`: read from
+    a `RowReader`. `auto`: `device` when the features fit into half of the free memory, else `host`. Where there is
+    room (a quarter of the free memory for float32 coordinates), coordinates of shared spaces are kept resident.
+    Computation is in float32, or in float64 when the features are float64 (for checks against references).
+
+    views: further views of the items, (N, V - 1, D), kept in host memory. Passes see the plain items only; heads may
+    train on row i + v N, which is view v of item i.
+
+    part_of: the pool whose items these are, which then says where distances are measured (`points`).
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray | Tensor | RowReader,
+        device: torch.device | str = "cpu",
+        memory: Memory = "auto",
+        block_rows: int | None = None,
+        views: np.ndarray | PartViews | None = None,
+        part_of: Pool | None = None,
+    ) -> None:
+        """Raises UserError for features that are not a float matrix, or that hold NaN or Inf."""
+        self.device = torch.device(device)
+        if isinstance(features, np.ndarray):
+            features = torch.from_numpy(np.ascontiguousarray(features))
+        shape = tuple(features.shape)
+        if len(shape) != 2 or shape[0] < 1 or shape[1] < 1:
+            raise UserError(f"Features must be a matrix (items, dimensions) with at least one of each; got {shape}.")
+        self.N, self.D = int(shape[0]), int(shape[1])
+        free = free_bytes(self.device)
+        if isinstance(features, Tensor):
+            if not features.is_floating_point():
+                raise UserError(f"Features must be float16 or float32; got {features.dtype}.")
+            if features.dtype == torch.bfloat16:
+                features = features.float()
+            if memory == "auto":
+                stored = features.numel() * features.element_size()
+                memory = "device" if stored * 2 <= free or self.device.type == "cpu" else "host"
+            if memory == "device":
+                features = features.to(self.device)
+            elif memory == "host" and self.device.type == "cuda":
+                features = features.pin_memory()
+        else:
+            memory = "file"
+        self.memory = memory
+        self.features = features
+        self.dtype = (
+            features.dtype if isinstance(features, Tensor) and features.dtype == torch.float64 else torch.float32
+        )
+        # One float32 copy per space in use (raw, unit, the head's) should fit beside what else runs.
+        self.resident = memory == "device" and free >= self.N * self.D * 4 * 4
+        self.block_rows = block_rows or feature_block_rows(self.device, self.D)
+        self.geometry: GeometryFolder | None = None
+        self._derived: dict[Hashable, Any] = {}
+        self._part_of = part_of
+        self.views = torch.from_numpy(np.ascontiguousarray(views)) if isinstance(views, np.ndarray) else views
+        self._check_finite()
+
+    # -- walking the features ------------------------------------------------------------------------------------
+
+    def slices(self, size: int | None = None) -> Iterator[slice]:
+        """Consecutive row ranges that cover the pool."""
+        size = size or self.block_rows
+        for start in range(0, self.N, size):
+            yield slice(start, min(start + size, self.N))
+
+    def raw_blocks(self, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Consecutive (rows, (b, D) float32 on the device), raw features."""
+        for rows in self.slices(size):
+            if isinstance(self.features, Tensor):
+                x = self.features[rows]
+            else:
+                x = torch.from_numpy(self.features.read(rows.start, rows.stop))
+            yield rows, x.to(self.device, non_blocking=True).to(self.dtype)
+
+    def gather(self, index: Tensor, plain: bool = False) -> Tensor:
+        """Raw features of pool rows, int64 (m,) -> (m, D) float32 on the device; plain: see `Vectors.rows`."""
+        if not plain and self.views is not None and bool((index >= self.N).any()):
+            return self._gather_views(index)
+        if isinstance(self.features, Tensor):
+            x = self.features.index_select(0, index.to(self.features.device))
+            return x.to(self.device, non_blocking=True).to(self.dtype)
+        x = torch.from_numpy(self.features.take(index.cpu().numpy()))
+        return x.to(self.device, self.dtype)
+
+    def _gather_views(self, index: Tensor) -> Tensor:
+        assert self.views is not None
+        view, row = torch.div(index, self.N, rounding_mode="floor"), index % self.N
+        out = self.gather(row)
+        other = view > 0
+        x = self.views[row[other].cpu(), view[other].cpu() - 1]
+        out[other] = x.to(self.device, self.dtype)
+        return out
+
+    def training_rows(
+        self, rows: Tensor, targets: Tensor, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All views of each labelled row: rows (R, n V), targets (R, n V, ..), and weights (.., n V), a view's 1 / V.
+
+        rows (R, n), padded with -1; targets (R, n) or (R, n, C); weight (.., n) or None. Without views: as given.
+        """
+        if self.views is None:
+            return rows, targets, weight
+        V = self.views.shape[1] + 1
+        every = torch.cat([torch.where(rows >= 0, rows + v * self.N, -1) for v in range(V)], 1)
+        if weight is None:
+            share = torch.full(every.shape, 1 / V, dtype=self.dtype, device=rows.device)
+        else:
+            share = torch.cat([weight / V] * V, -1)
+        return every, torch.cat([targets] * V, 1), share
+
+    def views_of(self, rows: Tensor) -> PartViews | None:
+        """The views of some rows int64 (m,), for a pool of these alone; None without views."""
+        return None if self.views is None else PartViews(self.views, rows.cpu())
+
+    def materialise(self, space: Space) -> Tensor:
+        """All coordinates of a space, (N, D') float32 on the device."""
+        if space is RAW and isinstance(self.features, Tensor) and self.features.dtype == self.dtype:
+            return self.features
+        out: Tensor | None = None
+        for rows, x in self.raw_blocks():
+            z = space(x)
+            if out is None:
+                out = torch.empty(self.N, z.shape[1], dtype=self.dtype, device=self.device)
+            out[rows] = z
+        assert out is not None
+        return out
+
+    def vectors(self, space: Space) -> Vectors:
+        """The pool in a space; shared spaces are made once and kept."""
+        if not space.shared:
+            return Vectors(self, space)
+        return self.once(space, lambda: Vectors(self, space))
+
+    @property
+    def raw(self) -> Vectors:
+        """Raw features."""
+        return self.vectors(RAW)
+
+    @property
+    def unit(self) -> Vectors:
+        """Unit features u = h / |h|."""
+        return self.vectors(UNIT)
+
+    def points(self, space: Space = UNIT) -> Vectors:
+        """The pool for what asks for DISTANCES in a space: that space itself, less a constant where `offset`.
+
+        Distances, means and balls are the same wherever the origin is; inner products, cosines and lengths are not.
+        """
+        return self.vectors(self.point_space(space))
+
+    def point_space(self, space: Space = UNIT) -> Space:
+        """The space of `points`."""
+        return self._centred(space) if self.offset and space in (RAW, UNIT) else space
+
+    @property
+    def offset(self) -> bool:
+        """Whether the mean cosine between items exceeds `OFFSET`: then float32 distances need another origin.
+
+        False for float64 features. Depends on the features alone, not on blocks, threads or where features live.
+        """
+        return self._mean_direction is not None
+
+    def origin(self, space: Space) -> Tensor | None:
+        """What to subtract from a block of coordinates (b, D) for distances, where that is not nothing, as for RAW."""
+        centred = self._centred(space) if self.offset and space is RAW else None
+        return centred.shift if isinstance(centred, Scaled) else None
+
+    def _centred(self, space: Space) -> Space:
+        if self._part_of is not None:
+            return self._part_of._centred(space)
+        if space is RAW:
+            return self.once("centred raw", lambda: Scaled(self.moments[0], torch.ones_like(self.moments[0])))
+        mean = self._mean_direction
+        assert mean is not None
+        return self.once("centred", lambda: Centred(mean))
+
+    @property
+    def _mean_direction(self) -> Tensor | None:
+        """The mean unit feature (D,) float64 on the host, if the features are float32 and have a common offset."""
+        if self._part_of is not None:
+            return self._part_of._mean_direction
+        if self.dtype != torch.float32:
+            return None
+        return self.once("mean direction", self._find_mean_direction)
+
+    def _find_mean_direction(self) -> Tensor | None:
+        some = torch.linspace(0, self.N - 1, min(self.N, 1024), device=self.device).long()
+        if float(wide_unit_rows(self.gather(some, plain=True)).mean(0).square().sum()) < 0.9:
+            return None  # far from it: no pass
+        # Whole numbers add up to the same sum in any order.
+        scale = 2.0 ** (61 - max(self.N - 1, 1).bit_length())
+        total = sum((wide_unit_rows(x) * scale).round_().long().sum(0).cpu() for _, x in self.raw_blocks())
+        mean = torch.as_tensor(total).double() / (scale * self.N)
+        return mean if float(mean.square().sum()) > OFFSET else None
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What depends on the features only (norms, graphs, radii, PCA) is made once per pool."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
+
+    def arrays(
+        self, question: str, make: Callable[[], Mapping[str, np.ndarray]], points: Vectors | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """What `make` gives; where there is a `geometry` folder, made once per cache. question: all that decides it.
+
+        points: where distances were measured, since other coordinates give other answers.
+        """
+        if points is not None and isinstance(points.space, Centred):
+            question += " centred"
+        return make() if self.geometry is None else self.geometry.arrays(question, make)
+
+    def map(
+        self,
+        fn: Callable[[Tensor, Tensor, slice, int], Tensor | tuple[Tensor, ...]],
+        head: LinearHead,
+    ) -> Any:
+        """One pass over the pool with every replicate's logits.
+
+        fn(phi (b, D'), logits (b, C), rows, r) -> (b, ...) or a tuple of such; returned stacked as (R, N, ...).
+        A block is loaded once for all replicates. `fn` runs in several threads at once, so it must be pure.
+        """
+        source = self.vectors(head.spaces[0] if head.shared else RAW)
+
+        def job(rows: slice, x: Tensor, r: int) -> Any:
+            phi = x if head.shared else head.spaces[r](x)
+            return fn(phi, head.logits(phi, r), rows, r)
+
+        out: list[Tensor] = []
+        single = True
+        for blocks in batched(source.blocks(), 8):  # enough jobs for every core, few enough to hold
+            places = [(rows, r) for rows, _ in blocks for r in range(head.R)]
+            values = side_by_side([partial(job, rows, x, r) for rows, x in blocks for r in range(head.R)], self.device)
+            for (rows, r), value in zip(places, values, strict=True):
+                single = isinstance(value, Tensor)
+                parts = (value,) if isinstance(value, Tensor) else value
+                if not out:
+                    out = [v.new_empty((head.R, self.N, *v.shape[1:])) for v in parts]
+                for whole, v in zip(out, parts, strict=True):
+                    whole[r, rows] = v
+        return out[0] if single else tuple(out)
+
+    # -- statistics ----------------------------------------------------------------------------------------------
+
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the raw features, each (D,) float32, accumulated in float64."""
+        return self.once("moments", self._moments)
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        total = torch.zeros(self.D, dtype=wide, device=self.device)
+        for _, x in self.raw_blocks():
+            total += x.to(wide).sum(0)
+        mean = total / self.N
+        square = torch.zeros_like(total)
+        for _, x in self.raw_blocks():
+            square += (x.to(wide) - mean).square().sum(0)
+        return mean.to(self.dtype), (square / self.N).sqrt().to(self.dtype)
+
+    def _check_finite(self) -> None:
+        finite = torch.cat([torch.isfinite(x).all(1) for _, x in self.raw_blocks()])
+        if not bool(finite.all()):
+            bad = (~finite).nonzero()[:, 0]
+            raise UserError(
+                f"{len(bad)} of {self.N} rows hold NaN or infinite features, first row {int(bad[0])}: "
+                "extract them again, or leave those rows out."
+            )

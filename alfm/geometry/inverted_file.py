@@ -1,0 +1,211 @@
+"""Balls on pools where N^2 products take too long: products only of items and the cells they lie near.
+
+Centroids of a k-means on a sample cut the pool into cells, and every item visits the `probe` cells whose centroids are
+nearest to it, its own among them. A pair of items is looked at when one of them visits the other's cell, so the
+relation is symmetric, and every pair is found when all cells are visited. (Pairs of near CELLS take five times the
+products for the same neighbours: an item at the edge of a cell has other near cells than its centroid.)
+
+Source of the inverted lists: Sivic & Zisserman 2003, Jegou et al. 2011.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alfm.geometry.kmeans import kmeans
+from alfm.geometry.max_coverage import Cover
+from alfm.geometry.pairs import squared_distances
+from alfm.streams import stream
+from alfm.threads import batched, side_by_side
+
+if TYPE_CHECKING:
+    from alfm.features.features import Vectors
+
+T = TypeVar("T")
+TRAINED_ON = 100_000  # items of a k-means that stands for the pool
+MEMBERS = 2048  # items of a cell in one product, so that a cell of very many needs no more memory
+SORTED = 1 << 22  # neighbours put in order at a time
+
+
+def pool_clusters(unit: Vectors, k: int, purpose: str) -> Tensor:
+    """The k-means cluster of every item, int64 (N,), with a random stream for `purpose` that no seed changes.
+
+    Trained on all items, or on TRAINED_ON random ones of a larger pool, whose items then go to the nearest centroid.
+    """
+    centroids, assignment = _trained(unit, min(k, unit.N), purpose)
+    return nearest_centroids(unit, centroids, 1)[:, 0].long() if assignment is None else assignment
+
+
+def nearest_centroids(unit: Vectors, centroids: Tensor, count: int) -> Tensor:
+    """The `count` centroids (k, D') nearest to each item, nearest first: int32 (N, count). N k D' products."""
+    half = -0.5 * torch.linalg.vecdot(centroids, centroids)
+    nearest = torch.empty(unit.N, count, dtype=torch.int32, device=unit.device)
+
+    def find(rows: slice, x: Tensor) -> None:
+        closeness = torch.addmm(half, x, centroids.T)
+        nearest[rows] = (closeness.argmax(1, keepdim=True) if count == 1 else closeness.topk(count).indices).int()
+
+    # Threads leave nothing behind: what they made small and was kept would break up the memory of what they made large.
+    for blocks in batched(unit.blocks(1024 if unit.device.type == "cpu" else 1 << 14), 16):
+        side_by_side([partial(find, rows, x) for rows, x in blocks], unit.device)
+    return nearest
+
+
+def _trained(unit: Vectors, k: int, purpose: str, **options: Any) -> tuple[Tensor, Tensor | None]:
+    """Centroids (k, D'), and the clusters of all items where all were trained on. options: of `kmeans`."""
+    rng = stream(0, 0, purpose)
+    if unit.N > TRAINED_ON:
+        some = np.sort(rng.choice(unit.N, TRAINED_ON, replace=False))
+        return kmeans(unit.rows(torch.from_numpy(some).to(unit.device), plain=True), k, rng, **options).centroids, None
+    x = unit.matrix if unit.matrix is not None else torch.cat([x for _, x in unit.blocks()])
+    clusters = kmeans(x, k, rng, **options)
+    return clusters.centroids, clusters.assignment
+
+
+@dataclass(frozen=True)
+class Block:
+    """A product: `members` of one cell (m,) and some of the items that visit it, `visitors` (v,), both int32 rows."""
+
+    members: Tensor
+    visitors: Tensor
+
+
+class Cells:
+    """The pool's cells, who belongs to them and who visits them. Depends on the features alone.
+
+    Cost: a k-means of TRAINED_ON items in 10 passes, N k D' products for k = 4 sqrt(N) cells, and probe N^2 D' / k for
+    each pass over the pairs, which gathers probe N rows. Memory: 20 N probe bytes at once, 8 N probe kept.
+    """
+
+    def __init__(self, unit: Vectors, probe: int, count: int | None = None) -> None:
+        self.unit, self.N = unit, unit.N
+        self.count = min(count or math.ceil(4 * math.sqrt(unit.N)), unit.N)
+        probe = min(probe, self.count)
+        centroids, _ = _trained(unit, self.count, "cells", iterations=10, seeding="random")
+        self.visits = nearest_centroids(unit, centroids, probe)  # (N, probe), the own cell first
+        self.cell = self.visits[:, 0].contiguous()
+        self._members, self._first_member = _inverted(self.visits[:, :1], self.count)
+        self._visitors, self._first_visitor = _inverted(self.visits, self.count)
+
+    def blocks(self) -> Iterator[Block]:
+        """All pairs of a cell's members and its visitors, each once."""
+        # On CPU near the caches; places in a block fit into 16 bits.
+        entries, most = (1 << 20, 1 << 13) if self.unit.device.type == "cpu" else (1 << 26, 1 << 16)
+        for cell in range(self.count):
+            members = self._members[self._first_member[cell] : self._first_member[cell + 1]]
+            visitors = self._visitors[self._first_visitor[cell] : self._first_visitor[cell + 1]]
+            for some in members.split(MEMBERS) if len(members) else ():
+                for part in visitors.split(min(entries // len(some), most)):
+                    yield Block(some, part)
+
+    def each(self, job: Callable[[Block, Tensor], T]) -> Iterator[tuple[Block, T]]:
+        """Every block with what job(block, squared distances (v, m)) gives, side by side."""
+        norms = self.unit.sq_norms
+
+        def done(block: Block) -> T:
+            x, y = (self.unit.rows(rows.long(), plain=True) for rows in (block.visitors, block.members))
+            return job(block, squared_distances(x, y, norms[block.visitors], norms[block.members]))
+
+        for blocks in batched(self.blocks(), 16):
+            yield from zip(blocks, side_by_side([partial(done, b) for b in blocks], self.unit.device), strict=True)
+
+    def purity_distances(self, pseudo: Tensor) -> Tensor:
+        """r (N,) float64, as `coverage.purity_distances` over the pairs that are looked at: never below it."""
+        pseudo = pseudo.to(self.unit.device)
+        nearest = torch.full((self.N,), math.inf, dtype=self.unit.pool.dtype, device=self.unit.device)
+
+        def smallest(block: Block, d2: Tensor) -> tuple[Tensor, Tensor]:
+            d2.masked_fill_(pseudo[block.visitors, None] == pseudo[block.members], math.inf)
+            return d2.amin(1), d2.amin(0)
+
+        for block, (visitors, members) in self.each(smallest):
+            nearest[block.visitors] = torch.minimum(nearest[block.visitors], visitors)
+            nearest[block.members] = torch.minimum(nearest[block.members], members)
+        return nearest.double().sqrt()
+
+
+class NearCover(Cover):
+    """The cover of one radius over the pairs that `Cells` look at; with all cells visited, `Cover` itself.
+
+    Neighbour lists or nothing: `indices` is None where they do not fit into `memory_cap` bytes, 12 for each pair.
+    """
+
+    def __init__(self, cells: Cells, delta: float, memory_cap: int = 2 << 30) -> None:
+        self._cells = cells
+        super().__init__(cells.unit, delta, memory_cap)
+        del self._cells  # not needed any more, and large
+
+    def _pass(self, memory_cap: int) -> None:
+        degrees = np.ones(self.N, dtype=np.int32)
+        pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        pairs = 0
+        for block, (visitor, member) in self._cells.each(self._found):
+            visitors, members = block.visitors.cpu().numpy(), block.members.cpu().numpy()
+            degrees[visitors] += np.bincount(visitor, minlength=len(visitors)).astype(np.int32)
+            degrees[members] += np.bincount(member, minlength=len(members)).astype(np.int32)
+            pairs += len(visitor)
+            if 12 * pairs + 16 * self.N > memory_cap:
+                self.degrees = torch.from_numpy(degrees)
+                return
+            if len(visitor):
+                pieces.append((visitors, members, visitor.copy(), member.copy()))  # see `nearest_centroids`
+        self.degrees = torch.from_numpy(degrees)
+        self._fill(pieces)
+
+    def _found(self, block: Block, d2: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Places (visitor, member) of the block's pairs, of those that two blocks look at in one of them only."""
+        cells, hit = self._cells, d2 < self._limit
+        cpu = hit.device.type == "cpu"  # where NumPy is faster
+        flat = np.flatnonzero(hit.numpy()) if cpu else hit.flatten().nonzero()[:, 0].cpu().numpy()
+        visitor, member = flat // hit.shape[1], flat % hit.shape[1]
+        x, y = block.visitors[visitor], block.members[member]
+        mutual = (cells.visits[y] == cells.cell[x, None]).any(1)
+        keep = (~mutual | (x < y)).cpu().numpy()
+        return visitor[keep].astype(np.uint16), member[keep].astype(np.uint16)
+
+    def _fill(self, pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> None:
+        self.offsets = np.zeros(self.N + 1, dtype=np.int64)
+        np.cumsum(self.degrees.numpy(), out=self.offsets[1:])
+        indices = self.indices = np.empty(int(self.offsets[-1]), dtype=np.int32)
+        ends = self.offsets[:-1].copy()  # where each item's next neighbour goes
+        indices[ends] = np.arange(self.N, dtype=np.int32)
+        ends += 1
+
+        def append(items: np.ndarray, place: np.ndarray, neighbours: np.ndarray) -> None:
+            order = np.argsort(place, kind="stable")
+            place, per_item = place[order], np.bincount(place, minlength=len(items))
+            before = np.cumsum(per_item) - per_item
+            indices[(ends[items] - before)[place] + np.arange(len(place))] = neighbours[order]
+            ends[items] += per_item
+
+        while pieces:
+            visitors, members, visitor, member = pieces.pop()
+            append(visitors, visitor, members[member])
+            append(members, member, visitors[visitor])
+        start = 0
+        while start < self.N:
+            stop = max(start + 1, int(np.searchsorted(self.offsets, self.offsets[start] + SORTED)) - 1)
+            lengths = np.diff(self.offsets[start : stop + 1])
+            part = indices[self.offsets[start] : self.offsets[stop]]
+            keys = (np.repeat(np.arange(len(lengths)), lengths) << 32) | part
+            keys.sort()
+            part[:] = keys & 0xFFFFFFFF
+            start = stop
+
+
+def _inverted(cells: Tensor, count: int) -> tuple[Tensor, list[int]]:
+    """Items, int32 (n p,), by the cells (n, p) in [0, count) they have, ascending, and where each cell's begin."""
+    from scipy.sparse import csr_array
+
+    n, p = cells.shape
+    entries = (np.ones(n * p, np.int8), cells.cpu().numpy().ravel(), np.arange(0, n * p + 1, p))
+    turned = csr_array(entries, shape=(n, count)).tocsc()
+    return torch.from_numpy(turned.indices.astype(np.int32, copy=False)).to(cells.device), turned.indptr.tolist()

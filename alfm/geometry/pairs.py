@@ -1,0 +1,61 @@
+"""All pairs of items, in blocks that use symmetry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from alfm.features.features import Vectors
+
+
+# -- blocked distances -----------------------------------------------------------------------------------------------
+
+
+def block_pairs(vectors: Vectors, size: int | None = None) -> Iterator[tuple[slice, Tensor, slice, Tensor]]:
+    """The upper triangle of blocks: (rows, x (a, D'), columns, y (b, D')) with rows at or before columns.
+
+    Every unordered pair of items occurs in exactly one block, those within a diagonal block (rows == columns) in both
+    orders. Coordinates that are not resident are computed for a strip of 16 blocks at a time, so the pool is read
+    N / (16 size) times rather than N / size times.
+    """
+    size = size or pair_block(vectors)
+    strip = size if vectors.matrix is not None else 16 * size
+    for first in range(0, vectors.N, strip):
+        last = min(first + strip, vectors.N)
+        held = consecutive(vectors, first, last)
+        for start in range(first, vectors.N, size):
+            columns = slice(start, min(start + size, vectors.N))
+            inside = start < last
+            y = held[start - first : columns.stop - first] if inside else consecutive(vectors, start, columns.stop)
+            for top in range(first, columns.stop if inside else last, size):
+                rows = slice(top, min(top + size, last))
+                yield rows, held[rows.start - first : rows.stop - first], columns, y
+
+
+def pair_block(vectors: Vectors) -> int:
+    """Rows of a block in a pass over pairs: large enough for full matmul speed, its square near the caches."""
+    return 4096 if vectors.device.type == "cuda" else 1024
+
+
+def consecutive(vectors: Vectors, start: int, stop: int) -> Tensor:
+    """Rows [start, stop), (stop - start, D')."""
+    if vectors.matrix is not None:
+        return vectors.matrix[start:stop]
+    return vectors.rows(torch.arange(start, stop, device=vectors.device))
+
+
+def squared_distances(x: Tensor, y: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
+    """|x_i - y_j|^2 >= 0 by the Gram identity, (a, D') and (b, D') with their squared lengths -> (a, b)."""
+    return (x @ y.T).mul_(-2.0).add_(sq_x[:, None]).add_(sq_y).clamp_min_(0.0)
+
+
+def limit(radius: Tensor | float, unit: Vectors) -> Tensor:
+    """The squared distance below which a pair lies inside a ball: radius^2 less the margin, in the pool's dtype."""
+    squared = torch.as_tensor(radius)
+    squared = (squared if squared.device.type == "cuda" else squared.cpu()).double().square()
+    margin = (squared / 2).clamp_max(4 * torch.finfo(unit.pool.dtype).eps * unit.level)
+    return torch.where(squared.isinf(), squared, squared - margin).to(unit.pool.dtype).to(unit.device)

@@ -1,0 +1,131 @@
+"""`python -m alfm.report`: tables and curves of finished runs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alfm.errors import UserError, nearest_names
+from alfm.metrics import METRICS
+from alfm.report.curves import plot_setting, styles_of
+from alfm.report.tables import rank_tables, tables_of
+from alfm.report.terminal import show
+from alfm.results.setting import Setting, apart, settings_of, summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LONGEST_STEM = 120  # of a file's name, to which the metric, the table and the ending are added
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status is 0, 1 (a user's mistake) or 2 (a wrong command line)."""
+    parser = argparse.ArgumentParser("python -m alfm.report", description=(__doc__ or "").partition("\n\n")[2])
+    parser.add_argument("paths", nargs="*", type=Path, metavar="LOG_DIR_OR_RUN", help="default: LOG_DIR")
+    parser.add_argument("--out", type=Path, help="folder for curves and test tables (default: report/ in LOG_DIR)")
+    parser.add_argument("--metric", default="accuracy", help=f"one of {', '.join(METRICS)}")
+    parser.add_argument("--format", default="table", choices=("table", "markdown", "csv"))
+    arguments = parser.parse_args(argv)
+    if arguments.metric not in METRICS:
+        parser.error(f"no metric {arguments.metric!r}: {nearest_names(arguments.metric, list(METRICS))}")
+    try:
+        _report(arguments.paths, arguments.out, arguments.metric, arguments.format)
+    except UserError as mistake:
+        print(f"Error: {mistake}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _report(paths: list[Path], out: Path | None, metric: str, style: str) -> None:
+    import pandas as pd
+
+    from alfm.results.load import load_runs
+
+    if not paths:
+        from alfm.config.paths import paths as folders
+
+        paths = [folders().logs]
+    df = load_runs(paths, finished_only=False)
+    done = df[df["finished"]]
+    waiting = df.loc[~df["finished"], ["path", "seed"]].drop_duplicates()
+    if done.empty:
+        raise UserError(f"no finished run in {', '.join(map(str, paths))}; start al_train again to continue them")
+    out = out or paths[0] / "report"
+    settings = list(settings_of(done))
+    everything, written = [], []
+    for setting, stem in zip(settings, _stems(settings), strict=True):
+        tables, full = tables_of(setting, metric)
+        if style == "csv":
+            for part in filter(len, (setting.shared, setting.own)):
+                own = part is setting.own
+                numbers = summary(part, metric).assign(**setting.names, metric=metric, own_cold_start=own)
+                everything.append(_by_quarter(numbers))
+        else:
+            for table in tables:
+                show(table, style)
+        for name, table in full.items():
+            written.append(_write_csv(table, out / f"{stem}-{metric}-{name}.csv"))
+    if style != "csv":
+        for table in rank_tables(settings, metric):
+            show(table, style)
+    else:
+        print(pd.concat(everything, ignore_index=True).to_csv(index=False), end="")
+    styles = styles_of(settings)
+    for setting, stem in zip(settings, _stems(settings), strict=True):
+        written.append(plot_setting(setting, out / f"{stem}-{metric}.png", metric, styles))
+    # standard output stays a clean table where another program reads it
+    where = sys.stdout if style == "table" else sys.stderr
+    for sentence in apart(settings):
+        print(sentence, file=where)
+    if len(waiting):
+        runs = ", ".join(sorted({Path(path).name for path in waiting["path"]}))
+        print(f"Left out: {len(waiting)} replicates that are not finished ({runs}).", file=where)
+    for file in written:
+        print(f"Written: {file}", file=where)
+
+
+def _by_quarter(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Settings have different budgets: in one CSV their columns are named by the quarter, the labels beside them."""
+    places = [c.removesuffix(" mean") for c in numbers if c.startswith("after ") and c.endswith(" mean")]
+    renamed = {}
+    for quarter, place in zip(range(5 - len(places), 5), places, strict=True):
+        renamed |= {f"{place} mean": f"quarter {quarter} mean", f"{place} std": f"quarter {quarter} std"}
+        numbers = numbers.assign(**{f"quarter {quarter} labels": int(place.removeprefix("after "))})
+    return numbers.rename(columns=renamed).rename(columns=lambda name: name.replace(" ", "_"))
+
+
+def _write_csv(table: pd.DataFrame, file: Path) -> Path:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(file, index=table.index.dtype == object or str(table.index.dtype).startswith("str"))
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+    return file
+
+
+def _stems(settings: Sequence[Setting]) -> list[str]:
+    """File names: data set and model, and what else is needed to tell settings of the same two apart."""
+    from alfm.results.run_folder import file_name
+
+    stems = []
+    for setting in settings:
+        same = [other for other in settings if other.data == setting.data]
+        parts = [setting.names["dataset"], setting.names["model"]]
+        for part in ("classifier", "head", "budget", "rest"):
+            values = [one.names.get(part) or getattr(one, part, "") for one in same]
+            if len(set(values)) > 1:
+                parts.append(setting.names.get(part) or getattr(setting, part, ""))
+        stems.append(file_name("-".join(filter(None, parts)).replace(" ", "_")))
+    for i, stem in enumerate(stems):
+        if len(stem) > _LONGEST_STEM or stems.count(stem) > 1:
+            digest = hashlib.sha256(repr(settings[i].names).encode()).hexdigest()[:8]
+            stems[i] = f"{stem[:_LONGEST_STEM]}-{digest}"
+    return stems
+
+
+if __name__ == "__main__":
+    sys.exit(main())

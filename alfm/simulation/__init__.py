@@ -1,0 +1,1 @@
+"""Active learning played through where all labels are known."""

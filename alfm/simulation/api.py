@@ -1,0 +1,100 @@
+"""From a feature cache to learning curves, as one Python call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alfm.cache.reader import FeatureCache
+from alfm.config.build import KINDS, _node, build
+from alfm.config.paths import conf_dir
+from alfm.features.features import Memory
+from alfm.heads.base import Classifier
+from alfm.options import Device, Labels, Rounds, checked
+from alfm.results.conditions import as_config, condition_columns, config_of_class
+from alfm.results.load import _budget_text, picks_fingerprints, start_fingerprint
+from alfm.results.run_folder import hashed_config
+from alfm.simulation.cached_task import Simulation
+from alfm.simulation.loop import Round
+from alfm.simulation.replicates import budgets_of, run_replicates
+from alfm.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEEDS = (1, 10, 100, 1000, 10000)
+
+
+def _named(group: str, given: Any) -> tuple[str, dict[str, Any], Any]:
+    """What `simulate` was given for a group, a config's name or an object: its name, its config, the object."""
+    from omegaconf import OmegaConf
+
+    name = given if isinstance(given, str) else config_of_class(type(given), conf_dir() / group)
+    node = {} if name is None else _node(group, name)
+    plain: Any = OmegaConf.to_container(node, resolve=True) if node else {}
+    if isinstance(given, str):
+        return given, plain, build(node, KINDS.get(group), group)
+    return name or type(given).__name__.lower(), as_config(given, plain), given
+
+
+@checked
+def simulate(
+    cache: FeatureCache | Simulation | str | Path,
+    query_strategy: str | Strategy = "uherding",
+    *,
+    init_strategy: str | Strategy = "random",
+    classifier: str | Classifier = "logistic",
+    seeds: Sequence[int] = SEEDS,
+    rounds: Rounds = 20,
+    init: Labels = 1,
+    step: Labels = 1,
+    per_class: bool = True,
+    doubling: bool = False,
+    device: Device = "auto",
+    memory: Memory = "auto",
+) -> pd.DataFrame:
+    """Simulated active learning on cached features with known labels; no result is written.
+
+    cache: a path, an open cache, or a `Simulation` (kept between calls, so that features are loaded once).
+    Strategies and classifier: names of configs, or objects. Returns one row per seed and round with the columns of
+    `rounds.csv` and those by which `load_runs` tells runs apart (dataset, model, query_strategy, init_strategy,
+    classifier, budget, cache, the conditions with the options of strategies and head, initial, picked), so that frames
+    can be concatenated and given to `alfm.results.statistics` and the report; objects are described by their options.
+    Raises UserError for what a user can put right.
+    """
+    import pandas as pd
+
+    task = cache if isinstance(cache, Simulation) else Simulation(cache, device, memory)
+    given = {"query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier}
+    named = {group: _named(group, one) for group, one in given.items()}
+    built = {group: one for group, (_, _, one) in named.items()}
+    budgets = budgets_of(task.num_classes, rounds, init, step, per_class, doubling)
+    picks: dict[int, list[np.ndarray]] = {}
+
+    def remember(made: Round, group: Sequence[int]) -> None:
+        for seed, new in zip(group, made.picks, strict=True):
+            picks.setdefault(seed, []).append(task.cache_rows[new])
+
+    rows = list(run_replicates(task, budgets=budgets, seeds=[int(seed) for seed in seeds], on_round=remember, **built))
+    config = {
+        **{group: config for group, (_, config, _) in named.items()},
+        "budget": {"init": init, "step": step, "per_class": per_class},
+        "iterations": {"n": rounds, "exp": doubling},
+        "splits": task.splits,
+        "train_views": task.train_views,
+        "warm_start": True,
+    }
+    path, fingerprint = task.cache.path.absolute(), task.cache.fingerprint
+    frame = pd.DataFrame(rows).assign(
+        dataset=path.parent.name, model=path.stem, **{group: name for group, (name, _, _) in named.items()},
+        budget=_budget_text(config, []), cache=fingerprint,
+        **condition_columns(hashed_config(config), task.behaviour(**built)),
+    )  # fmt: skip
+    frame["initial"] = frame["seed"].map({seed: start_fingerprint(own[0], fingerprint) for seed, own in picks.items()})
+    for seed, own in picks.items():
+        up_to = np.cumsum([len(new) for new in own]).tolist()
+        frame.loc[frame["seed"] == seed, "picked"] = picks_fingerprints(np.concatenate(own), up_to, fingerprint)
+    return frame

@@ -1,0 +1,142 @@
+"""A task made from a feature cache."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alfm.cache.checked import check_once
+from alfm.cache.reader import FeatureCache
+from alfm.cache.split import features_of, labelled
+from alfm.config.paths import paths
+from alfm.datasets.labels import ASK
+from alfm.devices import pick_device
+from alfm.errors import UserError
+from alfm.features.features import Memory, Pool
+from alfm.features.kept import GeometryFolder
+from alfm.features.spaces import RAW
+from alfm.geometry.knn import any_near
+from alfm.heads.base import Classifier
+from alfm.heads.dropout import Recipe
+from alfm.heads.logistic import Logistic
+from alfm.heads.propagation import Propagated
+from alfm.options import Device, Name, checked
+from alfm.simulation.row_numbers import RowNumbers
+from alfm.simulation.task import Task
+from alfm.strategies.base import Strategy
+from alfm.strategies.index_file import IndexFile
+
+
+@checked
+class Simulation(Task):
+    """A `Task` made from a cache. cache_rows int64 (N,): the pool's rows as rows of the cache's split; `numbers` turns
+    one into the other.
+
+    Items without a label (-1) are left out of a simulated pool and are not scored in the test split; `left_out` says
+    how many (pool, test).
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache | str | Path,
+        device: Device = "auto",
+        memory: Memory = "auto",
+        pool_split: Name = "train",
+        test_split: Name = "test",
+        train_views: bool = True,
+        keep_geometry: bool = False,
+        unlabelled: Any = ASK,
+    ) -> None:
+        """train_views: where the cache holds augmented views, heads train on all of them.
+
+        keep_geometry: what is found out about the pool at the price of all pairs is kept beside the cache (see
+        `GeometryFolder`). unlabelled: see `open_cache` (for a path).
+
+        Raises UserError: no such cache or split, a damaged one (looked at once, see `check_once`), NaN or Inf, nothing
+        labelled, one class only.
+        """
+        if pool_split == test_split:
+            raise UserError(
+                f"splits.pool={pool_split} and splits.test={test_split} are the same split: what heads are trained on "
+                "must not measure them; name another with splits.test=NAME."
+            )
+        cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache, unlabelled, "splits.unlabelled")
+        check_once(cache, paths().logs)
+        if pool_split in cache.splits:
+            labelled(cache, pool_split)  # without labels a test split would not help
+        for split in (pool_split, test_split):
+            if split not in cache.splits:
+                raise UserError(
+                    f"{cache.path} has no split {split!r} (it has {', '.join(cache.splits)}); simulated rounds need a "
+                    "pool and a labelled test split: extract again with dataset.test_fraction=0.2 force=true (or "
+                    "convert with --test-fraction 0.2 --force), or name another with splits.pool= and splits.test=."
+                )
+        self.splits: dict[str, Any] = {"pool": pool_split, "test": test_split}
+        if unlabelled != ASK:
+            self.splits["unlabelled"] = unlabelled
+        self.train_views = train_views
+        where = pick_device(device)
+        pool_rows, labels = labelled(cache, pool_split)
+        test_rows, test_labels = labelled(cache, test_split)
+        self.cache, self.cache_rows = cache, pool_rows
+        self.numbers = RowNumbers(cache, pool_split, pool_rows)
+        self.left_out = (cache.num_rows(pool_split) - len(pool_rows), cache.num_rows(test_split) - len(test_rows))
+        if len(np.unique(labels)) < 2:
+            raise UserError(f"Split {pool_split!r} of {cache.path} holds one class only: there is nothing to learn.")
+        views = None
+        if train_views and cache.num_views(pool_split) > 1:
+            views = cache.views(pool_split)[pool_rows, 1:]
+        super().__init__(
+            pool=Pool(features_of(cache, pool_split, pool_rows, memory), where, memory, views=views),
+            labels=torch.from_numpy(labels).to(where),
+            test=Pool(features_of(cache, test_split, test_rows, memory), where, memory),
+            test_labels=torch.from_numpy(test_labels).to(where),
+            num_classes=cache.num_classes,
+        )
+        if keep_geometry:
+            rows = hashlib.blake2b(pool_rows.tobytes(), digest_size=16).hexdigest()
+            about = f"{cache.fingerprint} {pool_split} {rows} {self.pool.device.type}"
+            self.pool.geometry = GeometryFolder(cache.path, about)
+
+    def behaviour(
+        self, query_strategy: Strategy, init_strategy: Strategy, classifier: Classifier | None = None
+    ) -> dict[str, int]:
+        """Which later mends change this run's picks or curves, by name, and their numbers: they enter its hash.
+
+        Empty for a run that does bit for bit what it did in the first versions. A mend adds its key here, for exactly
+        the runs that it concerns, and raises its number when it changes them again.
+        """
+        known = {}
+        if isinstance(init_strategy, IndexFile) and init_strategy.replays_otherwise(self.numbers):
+            known["replayed_start"] = 1  # before, rows of a run's cache were taken for rows of the pool
+        if self.pool.views is not None and fits_heads(query_strategy):
+            known["refits_on_views"] = 1  # before, heads fitted inside strategies saw the plain items only
+        strategies = (query_strategy, init_strategy)
+        if self.pool.offset:
+            spaces = {space for one in strategies for space in one.measures}
+            if spaces & {"raw", "unit"} or ("head" in spaces and plain_space(classifier, self.pool)):
+                known["offset"] = 1  # before, distances between such features were rounding
+            if isinstance(classifier, Propagated):
+                known["offset"] = 1
+        elif any(one.repairs_near for one in strategies) and any_near(self.pool.unit):
+            known["near"] = 1  # before, distances between near items came from products
+        if self.cache.renumbered:
+            known["renumbered_classes"] = 1  # before, gaps counted as classes, and budgets per class with them
+        return known
+
+
+def plain_space(classifier: Classifier | None, pool: Pool) -> bool:
+    """Does this classifier see the features as they are? True when that is not known."""
+    inner = classifier.classifier if isinstance(classifier, Propagated) else classifier
+    if isinstance(inner, Logistic):
+        return inner.space(pool) is RAW
+    return not isinstance(inner, Recipe)
+
+
+def fits_heads(strategy: Strategy) -> bool:
+    """Does a query of this strategy fit heads, in itself or in its posterior?"""
+    return strategy.refits or bool(getattr(getattr(strategy, "posterior", None), "refits", False))

@@ -1,0 +1,90 @@
+"""Replicates of one run: budgets, resuming, and a row for every seed and round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from alfm.errors import UserError
+from alfm.heads.base import Classifier
+from alfm.options import Labels, Rounds, checked
+from alfm.results.run_folder import RunFolder
+from alfm.simulation.cached_task import Simulation
+from alfm.simulation.loop import Round, run, schedule
+from alfm.strategies.base import Strategy
+
+
+@checked
+def budgets_of(
+    num_classes: int, rounds: Rounds, init: Labels, step: Labels, per_class: bool = True, doubling: bool = False
+) -> list[int]:
+    """Labels per round; `init` and `step` count per class unless `per_class` is False. UserError for less than one."""
+    factor = num_classes if per_class else 1
+    first, each = round(init * factor), round(step * factor)
+    if first < 1 or each < 1:
+        raise UserError(f"budget.init={init:g} and budget.step={step:g} must give at least one label a round.")
+    return schedule(rounds, first, each, doubling)
+
+
+def run_replicates(
+    task: Simulation,
+    classifier: Classifier,
+    init_strategy: Strategy,
+    query_strategy: Strategy,
+    budgets: Sequence[int],
+    seeds: Sequence[int],
+    folder: RunFolder | None = None,
+    warm_start: bool = True,
+    on_round: Callable[[Round, Sequence[int]], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Rows (`results.COLUMNS`) of every seed and round, new ones as they are made.
+
+    Replicates that stand at the same round run side by side. With a `folder`, finished seeds are not run again,
+    interrupted ones go on where they were, and every round is stored before it is yielded.
+    """
+    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):
+        raise UserError(f"seeds must be a list of different whole numbers, none negative; got {list(seeds)}.")
+    groups: dict[int, list[int]] = {}
+    picked: dict[int, np.ndarray] = {seed: np.empty(0, np.int64) for seed in seeds}
+    for seed in seeds:
+        rows: list[Any] = []
+        if folder is not None:
+            picked[seed], rows = folder.progress(seed)
+            yield from rows
+        if folder is None or seed not in folder.completed_seeds():
+            groups.setdefault(len(rows), []).append(seed)
+    init_strategy, query_strategy = init_strategy.in_pool(task.numbers), query_strategy.in_pool(task.numbers)
+    for group in groups.values():
+        done = np.stack([task.numbers.of_cache(picked[seed], "picks.npz") for seed in group])
+        if (done < 0).any():
+            assert folder is not None
+            raise UserError(f"{folder.path}/picks.npz names items without a label: run again with force=true.")
+        ended = None
+        for made in run(task, classifier, init_strategy, query_strategy, budgets, group, done, warm_start):
+            new = [_row(made, i, seed, len(group)) for i, seed in enumerate(group)]
+            if folder is not None:
+                folder.append(new, {seed: task.cache_rows[made.picks[i]] for i, seed in enumerate(group)})
+            if on_round is not None:
+                on_round(made, group)
+            ended = made.ended
+            yield from new
+        if folder is not None:
+            # nothing new to run: every round was stored, only the mark was missing
+            folder.finish(group, ended or "all rounds done")
+
+
+def _row(made: Round, replicate: int, seed: int, replicates: int) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "round": made.round,
+        "num_labeled": made.num_labeled,
+        **made.metrics[replicate],
+        "fit_seconds": made.fit_seconds,
+        "query_seconds": made.query_seconds,
+        "eval_seconds": made.eval_seconds,
+        "num_replicates": replicates,
+        "num_filled": made.num_filled[replicate],
+        "peak_memory_bytes": made.peak_memory_bytes,
+    }

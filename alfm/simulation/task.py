@@ -1,0 +1,61 @@
+"""What is learnt in a simulation: a pool with hidden labels, and a test split that only measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from alfm.errors import UserError
+from alfm.features.features import Pool
+from alfm.features.spaces import RAW
+from alfm.heads.linear import LinearHead
+from alfm.metrics import TestLabels, evaluate, evaluate_all
+from alfm.threads import side_by_side
+
+
+@dataclass
+class Task:
+    """What is learnt: a pool with hidden labels (the simulated oracle), and a test split that only measures.
+
+    labels (N,) and test_labels (T,): int64 on the pool's device, all in [0, num_classes).
+    """
+
+    pool: Pool
+    labels: Tensor
+    test: Pool
+    test_labels: Tensor
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if len(self.labels.unique()) < 2:
+            raise UserError("The pool holds items of one class only: there is nothing to learn.")
+        if len(self.labels) != self.pool.N or len(self.test_labels) != self.test.N:
+            raise UserError("Features and labels differ in length.")
+        if self.test.D != self.pool.D:
+            raise UserError(f"The test features have dimension {self.test.D}, the pool's {self.pool.D}.")
+        self.measured = TestLabels.prepare(self.test_labels, self.num_classes)
+
+    def test_logits(self, head: LinearHead) -> Iterator[Tensor]:
+        """Logits (T, C) of one replicate after the other."""
+        for r in range(head.R):
+            yield self._logits(head, r)
+
+    def measure(self, head: LinearHead) -> list[dict[str, float]]:
+        """The test measures of every replicate: side by side on CPU, with one transfer to the host on a GPU."""
+        source = self.test.vectors(head.spaces[0] if head.shared else RAW)  # made once, before the jobs ask for it
+        if source.device.type != "cpu":
+            return evaluate_all(self.test_logits(head), self.test_labels, self.measured)
+
+        def one(r: int) -> dict[str, float]:
+            return evaluate(self._logits(head, r), self.test_labels, self.measured)
+
+        return side_by_side([partial(one, r) for r in range(head.R)], source.device)
+
+    def _logits(self, head: LinearHead, r: int) -> Tensor:
+        source = self.test.vectors(head.spaces[0] if head.shared else RAW)
+        parts = [head.logits(x if head.shared else head.spaces[r](x), r) for _, x in source.blocks()]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

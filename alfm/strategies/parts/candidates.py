@@ -1,0 +1,67 @@
+"""Steps that strategies share: candidates kept by their score, and a diverse batch chosen among candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from alfm.features.features import Vectors
+from alfm.geometry.kmeans import kmeans, nearest_items
+from alfm.geometry.topk import top
+from alfm.strategies.query import Query
+from alfm.threads import side_by_side
+
+
+def highest(query: Query, score: Tensor, k: int) -> list[Tensor]:
+    """The k available items of highest score (R, N), best first; R vectors int64 (<= k,)."""
+    return [top(score[r], query.available[r], k) for r in range(query.R)]
+
+
+def typical(query: Query, score: Tensor, k: int) -> list[Tensor]:
+    """The k available items whose score (R, N) lies nearest the available items' median, nearest first."""
+    out = []
+    for r in range(query.R):
+        median = score[r][query.available[r]].median()
+        out.append(top(-(score[r] - median).abs(), query.available[r], k))
+    return out
+
+
+def clustered(
+    query: Query,
+    candidates: Sequence[Tensor],
+    budget: int,
+    embedding: Callable[[int, Tensor], Tensor] | None = None,
+    weights: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """k-means with `budget` clusters on the candidates, and the item nearest each centroid.
+
+    candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default
+    `Pool.points`, unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream.
+    Returns R vectors of min(budget, K_r) distinct rows. At most 5 passes from k-means++ seeds: the centroids only say
+    which items to take, and move little after that.
+    """
+    take = embedding or partial(_unit, query.pool.points())
+
+    def cluster(r: int) -> Tensor:
+        rows = candidates[r]
+        if len(rows) <= budget:
+            return rows
+        x = take(r, rows)
+        clusters = kmeans(
+            x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r], iterations=5
+        )
+        return rows[nearest_items(x, clusters.centroids)]
+
+    return side_by_side([partial(cluster, r) for r in range(query.R)], query.pool.device)
+
+
+def _unit(points: Vectors, r: int, rows: Tensor) -> Tensor:
+    return points.rows(rows)
+
+
+def all_available(query: Query) -> list[Tensor]:
+    """Every available item as a candidate; R vectors int64, ascending."""
+    return [torch.nonzero(query.available[r])[:, 0] for r in range(query.R)]

@@ -1,0 +1,34 @@
+"""Examples of what is looked for: the query set that conditions a submodular strategy (SIMILAR)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alfm.errors import UserError
+from alfm.strategies.query import Query
+
+
+@dataclass(eq=False)
+class QuerySet:
+    """Pool rows, and whatever is labelled so far with one of the classes. Empty: nothing special is looked for."""
+
+    rows: Sequence[int] = ()
+    classes: Sequence[int] = ()
+
+    def of(self, query: Query, r: int) -> Tensor:
+        """Replicate r's query set now, int64 (q,). Raises UserError for rows or classes that do not exist."""
+        if any(not 0 <= row < query.pool.N for row in self.rows):
+            raise UserError(f"query_rows must be pool rows in [0, {query.pool.N}).")
+        if any(not 0 <= c < query.num_classes for c in self.classes):
+            raise UserError(f"query_classes must be classes in [0, {query.num_classes}).")
+        rows, labels = query.labelled(r), query.labels_of(r)
+        wanted = torch.tensor(list(self.classes), dtype=torch.int64, device=rows.device)
+        given = torch.tensor(list(self.rows), dtype=torch.int64, device=rows.device)
+        return torch.cat([given, rows[torch.isin(labels, wanted)]]).unique()
+
+    def __bool__(self) -> bool:
+        return bool(len(self.rows) or len(self.classes))

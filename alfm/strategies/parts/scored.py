@@ -1,0 +1,71 @@
+"""Strategies that rank items by one number from the head's predictions, with the options they share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from alfm.acquisition import mean_log_probabilities
+from alfm.options import Count, checked
+from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
+from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import clustered, highest, typical
+from alfm.strategies.query import Query, stack_picks
+
+
+@dataclass(eq=False)
+@checked
+class Scored(Strategy):
+    """Picks the items of highest `score`.
+
+    typical_features: candidates are the `oversample` x budget items around the median score instead of the top.
+    cluster_features: of the candidates (the top `oversample` x budget), the ones nearest to the centroids of a
+    k-means with `budget` clusters on unit features.
+    """
+
+    typical_features: bool = False
+    cluster_features: bool = False
+    oversample: Count = 50
+
+    @property
+    def measures(self) -> Sequence[Literal["unit"]]:  # type: ignore[override]
+        return ("unit",) if self.cluster_features else ()
+
+    @abstractmethod
+    def score(self, query: Query) -> Tensor:
+        """Acquisition score (R, N), higher = sooner."""
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        kept = self.oversample * budget if self.cluster_features else budget
+        candidates = (typical if self.typical_features else highest)(query, self.score(query), kept)
+        picks = clustered(query, candidates, budget) if self.cluster_features else candidates
+        return stack_picks(picks, budget, query.pool.device)
+
+
+@dataclass(eq=False)
+@checked
+class PredictionScored(Scored):
+    """A score that is a function of the predicted probabilities.
+
+    enable_dropout: of the mean probabilities of the posterior's passes (by default input dropout, as the authors of
+    AL-foundation-models do) instead of the head's own.
+    """
+
+    enable_dropout: bool = False
+    posterior: Posterior = field(default_factory=DropoutPosterior)
+    acquisition: ClassVar[Callable[[Tensor], Tensor]]
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return self.enable_dropout
+
+    def score(self, query: Query) -> Tensor:
+        rank = type(self).acquisition
+        if not self.enable_dropout:
+            return query.score(rank)
+        draws = query.draws(self.posterior)
+        return pool_pass(query.pool, draws, lambda logits, rows, r: rank(mean_log_probabilities(logits)))
