@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
+WORKERS := 2
 
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
@@ -24,7 +25,7 @@ demo: .venv/installed
 	@echo "To type commands yourself, first: . $(BIN)/activate"
 
 test: .venv/installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/python -m ruff check .

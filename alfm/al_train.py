@@ -94,7 +94,7 @@ def al_train(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from alfm.cache.checked import remember
-    from alfm.config.build import KINDS
+    from alfm.config.parts import KINDS
     from alfm.report.terminal import print_summary
     from alfm.results.environment import environment_of
     from alfm.results.load import load_runs

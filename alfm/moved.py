@@ -18,7 +18,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "alfm.environment": ("alfm.results.environment",),
     "alfm.experiment": (
         "alfm.simulation.api", "alfm.simulation.cached_task", "alfm.simulation.replicates", "alfm.config.build",
-        "alfm.cache.split", "alfm.devices",
+        "alfm.config.parts", "alfm.cache.split", "alfm.devices",
     ),
     "alfm.loop": ("alfm.simulation.loop", "alfm.simulation.task", "alfm.devices"),
     "alfm.pool": ("alfm.features.features",),

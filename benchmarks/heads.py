@@ -43,7 +43,7 @@ def accuracy(cache: str, head: str, per_class: int, seeds: int, device: str) -> 
     """Test accuracy of one head for each seed, with `per_class` labels of every class."""
     import torch
 
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
     from alfm.simulation.cached_task import Simulation
 
     task = Simulation(cache, device)

@@ -25,7 +25,7 @@ def one(
     import numpy as np
     import torch
 
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
     from alfm.strategies.ask import ask
     from alfm.strategies.query import Query
 

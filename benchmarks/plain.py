@@ -64,7 +64,7 @@ def coreset(folder: str, labelled: int, batch: int, replicates: int, repeats: in
     """k-center greedy on raw features: from nothing (labels and batch), and the next round with carried distances."""
     import torch
 
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
     from alfm.strategies.ask import ask
 
     task, make = _setting(folder, labelled, replicates, device)
@@ -109,7 +109,7 @@ def badge(folder: str, labelled: int, batch: int, replicates: int, repeats: int,
     """D^2 sampling on gradient embeddings, both with their pool pass for the predictions."""
     import torch
 
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
     from alfm.strategies.ask import ask
 
     task, make = _setting(folder, labelled, replicates, device)
@@ -208,7 +208,7 @@ def probcover(folder: str, labelled: int, batch: int, replicates: int, repeats: 
 
 def maxherding(folder: str, labelled: int, batch: int, replicates: int, repeats: int, device: str) -> dict[str, Any]:
     """All replicates against one replicate of the same strategy."""
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
     from alfm.strategies.ask import ask
 
     _, make = _setting(folder, labelled, replicates, device)

@@ -138,7 +138,7 @@ def strategy(text: str) -> Strategy:
     """A query strategy by its config's name, with options after a colon: `bait:variant=full+lam=0.01`."""
     from omegaconf import OmegaConf
 
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
 
     name, _, options = text.partition(":")
     return from_config("query_strategy", name, **OmegaConf.from_dotlist([part for part in options.split("+") if part]))

@@ -32,7 +32,7 @@ def one(
     import numpy as np
     import torch
 
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
     from alfm.geometry.kernels import RBF, best_similarity
     from alfm.geometry.pairs import limit, squared_distances
     from alfm.strategies.ask import ask

@@ -40,7 +40,7 @@ def ours(
     seconds: float, device: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Rounds of the loop itself. Round 1 labels a random set; round 2's query makes what is made once per pool."""
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
     from alfm.simulation.loop import run
 
     task = pools.task(folder, device)

@@ -21,6 +21,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes outside its own folder, whatever the user's environment or .env says."""
     for name in ("DATASET_DIR", "MODEL_CACHE_DIR", "FEATURE_CACHE_DIR", "LOG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.delenv("COLUMNS", raising=False)  # workers of pytest-xdist have it
 
 
 @pytest.fixture(scope="session")

@@ -232,7 +232,8 @@ def units(folder: Path) -> Iterator[tuple[str, Callable[[Probe], None]]]:
 
 def _strategy(folder: Path, group: str, name: str, posterior: str = "") -> Callable[[Probe], None]:
     def probe(all_of: Probe) -> None:
-        from alfm.config.build import KINDS, build
+        from alfm.config.build import build
+        from alfm.config.parts import KINDS
 
         words = [f"{group}={name}", *([f"{group}{posterior}"] if posterior else [])]
         words += [f"init_strategy.path={folder}/rows.txt"] if name == "index_file" else []

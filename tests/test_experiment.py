@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import alfm
-from alfm.config.build import from_config
+from alfm.config.parts import from_config
 from alfm.config.paths import conf_dir
 from alfm.devices import pick_device
 from alfm.heads.logistic import Logistic

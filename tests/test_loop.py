@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alfm.config.build import from_config
+from alfm.config.parts import from_config
 from alfm.errors import UserError
 from alfm.features.features import Pool
 from alfm.heads.logistic import Logistic

@@ -317,7 +317,7 @@ def test_too_many_pairs_for_the_seeds_is_said(tmp_path: Path, capsys: pytest.Cap
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom alfm.report import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom alfm.report.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'pandas', 'matplotlib', 'scipy', 'rich') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-import alfm.results as module
+import alfm.results.run_folder as module
 from alfm.errors import UserError
 from alfm.results.environment import environment_of
 from alfm.results.load import load_runs

@@ -15,7 +15,7 @@ import yaml
 import alfm
 import alfm.al_train
 from alfm.al_train import main
-from alfm.config.build import from_config
+from alfm.config.parts import from_config
 from alfm.errors import UserError
 from alfm.results.run_folder import run_hash
 from alfm.simulation.cached_task import Simulation

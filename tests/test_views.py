@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import alfm
-from alfm.config.build import from_config
+from alfm.config.parts import from_config
 from alfm.config.paths import conf_dir
 from alfm.features.features import Pool
 from alfm.heads.logistic import Logistic

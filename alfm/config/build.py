@@ -6,14 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from alfm.config.paths import conf_dir
-from alfm.errors import UserError, nearest_names
-from alfm.heads.base import Classifier
+from alfm.errors import UserError
 from alfm.options import OptionError, of_kind, shown
-from alfm.strategies.base import Strategy
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -77,37 +72,3 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
-
-
-KINDS = {"query_strategy": Strategy, "init_strategy": Strategy, "classifier": Classifier}
-
-
-def from_config(group: str, name: str, **options: Any) -> Any:
-    """Build `conf/<group>/<name>.yaml`, e.g. `from_config("query_strategy", "margins", cluster_features=True)`.
-
-    Raises UserError, with the nearest names, when there is no such config or option.
-    """
-    from omegaconf import OmegaConf
-
-    return build(OmegaConf.merge(_node(group, name), options), KINDS.get(group), group)
-
-
-def _node(group: str, name: str) -> DictConfig:
-    """`conf/<group>/<name>.yaml` as `al_train` composes it; UserError with the nearest names when there is none."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    known = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
-    if name not in known:
-        raise UserError(f"There is no {group}={name}: {nearest_names(name, known)}")
-    before = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            node = compose("al_train", overrides=[f"{group}={name}"])[group]
-    finally:
-        GlobalHydra.instance().clear()
-        GlobalHydra.instance().hydra = before
-    OmegaConf.set_struct(node, False)
-    return node

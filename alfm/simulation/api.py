@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alfm.cache.reader import FeatureCache
-from alfm.config.build import KINDS, _node, build
+from alfm.config.build import build
+from alfm.config.parts import KINDS, node_of
 from alfm.config.paths import conf_dir
 from alfm.features.features import Memory
 from alfm.heads.base import Classifier
@@ -33,7 +34,7 @@ def _named(group: str, given: Any) -> tuple[str, dict[str, Any], Any]:
     from omegaconf import OmegaConf
 
     name = given if isinstance(given, str) else config_of_class(type(given), conf_dir() / group)
-    node = {} if name is None else _node(group, name)
+    node = {} if name is None else node_of(group, name)
     plain: Any = OmegaConf.to_container(node, resolve=True) if node else {}
     if isinstance(given, str):
         return given, plain, build(node, KINDS.get(group), group)

@@ -51,7 +51,7 @@ def entries() -> list[Entry]:
 
 
 def _entry(path: Path) -> Entry:
-    from alfm.config.build import from_config
+    from alfm.config.parts import from_config
 
     text = path.read_text(encoding="utf-8")
     module, _, name = yaml.safe_load(text)["_target_"].rpartition(".")

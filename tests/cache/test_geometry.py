@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import alfm
-from alfm.config.build import from_config
+from alfm.config.parts import from_config
 from alfm.features.kept import GeometryFolder
 
 

@@ -649,12 +649,10 @@ def test_the_chosen_gpu_is_the_current_one_before_anything_is_loaded(
 ) -> None:
     import torch
 
-    from alfm.extraction import encoding
-
     def chosen(device: torch.device) -> None:
         raise UserError(f"current: {device}")
 
-    monkeypatch.setattr(encoding, "choose_device", lambda wanted, local_rank: torch.device("cuda", 3))
+    monkeypatch.setattr("alfm.devices.choose_device", lambda wanted, local_rank: torch.device("cuda", 3))
     monkeypatch.setattr(torch.cuda, "set_device", chosen)
     assert run("model.trouble=load") == 1
     assert capsys.readouterr().err == "Error: current: cuda:3\n"

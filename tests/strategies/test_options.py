@@ -14,8 +14,8 @@ from strategies.factory import make_query
 from strategies.test_properties import EASY, LABELLED, QUERIES, query_of, strategy
 
 from alfm.al_train import main
-from alfm.config import hydra as settings
-from alfm.config.build import from_config
+from alfm.config.build import build
+from alfm.config.parts import from_config
 from alfm.config.paths import conf_dir
 from alfm.errors import UserError
 from alfm.strategies.ask import ask
@@ -95,7 +95,7 @@ def named(group: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("group", "name"), [one for group in CLASSES for one in named(group)])
 def test_a_class_has_the_defaults_of_its_config(group, name):
     """Python and the command line do the same when nothing is said; a head inside another one too."""
-    built = settings.build(OmegaConf.create(config(group, name)))
+    built = build(OmegaConf.create(config(group, name)))
     needed = {one: getattr(built, one) for one, default in options_of(type(built)).items() if default is MISSING}
     left, right = described(built), described(type(built)(**needed))
     assert {option for option in left if left[option] != right[option]} == PRESETS.get(name, set())

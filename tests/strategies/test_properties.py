@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alfm.config.build import from_config
+from alfm.config.parts import from_config
 from alfm.config.paths import conf_dir
 from alfm.features.features import Pool
 from alfm.heads.linear import LinearHead
