@@ -17,7 +17,7 @@ from alfm.moved import keep_old_names
 if TYPE_CHECKING:
     from alfm.cache.reader import FeatureCache, open_cache
     from alfm.errors import UserError
-    from alfm.features.features import Pool
+    from alfm.features.features import Features, Pool
     from alfm.heads.base import Classifier
     from alfm.heads.linear import LinearHead
     from alfm.report.curves import plot_curves
@@ -40,6 +40,7 @@ _HOME = {
     "Round": "alfm.simulation.loop",
     "Task": "alfm.simulation.task",
     "run": "alfm.simulation.loop",
+    "Features": "alfm.features.features",
     "Pool": "alfm.features.features",
     "plot_curves": "alfm.report.curves",
     "load_runs": "alfm.results.load",
@@ -48,7 +49,7 @@ _HOME = {
 }
 
 __all__ = [
-    "Classifier", "FeatureCache", "LinearHead", "Pool", "Query", "Round", "Simulation", "Strategy", "Task",
+    "Classifier", "FeatureCache", "Features", "LinearHead", "Pool", "Query", "Round", "Simulation", "Strategy", "Task",
     "UserError", "load_runs", "open_cache", "plot_curves", "run", "simulate",
 ]  # fmt: skip
 

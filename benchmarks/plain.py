@@ -20,7 +20,7 @@ def _setting(folder: str, labelled: int, replicates: int, device: str) -> tuple[
     """The task, and a function that makes a round's query from scratch on a fresh pool (nothing is carried)."""
     import torch
 
-    from alfm.features.features import Pool
+    from alfm.features.features import Features
     from alfm.heads.logistic import Logistic
     from alfm.strategies.query import Query
 
@@ -31,7 +31,7 @@ def _setting(folder: str, labelled: int, replicates: int, device: str) -> tuple[
     classifier = Logistic()
 
     def query(with_head: bool, only: int | None = None) -> Query:
-        pool = Pool(task.pool.features, device)
+        pool = Features(task.pool.features, device)
         mine, who = (rows, seeds) if only is None else (rows[only : only + 1], seeds[only : only + 1])
         available = torch.ones(len(who), pool.N, dtype=torch.bool, device=device).scatter_(1, mine, False)
         head = None

@@ -117,14 +117,14 @@ def task(folder: str | Path, device: str) -> Task:
     """The pool as the loop wants it."""
     import torch
 
-    from alfm.features.features import Pool
+    from alfm.features.features import Features
     from alfm.simulation.task import Task
 
     spec = Spec(**json.loads((Path(folder) / "spec.json").read_text(encoding="utf-8")))
     features, labels = arrays(folder)
     test, test_labels = arrays(folder, "test")
     return Task(
-        Pool(features, device), torch.from_numpy(labels).to(device), Pool(test, device),
+        Features(features, device), torch.from_numpy(labels).to(device), Features(test, device),
         torch.from_numpy(test_labels).to(device), spec.classes,
     )  # fmt: skip
 

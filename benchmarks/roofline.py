@@ -215,9 +215,9 @@ def badge(s: Setting) -> Kernel:
 
 def _subset(s: Setting) -> Any:
     """Unit features of at most 20,000 items, for passes over all pairs."""
-    from alfm.features.features import Pool
+    from alfm.features.features import Features
 
-    return Pool(next(x for _, x in s.pool.raw_blocks(min(s.N, 20_000))), s.device).unit
+    return Features(next(x for _, x in s.pool.raw_blocks(min(s.N, 20_000))), s.device).unit
 
 
 def _pairs(s: Setting, name: str, unit: Any, run: Callable[[], Any], replicates: int = 1, note: str = "") -> Kernel:

@@ -46,8 +46,8 @@ def digits_cache(digits_arrays, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_task(digits_arrays):
-    from alfm.features.features import Pool
+    from alfm.features.features import Features
     from alfm.simulation.task import Task
 
     x, y, test_x, test_y = digits_arrays
-    return Task(Pool(x), torch.from_numpy(y), Pool(test_x), torch.from_numpy(test_y), 10)
+    return Task(Features(x), torch.from_numpy(y), Features(test_x), torch.from_numpy(test_y), 10)

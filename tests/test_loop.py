@@ -6,7 +6,7 @@ import torch
 
 from alfm.config.parts import from_config
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.logistic import Logistic
 from alfm.simulation.loop import run, schedule
 from alfm.simulation.task import Task
@@ -74,7 +74,7 @@ def test_schedules():
 
 def test_the_run_ends_with_the_pool_and_says_so(digits_arrays):
     x, y, test_x, test_y = digits_arrays
-    task = Task(Pool(x[:55]), torch.from_numpy(y[:55]), Pool(test_x), torch.from_numpy(test_y), 10)
+    task = Task(Features(x[:55]), torch.from_numpy(y[:55]), Features(test_x), torch.from_numpy(test_y), 10)
     picks, _, made = picks_and_scores(task, "margins", [1, 2], rounds=9, step=10)
     assert [one.num_labeled for one in made] == [10, 20, 30, 40, 50, 55]
     assert made[-1].ended == "the pool is exhausted after round 6 of 9" and made[-2].ended is None
@@ -101,7 +101,7 @@ class Fixed(Strategy):
         return self.picks
 
 
-def query_of(pool: Pool, seeds=(1,)) -> Query:
+def query_of(pool: Features, seeds=(1,)) -> Query:
     R = len(seeds)
     available = torch.ones(R, pool.N, dtype=torch.bool)
     available[:, 5:6] = False
@@ -110,7 +110,7 @@ def query_of(pool: Pool, seeds=(1,)) -> Query:
 
 
 def test_short_batches_are_completed_and_counted_once():
-    query = query_of(Pool(torch.rand(9, 2)), (1, 2))
+    query = query_of(Features(torch.rand(9, 2)), (1, 2))
     picks, filled = ask(Fixed([[3, -1, -1, 0], [1, 2, 6, 7]]), query, 4)
     assert filled == [2, 0]
     assert picks[1].tolist() == [1, 2, 6, 7] and picks[0, :2].tolist() == [3, 0]
@@ -122,9 +122,9 @@ def test_short_batches_are_completed_and_counted_once():
 @pytest.mark.parametrize("wrong", [[[3, 3]], [[5, 1]], [[1, 2, 3]]])
 def test_a_strategy_that_repeats_or_takes_what_is_labelled_is_stopped(wrong):
     with pytest.raises(RuntimeError):
-        ask(Fixed(wrong), query_of(Pool(torch.rand(9, 2))), 2)
+        ask(Fixed(wrong), query_of(Features(torch.rand(9, 2))), 2)
 
 
 def test_a_budget_beyond_what_is_left_takes_what_is_left():
-    picks, filled = ask(Random(), query_of(Pool(torch.rand(4, 300))), 100)  # and B > D is no error
+    picks, filled = ask(Random(), query_of(Features(torch.rand(4, 300))), 100)  # and B > D is no error
     assert sorted(picks[0].tolist()) == [0, 1, 2, 3] and filled == [0]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import RAW, UNIT, Scaled
 from alfm.heads.linear import LinearHead
 
@@ -30,7 +30,7 @@ def features() -> np.ndarray:
 
 @pytest.mark.parametrize("memory", ["auto", "device", "host", "file"])
 def test_every_memory_setting_shows_the_same_items(features, memory):
-    pool = Pool(Rows(features) if memory == "file" else features, memory=memory, block_rows=100)
+    pool = Features(Rows(features) if memory == "file" else features, memory=memory, block_rows=100)
     index = torch.tensor([532, 0, 7, 7, 99, 100])
     wanted = torch.from_numpy(features.astype(np.float32))
     unit = wanted / wanted.norm(dim=1, keepdim=True)
@@ -45,7 +45,7 @@ def test_every_memory_setting_shows_the_same_items(features, memory):
 
 
 def test_map_gives_each_replicate_its_logits(features):
-    pool = Pool(features, block_rows=64)
+    pool = Features(features, block_rows=64)
     generator = torch.Generator().manual_seed(0)
     W, b = torch.randn(3, 4, 12, generator=generator), torch.randn(3, 4, generator=generator)
     shared = Scaled(*pool.moments, unit=True)
@@ -59,7 +59,7 @@ def test_map_gives_each_replicate_its_logits(features):
 
 
 def test_shared_spaces_are_made_once_and_others_are_not_kept(features):
-    pool = Pool(features)
+    pool = Features(features)
     assert pool.vectors(UNIT) is pool.unit and pool.vectors(RAW) is pool.raw
     own = Scaled(*pool.moments, shared=False)
     assert pool.vectors(own) is not pool.vectors(own)
@@ -73,28 +73,28 @@ def test_shared_spaces_are_made_once_and_others_are_not_kept(features):
 def test_features_that_are_not_finite_are_refused_with_their_row(features, value):
     features[17, 3] = value
     with pytest.raises(UserError, match="first row 17"):
-        Pool(features)
+        Features(features)
 
 
 def test_large_finite_features_are_not_taken_for_infinite():
-    pool = Pool(np.full((3, 5), 3e38, dtype=np.float32))
+    pool = Features(np.full((3, 5), 3e38, dtype=np.float32))
     assert pool.N == 3
 
 
 @pytest.mark.parametrize("bad", [np.zeros((3,), np.float32), np.zeros((0, 4), np.float32), np.zeros((2, 2), np.int64)])
 def test_what_is_no_float_matrix_is_refused(bad):
     with pytest.raises(UserError):
-        Pool(bad)
+        Features(bad)
 
 
 def test_zero_rows_stay_zero_on_the_sphere():
-    pool = Pool(np.zeros((2, 3), np.float32))
+    pool = Features(np.zeros((2, 3), np.float32))
     assert torch.equal(pool.unit.rows(torch.tensor([0, 1])), torch.zeros(2, 3))
 
 
 def test_views_are_rows_beyond_the_pool(features):
     extra = np.stack([features + 1, features - 2], 1)
-    pool, plain = Pool(features, views=extra), Pool(features)
+    pool, plain = Features(features, views=extra), Features(features)
     rows = torch.tensor([[4, 532, -1]])
     every, targets, weight = pool.training_rows(rows, torch.tensor([[2, 3, -1]]))
     assert every.tolist() == [[4, 532, -1, 537, 1065, -1, 1070, 1598, -1]] and targets[0].tolist() == [2, 3, -1] * 3

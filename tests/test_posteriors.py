@@ -10,7 +10,7 @@ import torch
 
 from alfm.acquisition import bald
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import RAW, UNIT, Scaled
 from alfm.heads.dropout import Dropout
 from alfm.heads.linear import LinearHead
@@ -21,9 +21,9 @@ from alfm.posteriors.laplace import precision_factor
 N, D, C, R = 60, 10, 3, 2
 
 
-def setup(space: str = "soft", dtype: torch.dtype = torch.float64) -> tuple[Pool, LinearHead]:
+def setup(space: str = "soft", dtype: torch.dtype = torch.float64) -> tuple[Features, LinearHead]:
     g = torch.Generator().manual_seed(0)
-    pool = Pool(torch.randn(N, D, generator=g, dtype=dtype) + 1)
+    pool = Features(torch.randn(N, D, generator=g, dtype=dtype) + 1)
     shift, scale = (torch.rand(D, generator=g, dtype=dtype) + 0.5 for _ in range(2))
 
     class Curved:
@@ -38,7 +38,7 @@ def setup(space: str = "soft", dtype: torch.dtype = torch.float64) -> tuple[Pool
     return pool, LinearHead([made] * R, weight, torch.randn(R, C, generator=g, dtype=dtype))
 
 
-def bound(posterior, pool: Pool, head: LinearHead, seeds=(3, 4), round: int = 2, n: int = 8, classifier=None):
+def bound(posterior, pool: Features, head: LinearHead, seeds=(3, 4), round: int = 2, n: int = 8, classifier=None):
     rows = torch.arange(n).expand(len(seeds), n)
     return posterior.bind(pool, head, classifier, rows, rows % head.C, seeds, round)
 

@@ -8,7 +8,7 @@ import torch
 import alfm
 from alfm.config.parts import from_config
 from alfm.config.paths import conf_dir
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.logistic import Logistic
 from alfm.heads.views import on_all_views
 from alfm.posteriors import Ensemble
@@ -129,11 +129,11 @@ def test_the_rows_of_a_fit_with_its_weights_and_soft_labels(cache):
 def test_a_part_of_a_pool_has_the_views_of_its_items(cache):
     pool = alfm.Simulation(cache, "cpu").pool
     items = torch.tensor([3, 50, 300])
-    part = Pool(pool.gather(items), views=pool.views_of(items))
-    inner = Pool(part.gather(torch.tensor([2, 0])), views=part.views_of(torch.tensor([2, 0])))
+    part = Features(pool.gather(items), views=pool.views_of(items))
+    inner = Features(part.gather(torch.tensor([2, 0])), views=part.views_of(torch.tensor([2, 0])))
     assert torch.equal(part.gather(torch.tensor([1 + 2 * 3, 1])), pool.gather(torch.tensor([50 + 2 * pool.N, 50])))
     assert torch.equal(inner.gather(torch.tensor([0 + 2])), pool.gather(torch.tensor([300 + pool.N])))
-    assert Pool(pool.gather(items)).views_of(items) is None
+    assert Features(pool.gather(items)).views_of(items) is None
 
 
 def test_strategies_say_whether_they_fit_heads_and_only_those_get_a_behaviour(cache):

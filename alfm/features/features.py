@@ -1,6 +1,6 @@
-"""The pool: features on a device, in any space, and the only code that walks them.
+"""Items' features (a pool, a test set, a part of a pool) on a device, in any space, and the code that walks them.
 
-Nobody else loops over the features, and nobody holds (R, N, C): `Pool.map` streams blocks and keeps what the
+Nobody else loops over the features, and nobody holds (R, N, C): `Features.map` streams blocks and keeps what the
 caller's function returns. On CPU every product has the shape of ONE replicate's (b, D) x (D, C), so a replicate's
 numbers do not depend, to the last bit, on which other replicates run beside it.
 """
@@ -49,7 +49,7 @@ class Vectors:
     Geometry works on this. `matrix` is the resident (N, D') tensor, or None when the pool does not keep one.
     """
 
-    def __init__(self, pool: Pool, space: Space) -> None:
+    def __init__(self, pool: Features, space: Space) -> None:
         self.pool, self.space = pool, space
         self.N, self.device = pool.N, pool.device
         self.matrix: Tensor | None = None
@@ -64,7 +64,7 @@ class Vectors:
         return self.rows(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[1]
 
     def rows(self, index: Tensor, plain: bool = False) -> Tensor:
-        """Items by pool row, int64 (m,) -> (m, D') float32. Rows from N on are augmented views (see `Pool`).
+        """Items by pool row, int64 (m,) -> (m, D') float32. Rows from N on are augmented views (see `Features`).
 
         plain: none of them is a view, so that a device with views need not be asked.
         """
@@ -111,7 +111,7 @@ class PartViews:
         return self.whole[self.rows[at[0]], at[1]]
 
 
-class Pool:
+class Features:
     """N items' features, float16 or float32 (N, D), with one `memory=` setting for where they live.
 
     `device`: on the device as stored. `host`: in (pinned) host memory, blocks cross when visited. `file`: read from
@@ -132,7 +132,7 @@ class Pool:
         memory: Memory = "auto",
         block_rows: int | None = None,
         views: np.ndarray | PartViews | None = None,
-        part_of: Pool | None = None,
+        part_of: Features | None = None,
     ) -> None:
         """Raises UserError for features that are not a float matrix, or that hold NaN or Inf."""
         self.device = torch.device(device)
@@ -382,3 +382,6 @@ class Pool:
                 f"{len(bad)} of {self.N} rows hold NaN or infinite features, first row {int(bad[0])}: "
                 "extract them again, or leave those rows out."
             )
+
+
+Pool = Features  # as programs of before the two were told apart know it

@@ -17,7 +17,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.dropout import Recipe, linear_start, train
 from alfm.heads.linear import LinearHead
 from alfm.options import Count, checked
@@ -74,7 +74,7 @@ class Adapter(Recipe):
 
     def fit(
         self,
-        pool: Pool,
+        pool: Features,
         rows: Tensor,
         targets: Tensor,
         num_classes: int,

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.linear import LinearHead
 
 
@@ -22,7 +22,7 @@ class Classifier(Protocol):
 
     def fit(
         self,
-        pool: Pool,
+        pool: Features,
         rows: Tensor,
         targets: Tensor,
         num_classes: int,
@@ -39,7 +39,7 @@ class Reweighted(Protocol):
 
     def fit_reweighted(
         self,
-        pool: Pool,
+        pool: Features,
         rows: Tensor,
         targets: Tensor,
         num_classes: int,

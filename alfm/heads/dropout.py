@@ -18,7 +18,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import Scaled
 from alfm.heads.linear import LinearHead
 from alfm.options import Count, Drop, checked
@@ -124,7 +124,7 @@ class Dropout(Recipe):
 
     def fit(
         self,
-        pool: Pool,
+        pool: Features,
         rows: Tensor,
         targets: Tensor,
         num_classes: int,
@@ -142,7 +142,7 @@ class Dropout(Recipe):
 def train(
     recipe: Recipe,
     network: Network,
-    pool: Pool,
+    pool: Features,
     rows: Tensor,
     targets: Tensor,
     num_classes: int,
@@ -186,7 +186,7 @@ def train(
 def _fit_group(
     recipe: Recipe,
     network: Network,
-    pool: Pool,
+    pool: Features,
     num_classes: int,
     round: int,
     rows: Tensor,
@@ -206,7 +206,7 @@ class _Run:
         self,
         recipe: Recipe,
         network: Network,
-        pool: Pool,
+        pool: Features,
         rows: Tensor,
         targets: Tensor,
         weight: Tensor | None,

@@ -21,7 +21,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import RAW, Scaled, Space
 from alfm.heads.linear import LinearHead
 from alfm.options import checked
@@ -63,13 +63,13 @@ class Logistic:
         """c for this many classes."""
         return min(max(0.2 * num_classes, 1.0), 100.0) if self.strength == "auto" else float(self.strength)
 
-    def space(self, pool: Pool) -> Space:
+    def space(self, pool: Features) -> Space:
         """The pool's coordinates for this head, made once per pool."""
         if self.scaling == "none":
             return RAW
         return pool.once(("logistic space", self.scaling, self.softening), lambda: self._make_space(pool))
 
-    def _make_space(self, pool: Pool) -> Space:
+    def _make_space(self, pool: Features) -> Space:
         mean, sd = pool.moments
         scale = sd + self.softening * sd.mean() if self.scaling == "soft" else sd
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -77,7 +77,7 @@ class Logistic:
 
     def fit(
         self,
-        pool: Pool,
+        pool: Features,
         rows: Tensor,
         targets: Tensor,
         num_classes: int,
@@ -111,7 +111,7 @@ class Logistic:
         return LinearHead((space,) * R, torch.cat(weights)[place], torch.cat(biases)[place])
 
     def fit_reweighted(
-        self, pool: Pool, rows: Tensor, targets: Tensor, num_classes: int, weight: Tensor, start: LinearHead
+        self, pool: Features, rows: Tensor, targets: Tensor, num_classes: int, weight: Tensor, start: LinearHead
     ) -> LinearHead:
         """M heads for each of R replicates, all of a replicate's on the same rows (R, n) with weights (R, M, n) >= 0.
 
@@ -136,7 +136,7 @@ class Logistic:
 
     def _fit_group(
         self,
-        pool: Pool,
+        pool: Features,
         space: Space,
         rows: Tensor,
         targets: Tensor,
@@ -201,7 +201,7 @@ class Logistic:
         lowest = full.amin(1, keepdim=True)
         return W, torch.where(seen, full, lowest - UNSEEN)
 
-    def _basis(self, pool: Pool, space: Space, phi: Tensor, n: int) -> Tensor:
+    def _basis(self, pool: Features, space: Space, phi: Tensor, n: int) -> Tensor:
         """Orthonormal columns (R or 1, D', k) that span the solution and nearly diagonalise the Hessian."""
         if 2 * n > pool.vectors(space).dim:
             return _padded(self._principal(pool, space), 2)[None]
@@ -210,7 +210,7 @@ class Logistic:
         floor = values[:, -1:] * 1e-6 + torch.finfo(phi.dtype).tiny
         return torch.bmm(phi.mT, U * ((values > floor) / values.clamp_min(floor).sqrt())[:, None])
 
-    def _principal(self, pool: Pool, space: Space) -> Tensor:
+    def _principal(self, pool: Features, space: Space) -> Tensor:
         return pool.once(("principal axes", space), lambda: _principal_axes(pool, space))
 
 
@@ -366,7 +366,7 @@ def _one_hot(targets: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     return Y.scatter_(1, targets.clamp_min(0)[:, None], (targets >= 0).to(dtype)[:, None])
 
 
-def _principal_axes(pool: Pool, space: Space) -> Tensor:
+def _principal_axes(pool: Features, space: Space) -> Tensor:
     """Eigenvectors (D', D') of the pool's second moments, one pass and one decomposition per pool."""
     moment: Tensor | None = None
     for _, x in pool.vectors(space).blocks():

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from alfm.errors import UserError
-from alfm.features.features import Pool, Vectors
+from alfm.features.features import Features, Vectors
 from alfm.features.spaces import UNIT, Unit
 from alfm.geometry.knn import knn
 from alfm.geometry.topk import top
@@ -58,7 +58,7 @@ class Propagated:
 
     def fit(
         self,
-        pool: Pool,
+        pool: Features,
         rows: Tensor,
         targets: Tensor,
         num_classes: int,
@@ -106,7 +106,7 @@ class Propagated:
         return torch.cat([rows, chosen]), torch.cat([targets, soft]), torch.cat([weight, extra])
 
 
-def propagation_graph(pool: Pool, k: int, gamma: float) -> Tensor:
+def propagation_graph(pool: Features, k: int, gamma: float) -> Tensor:
     """S = D^-1/2 (A + A^T) D^-1/2 as a sparse CSR tensor (N, N) on the pool's device; see `Propagated`."""
     unit = pool.points()
     found = pool.arrays(f"propagation graph {k} neighbours gamma {gamma!r}", lambda: _edges(unit, k, gamma), unit)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.base import Classifier, Reweighted
 from alfm.heads.linear import LinearHead
 
 
-def on_all_views(classifier: Classifier, pool: Pool) -> Classifier:
+def on_all_views(classifier: Classifier, pool: Features) -> Classifier:
     """`classifier`, or where the pool holds views one that gives each labelled item's views to it.
 
     The loop fits its heads with it and hands it to the strategies, so no refit can leave the views out.
@@ -22,14 +22,14 @@ def on_all_views(classifier: Classifier, pool: Pool) -> Classifier:
 
 
 class OnViews:
-    """A classifier fitted on all views of the rows that it is given; see `Pool.training_rows`."""
+    """A classifier fitted on all views of the rows that it is given; see `Features.training_rows`."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
     def fit(
         self,
-        pool: Pool,
+        pool: Features,
         rows: Tensor,
         targets: Tensor,
         num_classes: int,
@@ -49,7 +49,7 @@ class ReweightedOnViews(OnViews):
     classifier: Reweighted
 
     def fit_reweighted(
-        self, pool: Pool, rows: Tensor, targets: Tensor, num_classes: int, weight: Tensor, start: LinearHead
+        self, pool: Features, rows: Tensor, targets: Tensor, num_classes: int, weight: Tensor, start: LinearHead
     ) -> LinearHead:
         """See `Reweighted`."""
         rows, targets, share = pool.training_rows(rows, targets, weight)

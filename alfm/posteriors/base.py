@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
 from alfm.threads import side_by_side
@@ -47,7 +47,7 @@ class Posterior(Protocol):
 
     def bind(
         self,
-        pool: Pool,
+        pool: Features,
         head: LinearHead,
         classifier: Classifier,
         rows: Tensor,
@@ -58,7 +58,10 @@ class Posterior(Protocol):
 
 
 def pool_pass(
-    pool: Pool, draws: Draws, fn: Callable[[Tensor, slice, int], Tensor | tuple[Tensor, ...]], size: int | None = None
+    pool: Features,
+    draws: Draws,
+    fn: Callable[[Tensor, slice, int], Tensor | tuple[Tensor, ...]],
+    size: int | None = None,
 ) -> Any:
     """One pass over the pool: fn(logits (M, b, C), rows, r) -> (b, ...) or a tuple of such; returns (R, N, ...).
 
@@ -90,7 +93,7 @@ def _reduce(draws: Draws, fn: Callable[..., Any], rows: slice, x: Tensor, r: int
     return fn(draws.logits(rows, x, r), rows, r)
 
 
-def block_rows(pool: Pool, draws: Draws) -> int:
+def block_rows(pool: Features, draws: Draws) -> int:
     """Items whose features and logits are held together."""
     numbers, least = (1 << 19, 64) if pool.device.type == "cpu" else (1 << 26, 256)
     return max(least, numbers // max(pool.D, draws.passes * draws.C))

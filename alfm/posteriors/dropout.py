@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import Raw, Scaled, Space, Unit
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
@@ -42,7 +42,7 @@ class DropoutPosterior:
 
     def bind(
         self,
-        pool: Pool,
+        pool: Features,
         head: LinearHead,
         classifier: Classifier,
         rows: Tensor,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.base import Classifier, Reweighted
 from alfm.heads.linear import LinearHead
 from alfm.options import Fits, checked
@@ -35,7 +35,7 @@ class Ensemble:
 
     def bind(
         self,
-        pool: Pool,
+        pool: Features,
         head: LinearHead,
         classifier: Classifier,
         rows: Tensor,
@@ -78,7 +78,7 @@ class EnsembleDraws:
 
     joint = True
 
-    def __init__(self, members: LinearHead, passes: int, pool: Pool) -> None:
+    def __init__(self, members: LinearHead, passes: int, pool: Features) -> None:
         self.members, self.passes = members, passes
         self.R, self.C = members.R // passes, members.C
         self._phi = pool.vectors(members.spaces[0]).matrix if members.shared else None

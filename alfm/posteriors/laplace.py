@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
 from alfm.options import Fits, checked
@@ -38,7 +38,7 @@ class Laplace:
 
     def bind(
         self,
-        pool: Pool,
+        pool: Features,
         head: LinearHead,
         classifier: Classifier,
         rows: Tensor,
@@ -52,7 +52,7 @@ class Laplace:
         return LaplaceDraws(head, weights, factors)
 
     def _draw(
-        self, pool: Pool, head: LinearHead, classifier: Classifier, rows: Tensor, r: int, seed: int, round: int
+        self, pool: Features, head: LinearHead, classifier: Classifier, rows: Tensor, r: int, seed: int, round: int
     ) -> tuple[Tensor, Tensor]:
         """Replicate r's weights (M, C, D') and its lower factor of Sigma^-1."""
         rows = rows[rows >= 0]

@@ -16,7 +16,7 @@ from alfm.config.paths import paths
 from alfm.datasets.labels import ASK
 from alfm.devices import pick_device
 from alfm.errors import UserError
-from alfm.features.features import Memory, Pool
+from alfm.features.features import Features, Memory
 from alfm.features.kept import GeometryFolder
 from alfm.features.spaces import RAW
 from alfm.geometry.knn import any_near
@@ -91,9 +91,9 @@ class Simulation(Task):
         if train_views and cache.num_views(pool_split) > 1:
             views = cache.views(pool_split)[pool_rows, 1:]
         super().__init__(
-            pool=Pool(features_of(cache, pool_split, pool_rows, memory), where, memory, views=views),
+            pool=Features(features_of(cache, pool_split, pool_rows, memory), where, memory, views=views),
             labels=torch.from_numpy(labels).to(where),
-            test=Pool(features_of(cache, test_split, test_rows, memory), where, memory),
+            test=Features(features_of(cache, test_split, test_rows, memory), where, memory),
             test_labels=torch.from_numpy(test_labels).to(where),
             num_classes=cache.num_classes,
         )
@@ -129,7 +129,7 @@ class Simulation(Task):
         return known
 
 
-def plain_space(classifier: Classifier | None, pool: Pool) -> bool:
+def plain_space(classifier: Classifier | None, pool: Features) -> bool:
     """Does this classifier see the features as they are? True when that is not known."""
     inner = classifier.classifier if isinstance(classifier, Propagated) else classifier
     if isinstance(inner, Logistic):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import RAW
 from alfm.heads.linear import LinearHead
 from alfm.metrics import TestLabels, evaluate, evaluate_all
@@ -24,9 +24,9 @@ class Task:
     labels (N,) and test_labels (T,): int64 on the pool's device, all in [0, num_classes).
     """
 
-    pool: Pool
+    pool: Features
     labels: Tensor
-    test: Pool
+    test: Features
     test_labels: Tensor
     num_classes: int
 

@@ -27,7 +27,7 @@ class Strategy(ABC):
     needs_head: wants a fitted head, so it cannot be a cold start. stochastic: other seeds give other picks.
     oracle: sees hidden labels (a ceiling for benchmarks, never a method). refits: fits heads of its own with the
     query's classifier (as does one whose `posterior` says so). measures: the spaces in which it takes distances by
-    `Pool.points`; repairs_near: takes those of near pairs from differences (see `Simulation.behaviour`).
+    `Features.points`; repairs_near: takes those of near pairs from differences (see `Simulation.behaviour`).
     """
 
     needs_head: ClassVar[bool] = True

@@ -13,7 +13,7 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import RAW, UNIT, Space
 from alfm.heads.linear import LinearHead
 from alfm.options import Count, Fits, checked
@@ -131,10 +131,10 @@ class Boss(Strategy):
         return every[picks[0]]
 
 
-class _SubPool(Pool):
+class _SubPool(Features):
     """Some rows of a pool: its coordinates are gathered where it keeps them, and nothing is checked again."""
 
-    def __init__(self, whole: Pool, rows: Tensor) -> None:
+    def __init__(self, whole: Features, rows: Tensor) -> None:
         self._whole, self._rows = whole, rows
         super().__init__(whole.gather(rows), whole.device, views=whole.views_of(rows), part_of=whole)
 

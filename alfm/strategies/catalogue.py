@@ -102,7 +102,7 @@ def _head(strategy: Strategy) -> str:
     """Whether a query after some labels looks at the fitted head: tried out, so that it cannot be out of date."""
     import torch
 
-    from alfm.features.features import Pool
+    from alfm.features.features import Features
     from alfm.heads.logistic import Logistic
     from alfm.strategies.query import Query
 
@@ -116,7 +116,7 @@ def _head(strategy: Strategy) -> str:
                 looked.append(True)
             return super().__getattribute__(name)
 
-    pool = Pool(torch.randn(60, 6, generator=torch.Generator().manual_seed(0)))
+    pool = Features(torch.randn(60, 6, generator=torch.Generator().manual_seed(0)))
     rows, targets = torch.arange(9)[None], torch.arange(9)[None] % 3
     available = torch.ones(1, pool.N, dtype=torch.bool)
     available[0, :9] = False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-from alfm.features.features import OFFSET, Pool, Vectors
+from alfm.features.features import OFFSET, Features, Vectors
 
 
-def cosines(pool: Pool, name: str) -> Vectors:
+def cosines(pool: Features, name: str) -> Vectors:
     """The pool's unit features. Warns, once per pool and strategy name, where float32 cosines are mostly rounding."""
     if pool.offset:
         pool.once(("cosines", name), lambda: warnings.warn(_warning(name), stacklevel=4))

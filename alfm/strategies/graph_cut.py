@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.geometry.kernels import Dot
 from alfm.geometry.submodular import GraphCut as Cut
 from alfm.geometry.submodular import cut_information, total_similarity
@@ -58,7 +58,7 @@ class GraphCut(Strategy):
         return query.each(select, budget)
 
 
-def _total(pool: Pool) -> Tensor:
+def _total(pool: Features) -> Tensor:
     """Every item's similarity to the whole pool, (N,)."""
     found = pool.arrays("total cosine", lambda: {"total": total_similarity(pool.unit, Dot()).cpu().numpy()})
     return torch.from_numpy(found["total"]).to(pool.device)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool, Vectors
+from alfm.features.features import Features, Vectors
 from alfm.features.spaces import RAW, UNIT, unit_rows
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
@@ -35,7 +35,7 @@ class Query:
     its hidden labels and its test split, for `oracle` strategies only.
     """
 
-    pool: Pool
+    pool: Features
     rows: Tensor
     targets: Tensor
     available: Tensor
@@ -111,7 +111,7 @@ def embedding(query: Query, r: int) -> Vectors:
 
 
 def unit_embedding(query: Query, r: int, rows: Tensor) -> Tensor:
-    """phi / |phi| of pool rows, int64 (m,) -> (m, D'), for distances: see `Pool.points`."""
+    """phi / |phi| of pool rows, int64 (m,) -> (m, D'), for distances: see `Features.points`."""
     assert query.head is not None
     space, pool = query.head.spaces[r], query.pool
     if space is RAW and pool.offset:

@@ -14,7 +14,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.optim.adam import adam
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
@@ -98,7 +98,7 @@ class Vaal(Strategy):
             yield nets
 
 
-def scores(pool: Pool, nets: Sequence[Networks], standard: Standard) -> Tensor:
+def scores(pool: Features, nets: Sequence[Networks], standard: Standard) -> Tensor:
     """-logit of "labelled" by every replicate's networks, (R, N); a block is standardised once for all of them."""
     out = torch.empty(len(nets), pool.N, dtype=pool.dtype, device=pool.device)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from geometry.test_coverage import clustered, distances, gap_radius, streamed
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.geometry.balls import Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
 
 
@@ -94,7 +94,7 @@ def test_lists_and_products_answer_alike() -> None:
 
 def test_equal_items_are_neighbours_of_one_another() -> None:
     x = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
-    near = NearPairs(Pool(x).unit)
+    near = NearPairs(Features(x).unit)
     near.hold(0.5)
     everything = torch.ones(12, dtype=torch.bool)
     assert Listed(near, torch.tensor(0.5)).degrees(everything).tolist() == [3] * 12

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.geometry import inverted_file as module
 from alfm.geometry.inverted_file import Cells, NearCover, pool_clusters
 from alfm.geometry.kmeans import kmeans
@@ -14,10 +14,10 @@ from alfm.geometry.max_coverage import Cover, CoverState, purity_distances
 from alfm.streams import stream
 
 
-def clustered(n: int = 900, dim: int = 16, groups: int = 20, dtype: str = "float32", resident: bool = True) -> Pool:
+def clustered(n: int = 900, dim: int = 16, groups: int = 20, dtype: str = "float32", resident: bool = True) -> Features:
     rng = np.random.default_rng(0)
     x = 2 * rng.normal(size=(groups, dim))[rng.integers(groups, size=n)] + rng.normal(size=(n, dim))
-    pool = Pool(x.astype(dtype), block_rows=250)
+    pool = Features(x.astype(dtype), block_rows=250)
     pool.resident = resident
     return pool
 
@@ -106,7 +106,7 @@ def test_greedy_on_an_approximate_graph_never_counts_an_item_twice() -> None:
 
 
 def test_items_all_alike_and_cells_without_members() -> None:
-    pool = Pool(np.repeat(np.eye(3, dtype=np.float32), 40, 0))
+    pool = Features(np.repeat(np.eye(3, dtype=np.float32), 40, 0))
     cells = Cells(pool.unit, 10**6)
     assert cells.count == 44
     assert np.array_equal(table(NearCover(cells, 0.5)), np.kron(np.eye(3), np.ones((40, 40))).astype(bool))

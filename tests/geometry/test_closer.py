@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool, Vectors
+from alfm.features.features import Features, Vectors
 from alfm.geometry import herding_lists as closer
 from alfm.geometry.herding import Herding
 from alfm.geometry.herding_lists import Listed, Lists, listed, states
@@ -28,7 +28,7 @@ def unit(dtype: str = "float32", resident: bool = True, x: np.ndarray | None = N
     if x is None:
         rng = np.random.default_rng(0)
         x = rng.normal(size=(6, 10))[rng.integers(6, size=N)] + 0.7 * rng.normal(size=(N, 10))
-    pool = Pool(x.astype(dtype), block_rows=60)
+    pool = Features(x.astype(dtype), block_rows=60)
     pool.resident = resident
     return pool.unit
 

@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 import torch
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.geometry.pairs import block_pairs
 
 
-def clustered(n: int = 230, dim: int = 12, groups: int = 7, seed: int = 0, dtype: str = "float32") -> Pool:
+def clustered(n: int = 230, dim: int = 12, groups: int = 7, seed: int = 0, dtype: str = "float32") -> Features:
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(groups, dim)) * 2
     x = centres[rng.integers(groups, size=n)] + rng.normal(size=(n, dim))
-    return Pool(x.astype(dtype), block_rows=50)
+    return Features(x.astype(dtype), block_rows=50)
 
 
-def streamed(pool: Pool) -> Pool:
+def streamed(pool: Features) -> Features:
     """The same features with no coordinates kept resident."""
-    other = Pool(pool.features, block_rows=50)
+    other = Features(pool.features, block_rows=50)
     other.resident = False
     return other
 
 
-def distances(pool: Pool) -> np.ndarray:
+def distances(pool: Features) -> np.ndarray:
     u = pool.features.numpy().astype(np.float64)
     u /= np.linalg.norm(u, axis=1, keepdims=True)
     return np.sqrt(((u[:, None] - u[None]) ** 2).sum(-1))
@@ -169,7 +169,7 @@ def test_state_is_a_function_of_the_picks() -> None:
 
 def test_ties_go_to_the_lower_index() -> None:
     x = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)  # four groups of three equal items
-    state = CoverState(Cover(Pool(x).unit, 0.5))
+    state = CoverState(Cover(Features(x).unit, 0.5))
     assert state.greedy(torch.ones(12, dtype=torch.bool), 4).tolist() == [0, 3, 6, 9]
 
 

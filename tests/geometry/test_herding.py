@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool, Vectors
+from alfm.features.features import Features, Vectors
 from alfm.geometry import herding
 from alfm.geometry.greedy import lazy_greedy
 from alfm.geometry.herding import Herding, first_gains
@@ -17,7 +17,7 @@ from alfm.geometry.kernels import RBF, Dot, Kernel, best_similarity, similaritie
 def unit(n: int = 260, dim: int = 10, seed: int = 0, dtype: str = "float64", resident: bool = True) -> Vectors:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(6, dim))[rng.integers(6, size=n)] + 0.7 * rng.normal(size=(n, dim))
-    pool = Pool(x.astype(dtype), block_rows=60)
+    pool = Features(x.astype(dtype), block_rows=60)
     pool.resident = resident
     return pool.unit
 
@@ -135,7 +135,7 @@ def test_a_subset_of_targets_and_a_bonus() -> None:
 
 
 def test_all_picks_are_distinct_and_allowed_even_when_nothing_is_gained() -> None:
-    vectors = Pool(np.ones((20, 3), dtype=np.float32)).unit
+    vectors = Features(np.ones((20, 3), dtype=np.float32)).unit
     allowed = torch.ones(20, dtype=torch.bool)
     allowed[0] = False
     gains = first_gains(vectors, RBF(), torch.zeros(1, 20))[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from waits import Waits
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.geometry.kcenter import FarthestFirst
 
 
@@ -40,7 +40,7 @@ def test_same_picks_over_rounds(metric: str, dtype: torch.dtype) -> None:
     seen = x / x.norm(dim=1, keepdim=True) if metric == "cosine" else x
     rng = np.random.default_rng(2)
     labelled = torch.from_numpy(rng.choice(3000, 40, replace=False))
-    state = FarthestFirst(Pool(x).raw, metric)
+    state = FarthestFirst(Features(x).raw, metric)
     allowed = torch.ones(3000, dtype=torch.bool)
     for round in range(4):
         allowed[labelled] = False
@@ -58,7 +58,7 @@ def test_blocks_that_must_be_refilled_often() -> None:
     x = torch.from_numpy(rng.standard_normal((60, 5)) * 50).repeat_interleave(100, 0)
     x = x + torch.from_numpy(rng.standard_normal(x.shape))
     allowed = torch.ones(len(x), dtype=torch.bool)
-    state = FarthestFirst(Pool(x).raw)
+    state = FarthestFirst(Features(x).raw)
     state.add(torch.tensor([0]))
     allowed[0] = False
     assert state.select(allowed, 150).tolist() == plain(x, torch.tensor([0]), allowed, 150)
@@ -69,7 +69,7 @@ def test_many_labels_are_met_only_where_it_matters() -> None:
     labelled = torch.arange(1000)
     allowed = torch.ones(20000, dtype=torch.bool)
     allowed[labelled] = False
-    state = FarthestFirst(Pool(x).raw)
+    state = FarthestFirst(Features(x).raw)
     state.add(labelled)
     assert state.select(allowed, 20).tolist() == plain(x, labelled, allowed, 20)
     assert state.evaluated < 0.2 * 20000 * 1000
@@ -77,7 +77,7 @@ def test_many_labels_are_met_only_where_it_matters() -> None:
 
 def test_work_stays_a_small_share_of_the_plain_loop() -> None:
     x = cloud(3, 20000, 16, torch.float32)
-    state = FarthestFirst(Pool(x).raw)
+    state = FarthestFirst(Features(x).raw)
     labelled = torch.arange(50)
     allowed = torch.ones(20000, dtype=torch.bool)
     allowed[labelled] = False
@@ -92,7 +92,7 @@ def test_duplicates_and_everything_covered() -> None:
     base = cloud(4, 30, 6, torch.float32) * 37.3 + 11.7
     x = base.repeat(4, 1)  # rows 30.. repeat the first 30
     allowed = torch.ones(120, dtype=torch.bool)
-    state = FarthestFirst(Pool(x).raw)
+    state = FarthestFirst(Features(x).raw)
     picks = state.select(allowed, 60).tolist()
     assert len(set(picks)) == 60
     # First the 30 distinct points, each at its lowest index; then what is left, by index.
@@ -104,7 +104,7 @@ def test_orthogonal_ties_go_to_the_lower_index() -> None:
     x = torch.eye(300, dtype=torch.float64)
     allowed = torch.ones(300, dtype=torch.bool)
     allowed[[0, 5]] = False
-    state = FarthestFirst(Pool(x).raw)
+    state = FarthestFirst(Features(x).raw)
     state.add(torch.tensor([0, 5]))
     assert state.select(allowed, 6).tolist() == [1, 2, 3, 4, 6, 7]
 
@@ -114,7 +114,7 @@ def test_no_centre_yet_starts_far_from_the_mean() -> None:
     allowed = torch.ones(500, dtype=torch.bool)
     far = (x - x.mean(0)).square().sum(1).argsort(descending=True)
     allowed[far[0]] = False
-    picks = FarthestFirst(Pool(x).raw).select(allowed, 20)
+    picks = FarthestFirst(Features(x).raw).select(allowed, 20)
     assert picks[0] == far[1]
     rest = allowed.clone()
     rest[picks[0]] = False
@@ -124,7 +124,7 @@ def test_no_centre_yet_starts_far_from_the_mean() -> None:
 def test_never_more_than_is_allowed() -> None:
     x = cloud(6, 50, 3)
     allowed = torch.zeros(50, dtype=torch.bool)
-    state = FarthestFirst(Pool(x).raw)
+    state = FarthestFirst(Features(x).raw)
     assert state.select(allowed, 5).tolist() == []
     allowed[[3, 9]] = True
     assert sorted(state.select(allowed, 5).tolist()) == [3, 9]
@@ -135,7 +135,7 @@ def test_the_eager_form_picks_the_same() -> None:
     for metric in ("l2", "cosine"):
         x = cloud(7, 800, 9)
         allowed = torch.ones(800, dtype=torch.bool)
-        lazy, eager = FarthestFirst(Pool(x).raw, metric), FarthestFirst(Pool(x).raw, metric)
+        lazy, eager = FarthestFirst(Features(x).raw, metric), FarthestFirst(Features(x).raw, metric)
         for state in (lazy, eager):
             state.add(torch.arange(100))
             state._first_pass()
@@ -148,7 +148,7 @@ def test_the_eager_form_never_waits_per_pick() -> None:
     x = cloud(9, 600, 5, torch.float32)
     counts = []
     for budget in (3, 30):
-        state = FarthestFirst(Pool(x).raw)
+        state = FarthestFirst(Features(x).raw)
         state.add(torch.arange(4))
         state._first_pass()
         allowed = torch.ones(600, dtype=torch.bool)
@@ -161,4 +161,4 @@ def test_the_eager_form_never_waits_per_pick() -> None:
 
 def test_unknown_metric() -> None:
     with pytest.raises(ValueError, match="metric"):
-        FarthestFirst(Pool(cloud(8, 10, 2)).raw, "l1")
+        FarthestFirst(Features(cloud(8, 10, 2)).raw, "l1")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.geometry import knn as neighbours
 from alfm.geometry.knn import any_near, knn
 
@@ -34,7 +34,7 @@ def test_all_distances(side: int, k: int, queried: bool) -> None:
     rng = np.random.default_rng(k)
     x = torch.from_numpy(rng.standard_normal((150, 5)) + 3)
     queries = torch.from_numpy(rng.standard_normal((40, 5)) + 3) if queried else None
-    for source in (x, Pool(x).raw):
+    for source in (x, Features(x).raw):
         distance, index = knn(source, k, queries)
         expected, rows = full(x, k, queries)
         assert torch.equal(index, rows)
@@ -58,7 +58,7 @@ def test_single_precision_in_host_memory(k: int, queried: bool) -> None:
     x = torch.from_numpy(rng.standard_normal((300, 16)).astype(np.float32))
     x[200:220] = x[100]
     queries = torch.from_numpy(rng.standard_normal((50, 16)).astype(np.float32)) if queried else None
-    distance, index = knn(Pool(x).raw, k, queries)
+    distance, index = knn(Features(x).raw, k, queries)
     expected, rows = full(x.double(), k, None if queries is None else queries.double())
     if k < 1000:  # of all distances, some differ by less than float32 can tell
         assert torch.equal(index, rows)
@@ -89,14 +89,14 @@ def test_whether_any_two_are_near(resident: bool) -> None:
     for N, D in ((1, 3), (2, 3), (300, 40), (1500, 12), (900, 400)):
         x = rng.normal(size=(N, D))
         memory = "device" if resident else "host"
-        unit = Pool(x.astype(np.float32), memory=memory).unit
+        unit = Features(x.astype(np.float32), memory=memory).unit
         matrix = torch.cat([block for _, block in unit.blocks()])
         d = torch.cdist(matrix, matrix, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
         assert any_near(unit) == bool(d.min() < 0.0316)
         if N > 2:
             assert not any_near(unit)
             x[N - 1] = 2 * x[N // 3] + 1e-3 * rng.normal(size=D)
-            assert any_near(Pool(x.astype(np.float32), memory=memory).unit)
+            assert any_near(Features(x.astype(np.float32), memory=memory).unit)
 
 
 def test_crowds_that_a_projection_cannot_tell_apart() -> None:
@@ -106,17 +106,17 @@ def test_crowds_that_a_projection_cannot_tell_apart() -> None:
     x[:, :8] = rng.normal(size=(1000, 8))
     x[:40, :8] = x[0, :8]
     x[:40, 8:48] = 0.3 * np.eye(40)
-    assert not any_near(Pool(x[:40].astype(np.float32)).unit)
-    low = any_near(Pool(x.astype(np.float32)).unit)
+    assert not any_near(Features(x[:40].astype(np.float32)).unit)
+    low = any_near(Features(x.astype(np.float32)).unit)
     x[39, 8:48] = x[38, 8:48]
-    assert any_near(Pool(x.astype(np.float32)).unit) and not low
+    assert any_near(Features(x.astype(np.float32)).unit) and not low
 
 
 def test_a_crowd_in_every_projection_is_looked_at_in_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features alike in all directions about a common one: all look near in a few dimensions, and no two are."""
     x = np.random.default_rng(2).normal(size=(3000, 256)) / 16 * 0.2
     x[:, 0] += 1
-    unit = Pool(x.astype(np.float32)).unit
+    unit = Features(x.astype(np.float32)).unit
     asked = []
     rows = type(unit).rows
     monkeypatch.setattr(
@@ -125,4 +125,4 @@ def test_a_crowd_in_every_projection_is_looked_at_in_products(monkeypatch: pytes
     assert not any_near(unit)
     assert len(asked) < 300  # not once per item
     x[2999] = x[7] * 1.5
-    assert any_near(Pool(x.astype(np.float32)).unit)
+    assert any_near(Features(x.astype(np.float32)).unit)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool, Vectors
+from alfm.features.features import Features, Vectors
 from alfm.geometry import steps
 from alfm.geometry.herding import Herding, first_gains
 from alfm.geometry.kernels import RBF, Dot, best_similarity
@@ -96,13 +96,13 @@ def test_where_kernels_alone_make_picks() -> None:
 
     assert steps.enqueued(vectors("cuda", "device")) and steps.enqueued(vectors("cuda:1", "device"))
     assert not steps.enqueued(vectors("cuda", "host")) and not steps.enqueued(vectors("cuda", "file"))
-    assert not steps.enqueued(Pool(np.ones((3, 2), dtype=np.float32)).unit)
+    assert not steps.enqueued(Features(np.ones((3, 2), dtype=np.float32)).unit)
 
 
 def pool(n: int, dtype: str) -> tuple[Vectors, Tensor]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 10))[rng.integers(6, size=n)] + 0.7 * rng.normal(size=(n, 10))
-    return Pool(x.astype(dtype)).unit, torch.from_numpy(rng.random(n) < 0.9)
+    return Features(x.astype(dtype)).unit, torch.from_numpy(rng.random(n) < 0.9)
 
 
 def state(vectors: Vectors, kernel: RBF | Dot, added: Tensor) -> Herding:
@@ -142,7 +142,7 @@ def test_what_was_added_pick_by_pick_is_to_the_last_bit_what_is_added_at_once(
 
 def test_equal_items_are_taken_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "enqueued", lambda vectors: True)
-    vectors = Pool(np.ones((120, 3), dtype=np.float32)).unit
+    vectors = Features(np.ones((120, 3), dtype=np.float32)).unit
     allowed = torch.ones(120, dtype=torch.bool)
     allowed[0] = False
     picks = state(vectors, RBF(), torch.zeros(0, dtype=torch.int64)).select(allowed, 200)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool, Vectors
+from alfm.features.features import Features, Vectors
 from alfm.geometry.kernels import RBF, Dot, Kernel, best_similarity
 from alfm.geometry.submodular import (
     GraphCut,
@@ -29,7 +29,7 @@ QUERY = torch.tensor([8, 21, 55])
 def unit(dtype: str = "float64", n: int = N) -> Vectors:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 8))[rng.integers(4, size=n)] + 0.6 * rng.normal(size=(n, 8))
-    return Pool(x.astype(dtype), block_rows=30).unit
+    return Features(x.astype(dtype), block_rows=30).unit
 
 
 def similarity(vectors: Vectors, kernel: Kernel, clamp: bool = True) -> Tensor:
@@ -142,7 +142,7 @@ def rest_of(allowed: Tensor, taken: list[int]) -> Tensor:
 
 
 def test_log_det_does_not_break_on_duplicates() -> None:
-    vectors = Pool(np.repeat(np.eye(3, dtype=np.float32), 20, axis=0)).unit
+    vectors = Features(np.repeat(np.eye(3, dtype=np.float32), 20, axis=0)).unit
     picks = LogDet(vectors, Dot(), ridge=1e-2).select(torch.ones(60, dtype=torch.bool), 60)
     assert sorted(picks.tolist()) == list(range(60))
     assert len({int(p) // 20 for p in picks[:3]}) == 3

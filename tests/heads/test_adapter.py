@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.adapter import Adapter
 from alfm.heads.dropout import Dropout
 from alfm.streams import keep_mask, stream
 
 
-def data(dtype: str = "float64", n: int = 90, dim: int = 12) -> tuple[Pool, torch.Tensor]:
+def data(dtype: str = "float64", n: int = 90, dim: int = 12) -> tuple[Features, torch.Tensor]:
     rng = np.random.default_rng(3)
     y = rng.integers(4, size=n)
     x = rng.normal(size=(4, dim))[y] * 1.5 + rng.normal(size=(n, dim)) + 0.5
-    return Pool(x.astype(dtype)), torch.from_numpy(y)
+    return Features(x.astype(dtype)), torch.from_numpy(y)
 
 
 class Plain(nn.Module):
@@ -92,11 +92,11 @@ def test_edges() -> None:
     x[:, 5] = torch.linspace(-3, 3, len(x))
     x[:25, 5] = 0
     rows = torch.arange(25)[None]
-    head = Adapter(max_epochs=50).fit(Pool(x), rows, y[rows], 4, [0])
+    head = Adapter(max_epochs=50).fit(Features(x), rows, y[rows], 4, [0])
     moved = x.clone()
     moved[:, 5] += 7
     torch.testing.assert_close(head.forward(moved, 0), head.forward(x, 0))  # never seen, so never used
-    one = Pool(x[:, :1])
+    one = Features(x[:, :1])
     assert torch.isfinite(Adapter(max_epochs=5).fit(one, rows, y[rows], 4, [0]).forward(one.features, 0)).all()
     with pytest.raises(UserError, match="scale"):
         Adapter(scale=0)

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.dropout import Dropout, Identity, _batches, _fit_group, _weighted_targets, softmax_loss
 from alfm.streams import keep_mask, stream
 
 
-def make_pool(n: int = 120, dim: int = 12, classes: int = 4, dtype: str = "float32") -> tuple[Pool, torch.Tensor]:
+def make_pool(n: int = 120, dim: int = 12, classes: int = 4, dtype: str = "float32") -> tuple[Features, torch.Tensor]:
     rng = np.random.default_rng(3)
     y = rng.integers(classes, size=n)
     x = rng.normal(size=(classes, dim))[y] * 1.5 + rng.normal(size=(n, dim)) + 0.5
-    return Pool(x.astype(dtype)), torch.from_numpy(y)
+    return Features(x.astype(dtype)), torch.from_numpy(y)
 
 
 def rows_of(*counts: int, seed: int = 0, n: int = 120) -> torch.Tensor:
@@ -134,7 +134,7 @@ def test_other_seed_or_round_is_another_fit() -> None:
 def test_soft_targets_and_weights_mean_what_repetition_means() -> None:
     """An item of weight 3 and soft label (2/3, 1/3) has the gradient of three copies, two of them class 0."""
     g = torch.Generator().manual_seed(1)
-    pool = Pool(torch.randn(4, 6, generator=g, dtype=torch.float64))
+    pool = Features(torch.randn(4, 6, generator=g, dtype=torch.float64))
     recipe = Dropout(p=0.0, max_epochs=1)
     soft = torch.tensor([[[2 / 3, 1 / 3], [0.0, 1.0]]], dtype=torch.float64)
     valid = torch.ones(1, 2, dtype=torch.bool)
@@ -177,7 +177,7 @@ def test_unseen_features_do_not_explode() -> None:
     rows = rows_of(25)
     x[:, 5] = torch.linspace(-3, 3, len(x))
     x[rows[0], 5] = 0
-    with_zero = Pool(x)
+    with_zero = Features(x)
     head = Dropout(max_epochs=50).fit(with_zero, rows, y[rows], 4, [0])
     assert torch.equal(head.weight[0, :, 5], torch.zeros(4))
     assert head.spaces[0](x)[:, 5].abs().max() < 5

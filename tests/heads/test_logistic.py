@@ -7,14 +7,14 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.logistic import UNSEEN, Logistic
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Pool, torch.Tensor]:
+def digits() -> tuple[Features, torch.Tensor]:
     x, y = load_digits(return_X_y=True)
-    return Pool((x / 16).astype(np.float32)), torch.from_numpy(y.astype(np.int64))
+    return Features((x / 16).astype(np.float32)), torch.from_numpy(y.astype(np.int64))
 
 
 def objective(phi: torch.Tensor, y: torch.Tensor, W: torch.Tensor, b: torch.Tensor, c: float, weight=None) -> float:
@@ -49,7 +49,7 @@ def test_objective_is_scikit_learns(digits, n, class_weight, scaling):
 
 def test_float64_and_a_tight_tolerance_reach_scikit_learns_weights(digits):
     pool, y = digits
-    wide = Pool(pool.features.double())
+    wide = Features(pool.features.double())
     head = Logistic(tolerance=1e-13, class_weight="none")
     rows = torch.arange(0, 400)
     fitted = head.fit(wide, rows[None], y[rows][None], 10)
@@ -95,7 +95,7 @@ def test_replicates_together_are_replicates_alone_bit_for_bit(count, dim, num_cl
     """Odd sizes on purpose: a product's last bits depend on where in memory its matrices begin."""
     generator = torch.Generator().manual_seed(count + dim + num_classes)
     x = torch.randn(300, dim, generator=generator)
-    pool, y = Pool(x), (x[:, :4].sum(1).abs() * num_classes / 4).long().clamp_max(num_classes - 1)
+    pool, y = Features(x), (x[:, :4].sum(1).abs() * num_classes / 4).long().clamp_max(num_classes - 1)
     rows = torch.stack([torch.randperm(pool.N, generator=generator)[: count + 20] for _ in range(5)])
     rows[3, count - 2 :] = -1  # one with fewer labels than the others
     labels = torch.where(rows >= 0, y[rows], -1)
@@ -156,5 +156,5 @@ def test_a_warm_start_changes_nothing_that_can_be_seen(digits):
 
 def test_constant_features_do_no_harm():
     x = np.ones((20, 3), np.float32)
-    fitted = Logistic().fit(Pool(x), torch.arange(4)[None], torch.tensor([[0, 1, 0, 1]]), 2)
+    fitted = Logistic().fit(Features(x), torch.arange(4)[None], torch.tensor([[0, 1, 0, 1]]), 2)
     assert torch.isfinite(fitted.weight).all() and torch.isfinite(fitted.bias).all()

@@ -7,20 +7,20 @@ import pytest
 import torch
 
 from alfm.errors import UserError
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic
 from alfm.heads.propagation import Propagated, propagation_graph, spread
 
 
-def two_arcs(n: int = 60, dtype: str = "float64") -> tuple[Pool, torch.Tensor]:
+def two_arcs(n: int = 60, dtype: str = "float64") -> tuple[Features, torch.Tensor]:
     """Two bent clusters on the sphere: neighbours follow the bend, a few labels at its end do not show it."""
     rng = np.random.default_rng(0)
     t = np.linspace(0, 1.2, n // 2)
     a = np.stack([np.cos(t), np.sin(t), np.zeros_like(t)], 1)
     b = np.stack([np.cos(t), np.zeros_like(t) - 0.8, np.sin(t) + 0.8], 1)
     x = np.concatenate([a, b]) * rng.uniform(0.5, 2, (n, 1)) + 0.01 * rng.normal(size=(n, 3))
-    return Pool(x.astype(dtype)), torch.arange(n) // (n // 2)
+    return Features(x.astype(dtype)), torch.arange(n) // (n // 2)
 
 
 def dense_graph(x: np.ndarray, k: int, gamma: float) -> np.ndarray:
@@ -42,7 +42,7 @@ def dense_graph(x: np.ndarray, k: int, gamma: float) -> np.ndarray:
 @pytest.mark.parametrize("blocks", [None, 17])
 def test_graph_is_symmetric_with_weighted_degrees(gamma: float, blocks: int | None) -> None:
     pool, _ = two_arcs()
-    pool = Pool(pool.features, block_rows=blocks)
+    pool = Features(pool.features, block_rows=blocks)
     got = propagation_graph(pool, 7, gamma).to_dense().numpy()
     np.testing.assert_allclose(got, dense_graph(pool.features.numpy(), 7, gamma), atol=1e-12)
     np.testing.assert_allclose(got, got.T)
@@ -51,14 +51,14 @@ def test_graph_is_symmetric_with_weighted_degrees(gamma: float, blocks: int | No
 
 def test_small_pools_and_zero_vectors() -> None:
     x = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 0], [-1, 0.1]])
-    pool = Pool(x)
+    pool = Features(x)
     graph = propagation_graph(pool, 500, 1.0).to_dense()
     np.testing.assert_allclose(graph.numpy(), dense_graph(x.numpy().astype(float), 3, 1.0), atol=1e-6)
     assert graph[2].abs().sum() == 0
     rows = torch.tensor([[0, 3]])
     head = Propagated(Logistic()).fit(pool, rows, torch.tensor([[0, 1]]), 2, [0])
     assert torch.isfinite(head.forward(x, 0)).all()
-    alone = Pool(x[:1])
+    alone = Features(x[:1])
     head = Propagated(Logistic()).fit(alone, torch.tensor([[0]]), torch.tensor([[1]]), 2, [0])
     assert head.forward(x[:1], 0).argmax() == 1
 
@@ -114,7 +114,7 @@ def test_what_the_classifier_sees() -> None:
 def test_neighbourhoods_teach_the_head_what_two_labels_do_not() -> None:
     t = np.linspace(0, np.pi, 40)
     moons = np.concatenate([np.stack([np.cos(t), np.sin(t)], 1), np.stack([1 - np.cos(t), 0.5 - np.sin(t)], 1)])
-    pool = Pool(np.concatenate([moons - [0.5, 0.25], np.full((80, 1), 1.0)], 1))
+    pool = Features(np.concatenate([moons - [0.5, 0.25], np.full((80, 1), 1.0)], 1))
     y = torch.arange(80) // 40
     rows = torch.tensor([[39, 79]])  # one end of each moon, which suggest a wrong boundary
     plain, informed = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from strategies.factory import clusters
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic, solve
 from alfm.posteriors import Ensemble
@@ -22,16 +22,16 @@ class Plain:
         self.fit = inner.fit
 
 
-def labelled(n: int, D: int, dtype: torch.dtype) -> tuple[Pool, torch.Tensor, torch.Tensor]:
+def labelled(n: int, D: int, dtype: torch.dtype) -> tuple[Features, torch.Tensor, torch.Tensor]:
     """A pool, rows and targets of three replicates, the last of which has fewer labels."""
     x, y = clusters(90, D, C, spread=2.0)
     rows = torch.stack([torch.randperm(90, generator=torch.Generator().manual_seed(s))[:n] for s in SEEDS])
     targets = torch.from_numpy(y)[rows]
     rows[2, n - 3 :], targets[2, n - 3 :] = -1, -1
-    return Pool(torch.from_numpy(x).to(dtype)), rows, targets
+    return Features(torch.from_numpy(x).to(dtype)), rows, targets
 
 
-def bound(pool: Pool, rows: torch.Tensor, targets: torch.Tensor, classifier, passes: int = 6, which=slice(0, 3)):
+def bound(pool: Features, rows: torch.Tensor, targets: torch.Tensor, classifier, passes: int = 6, which=slice(0, 3)):
     rows, targets, seeds = rows[which], targets[which], SEEDS[which]
     head = classifier.fit(pool, rows, targets, C, seeds, 2)
     return Ensemble(passes).bind(pool, head, classifier, rows, targets, seeds, 2)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import RAW
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
@@ -49,7 +49,7 @@ def make_query(
     if x is None:
         x, y = clusters(N, D, C)
     assert y is not None
-    pool = Pool(torch.from_numpy(np.asarray(x)).to(dtype), block_rows=block_rows)
+    pool = Features(torch.from_numpy(np.asarray(x)).to(dtype), block_rows=block_rows)
     if rows is None:
         rows = [np.random.default_rng(seed + 1000).permutation(pool.N)[:n].tolist() for seed in seeds]
     width = max(len(own) for own in rows)
@@ -106,7 +106,7 @@ def permuted(query: Query, order: np.ndarray) -> Query:
     place = torch.from_numpy(np.argsort(order))
     rows = torch.where(query.rows >= 0, place[query.rows.clamp_min(0)], -1)
     assert isinstance(query.pool.features, Tensor)
-    pool = Pool(query.pool.features[torch.from_numpy(order)], block_rows=query.pool.block_rows)
+    pool = Features(query.pool.features[torch.from_numpy(order)], block_rows=query.pool.block_rows)
     available = query.available[:, torch.from_numpy(order)]
     return Query(
         pool, rows, query.targets, available, query.num_classes, query.seeds, query.round, query.head, query.classifier

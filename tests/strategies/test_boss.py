@@ -8,7 +8,7 @@ import torch
 from reference.boss import boss, zero_one_loss
 from strategies.factory import clusters, make_query
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.spaces import RAW, UNIT
 from alfm.heads.adapter import Adapter
 from alfm.heads.logistic import Logistic
@@ -27,7 +27,7 @@ def with_oracle(n: int = 8, **options) -> Query:
     # solved so far that the start of a fit, which is not the reference's, decides no prediction
     exact = Logistic(tolerance=1e-12, max_iterations=1000)
     query = make_query(x=x[:80], y=y[:80], C=4, n=n, classifier=exact, **options)
-    test = Pool(torch.from_numpy(x[80:]).to(query.pool.dtype))
+    test = Features(torch.from_numpy(x[80:]).to(query.pool.dtype))
     query.oracle = Task(query.pool, torch.from_numpy(y[:80]), test, torch.from_numpy(y[80:]), 4)
     return query
 
@@ -87,11 +87,11 @@ def test_candidates_come_from_the_strategies_in_turn_on_sub_pools(monkeypatch: p
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_sub_pool_has_the_coordinates_of_its_features(keep: bool) -> None:
-    whole = Pool(torch.from_numpy(clusters(90, 6, 4)[0]).float())
+    whole = Features(torch.from_numpy(clusters(90, 6, 4)[0]).float())
     whole.resident = keep
     space = Logistic().space(whole)
     rows = torch.randperm(90, generator=torch.Generator().manual_seed(0))[:40]
-    sub, plain = _SubPool(whole, rows), Pool(whole.features[rows])
+    sub, plain = _SubPool(whole, rows), Features(whole.features[rows])
     for one in (RAW, UNIT, space):
         assert torch.equal(sub.vectors(one).matrix, plain.vectors(one).matrix)
         assert (whole.vectors(one).matrix is not None) == keep
@@ -100,7 +100,7 @@ def test_a_sub_pool_has_the_coordinates_of_its_features(keep: bool) -> None:
 @pytest.mark.parametrize("block_rows", [7, None])
 def test_errors_are_those_of_each_head_alone(block_rows: int | None) -> None:
     query = with_oracle()
-    query.oracle.test = Pool(query.oracle.test.features, block_rows=block_rows)
+    query.oracle.test = Features(query.oracle.test.features, block_rows=block_rows)
     rows = torch.stack([torch.randperm(80, generator=torch.Generator().manual_seed(i))[:9] for i in range(5)])
     for classifier in (Logistic(), Adapter()):
         heads = classifier.fit(query.pool, rows, query.oracle.labels[rows], 4, [0] * 5, 1)

@@ -18,7 +18,7 @@ from strategies.factory import clusters, make_query
 
 import alfm
 from alfm.config.paths import conf_dir
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.features.kept import GeometryFolder
 from alfm.features.spaces import RAW, UNIT, Centred
 from alfm.geometry.kmeans import kmeans
@@ -133,9 +133,9 @@ def test_picks_are_those_of_the_references(offset: float) -> None:
 
 def test_clusters_are_as_tight_as_those_of_float64() -> None:
     x, _ = features(4096.0)
-    u = Pool(x.astype(np.float64)).unit.matrix
+    u = Features(x.astype(np.float64)).unit.matrix
     inertia = []
-    for points in (Pool(x).points().matrix, u):
+    for points in (Features(x).points().matrix, u):
         found = kmeans(points, 30, np.random.default_rng(0)).assignment
         means = torch.stack([u[found == c].mean(0) for c in range(30)])
         inertia.append(float((u - means[found]).square().sum()))
@@ -147,7 +147,7 @@ def test_wherever_features_live(name: str) -> None:
     x, y = features(4096.0, 200)
     query = make_query(x=x, y=y, C=10, dtype=torch.float32)
     expected = picks(MAKERS[name](), query, 20)
-    for pool in (Pool(x, memory="host", block_rows=97), Pool(Rows(x), memory="file", block_rows=1000)):
+    for pool in (Features(x, memory="host", block_rows=97), Features(Rows(x), memory="file", block_rows=1000)):
         assert pool.offset and not pool.resident
         query.pool, query.carry = pool, {}
         assert len({*picks(MAKERS[name](), query, 20)} & {*expected}) >= 18
@@ -174,7 +174,7 @@ def test_below_the_threshold_nothing_changes(name: str, monkeypatch: pytest.Monk
     assert not query.pool.offset and query.pool.points() is query.pool.unit and query.pool.points(RAW) is query.pool.raw
     found = picks(MAKERS[name](), query)
     plain = query_at(BELOW)
-    monkeypatch.setattr(Pool, "offset", False)
+    monkeypatch.setattr(Features, "offset", False)
     assert picks(MAKERS[name](), plain) == found
 
 
@@ -182,7 +182,7 @@ def test_the_graph_of_label_propagation(monkeypatch: pytest.MonkeyPatch) -> None
     x, _ = features(4096.0, 300)
     x[7] = 0.0  # no direction, hence no edges
     monkeypatch.setattr("alfm.features.features.OFFSET", 0.99)  # one item in 300 is not the rule
-    pools = Pool(x), Pool(x.astype(np.float64))
+    pools = Features(x), Features(x.astype(np.float64))
     assert pools[0].offset
     graph, truth = (propagation_graph(pool, 10, 1.0).to_dense() for pool in pools)
     assert graph[7].count_nonzero() == graph[:, 7].count_nonzero() == 0
@@ -212,7 +212,7 @@ def test_answers_kept_beside_a_cache_tell_the_coordinates_apart(
         query.pool.geometry = GeometryFolder(tmp_path / "a.h5", "features")
         with monkeypatch.context() as patch:
             if not centred:
-                patch.setattr(Pool, "offset", False)
+                patch.setattr(Features, "offset", False)
             found = picks(ProbCover(), query)
         assert (found == expected) is centred
     names = [file.name for file in (tmp_path / "a.geometry").iterdir()]
@@ -289,10 +289,10 @@ def test_typiclust_on_a_pool_with_near_items_has_a_behaviour(tmp_path: Path) -> 
 @pytest.mark.parametrize("block_rows", [7, 1000])
 def test_the_origin_depends_on_the_features_alone(memory: str, block_rows: int) -> None:
     x, _ = features(4096.0)
-    first = Pool(x)
+    first = Features(x)
     half = x.astype(np.float16)
-    assert torch.equal(Pool(half).points().matrix, Pool(half.astype(np.float32)).points().matrix)
-    pool = Pool(Rows(x) if memory == "file" else x, memory=memory, block_rows=block_rows)
+    assert torch.equal(Features(half).points().matrix, Features(half.astype(np.float32)).points().matrix)
+    pool = Features(Rows(x) if memory == "file" else x, memory=memory, block_rows=block_rows)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -305,10 +305,10 @@ def test_the_origin_depends_on_the_features_alone(memory: str, block_rows: int) 
 
 def test_parts_of_a_pool_measure_as_the_whole_does() -> None:
     x, _ = features(BELOW)
-    whole = Pool(np.concatenate([x, -x[:1]]))
+    whole = Features(np.concatenate([x, -x[:1]]))
     narrow = np.argsort(np.linalg.norm(x - x.mean(0), axis=1))[:200]
-    assert Pool(x[narrow] + 50).offset and not Pool(x[narrow] + 50, part_of=whole).offset
-    far = Pool(features(4096.0)[0])
-    part = Pool(x, part_of=far)
+    assert Features(x[narrow] + 50).offset and not Features(x[narrow] + 50, part_of=whole).offset
+    far = Features(features(4096.0)[0])
+    part = Features(x, part_of=far)
     assert isinstance(part.points().space, Centred) and part.points().space is far.points().space
     assert part.points(RAW).space is far.points(RAW).space

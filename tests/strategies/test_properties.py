@@ -10,7 +10,7 @@ import torch
 
 from alfm.config.parts import from_config
 from alfm.config.paths import conf_dir
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic
 from alfm.simulation.task import Task
@@ -53,7 +53,7 @@ def query_of(
     round: int = 4,
 ) -> Query:
     """A query after `labelled` rows (the same in all replicates), with a fitted head unless `cold`."""
-    pool = Pool(x, block_rows=block_rows)
+    pool = Features(x, block_rows=block_rows)
     labels = torch.from_numpy(y)
     R = len(seeds)
     rows = torch.tensor([] if cold or labelled is None else labelled, dtype=torch.int64).expand(R, -1)
@@ -63,7 +63,7 @@ def query_of(
         head = Logistic().fit(pool, rows, labels[rows], classes, seeds)
     oracle = None
     if len(np.unique(y)) > 1:
-        oracle = Task(pool, labels, Pool(x[::2].copy()), labels[::2], classes)
+        oracle = Task(pool, labels, Features(x[::2].copy()), labels[::2], classes)
     number = 1 if cold else round
     return Query(pool, rows, labels[rows], available, classes, seeds, number, head, Logistic(), {}, oracle)
 

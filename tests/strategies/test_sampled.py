@@ -9,7 +9,7 @@ import pytest
 import torch
 from strategies.factory import assert_replicates_independent, make_query
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.strategies.ask import ask
 from alfm.strategies.base import Strategy
 from alfm.strategies.maxherding import MaxHerding
@@ -49,7 +49,7 @@ def test_picks_are_those_of_the_exact_form_on_the_part(make: Make) -> None:
     place = {int(item): i for i, item in enumerate(items)}
     part.rows = torch.tensor([[place[int(i)] for i in query.rows[0]]])
     part.targets, part.available = query.targets, query.available[:, items]
-    part.pool, part.head = Pool(query.pool.features[items]), query.head
+    part.pool, part.head = Features(query.pool.features[items]), query.head
     assert picks[0].tolist() == items[ask(exact(make(150)), part, 7)[0][0]].tolist()
 
 

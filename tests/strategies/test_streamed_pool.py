@@ -8,7 +8,7 @@ import pytest
 import torch
 from strategies.factory import make_query
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.base import Classifier
 from alfm.heads.dropout import Dropout
 from alfm.heads.logistic import Logistic
@@ -44,6 +44,6 @@ def test_same_picks(make: Callable[[], Strategy], classifier: Classifier) -> Non
     query = make_query(seeds=(1, 2), classifier=classifier)
     expected = make().select(query, 6)
     assert isinstance(query.pool.features, torch.Tensor)
-    query.pool = Pool(query.pool.features, memory="host", block_rows=33)
+    query.pool = Features(query.pool.features, memory="host", block_rows=33)
     assert not query.pool.resident
     assert make().select(query, 6).tolist() == expected.tolist()

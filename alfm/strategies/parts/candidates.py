@@ -39,7 +39,7 @@ def clustered(
     """k-means with `budget` clusters on the candidates, and the item nearest each centroid.
 
     candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default
-    `Pool.points`, unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream.
+    `Features.points`, unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream.
     Returns R vectors of min(budget, K_r) distinct rows. At most 5 passes from k-means++ seeds: the centroids only say
     which items to take, and move little after that.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alfm.features.features import Pool
+from alfm.features.features import Features
 from alfm.heads.linear import LinearHead
 from alfm.strategies.query import Query, stack_picks
 from alfm.streams import stream
@@ -29,7 +29,7 @@ def on_samples(query: Query, budget: int, size: int, select: Callable[[Query, in
         if drawn != wanted or not bool(torch.isin(labelled, items).all()):
             items, carry = _drawn(query, r, wanted), {}
             whole = query.pool
-            pool = Pool(whole.gather(items), whole.device, views=whole.views_of(items), part_of=whole)
+            pool = Features(whole.gather(items), whole.device, views=whole.views_of(items), part_of=whole)
         query.carry[f"sample {r}"] = (wanted, items, pool, carry)
         own = select(_part(query, r, items, pool, carry), min(budget, int(query.available[r, items].sum())))[0]
         picks.append(items[own[own >= 0]])
@@ -43,7 +43,7 @@ def _drawn(query: Query, r: int, size: int) -> Tensor:
     return torch.cat([torch.from_numpy(rows).to(query.pool.device), query.labelled(r)]).unique()
 
 
-def _part(query: Query, r: int, items: Tensor, pool: Pool, carry: dict[str, Any]) -> Query:
+def _part(query: Query, r: int, items: Tensor, pool: Features, carry: dict[str, Any]) -> Query:
     """Replicate r's query as it looks on the part of the pool that holds `items`."""
     head = None
     if query.head is not None:
