@@ -404,3 +404,5 @@ def test_environment() -> None:
     assert entry["threads"] >= 1
     assert (entry["cache"], entry["cache_fingerprint"], entry["seeds"]) == ("a/b.h5", "f" * 8, [1, 2])
     json.dumps(entry)
+    checkout = (Path(__file__).parents[1] / ".git").exists()
+    assert (entry["git_commit"] is not None) == checkout

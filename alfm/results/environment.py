@@ -39,7 +39,7 @@ def _git_commit() -> str | None:
     """Commit of the checkout this package runs from; None when installed, even inside somebody's repository."""
     import subprocess
 
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
