@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import MISSING, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import yaml
-from omegaconf import OmegaConf
 from strategies.factory import make_query
 from strategies.test_properties import EASY, LABELLED, QUERIES, query_of, strategy
 
 from alfm.al_train import main
-from alfm.config.build import build
 from alfm.config.parts import from_config
-from alfm.config.paths import conf_dir
 from alfm.errors import UserError
 from alfm.strategies.ask import ask
 from alfm.strategies.base import Strategy
@@ -56,51 +52,6 @@ def test_a_mask_per_item_is_no_joint_draw(name, digits_cache, capsys):
 def test_wrong_values_are_answered_in_one_sentence(name, options, says):
     with pytest.raises(UserError, match=says):
         from_config("query_strategy", name, **options)
-
-
-PRESETS = {"dbal": {"enable_dropout", "posterior"}, "dropout_joint": {"per_item"}}
-"""Configs that set a class up as something else, and the options by which they do."""
-CLASSES = ("classifier", "init_strategy", "query_strategy", "query_strategy/posterior")
-
-
-def options_of(kind: type) -> dict[str, Any]:
-    """Options of a class and their defaults."""
-    known = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-    return {one.name: one.default_factory if one.default is MISSING else one.default for one in known}
-
-
-def described(value: Any) -> Any:
-    """What was built, as plain lists and dicts, so that equal options are equal."""
-    if isinstance(value, list | tuple):
-        return [described(one) for one in value]
-    if type(value).__module__.startswith("alfm."):
-        return {"": type(value)} | {one: described(getattr(value, one)) for one in options_of(type(value))}
-    return value
-
-
-def config(group: str, name: str) -> dict[str, Any]:
-    """`conf/<group>/<name>.yaml` with the posterior that it asks for; composing all by Hydra takes 20 s."""
-    node = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text())
-    for default in node.pop("defaults", []):
-        for part, choice in default.items():
-            if part == "posterior":
-                node[part] = config(f"{group}/{part}", choice) | node.get(part, {})
-    return node | ({"path": "rows.txt"} if name == "index_file" else {})
-
-
-def named(group: str) -> list[tuple[str, str]]:
-    return [(group, path.stem) for path in sorted((conf_dir() / group).glob("*.yaml"))]
-
-
-@pytest.mark.parametrize(("group", "name"), [one for group in CLASSES for one in named(group)])
-def test_a_class_has_the_defaults_of_its_config(group, name):
-    """Python and the command line do the same when nothing is said; a head inside another one too."""
-    built = build(OmegaConf.create(config(group, name)))
-    needed = {one: getattr(built, one) for one, default in options_of(type(built)).items() if default is MISSING}
-    left, right = described(built), described(type(built)(**needed))
-    assert {option for option in left if left[option] != right[option]} == PRESETS.get(name, set())
-    for inner in filter(dataclasses.is_dataclass, needed.values()):
-        assert described(inner) == described(type(inner)())
 
 
 @pytest.mark.parametrize("name", QUERIES)
