@@ -28,7 +28,7 @@ def _entropy(log_p: Tensor) -> Tensor:
 
 
 def _log(p: Tensor, out: Tensor) -> Tensor:
-    """Natural logarithm. On CPU NumPy's is nearly three times as fast as torch's (0.37 ns a number, 1.04)."""
+    """Natural logarithm. On CPU by NumPy, which is faster."""
     if p.device.type != "cpu":
         return torch.log(p, out=out)
     np.log(p.numpy(), out=out.numpy())

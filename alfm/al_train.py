@@ -248,6 +248,6 @@ class _Progress:
 
 
 if __name__ == "__main__":
-    # torch's threads shall not spin while replicates run side by side on all cores (5 to 10 % of a round)
+    # torch's threads shall not spin while replicates run side by side on all cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())

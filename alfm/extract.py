@@ -230,6 +230,6 @@ def _ready(backbone: Backbone, dataset: Dataset, device: torch.device, key: str)
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and forked readers do not mix
-    # threads that wait for each other shall not spin: readers and other jobs need the cores (several times faster then)
+    # threads that wait for each other shall not spin: readers and other jobs need the cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())

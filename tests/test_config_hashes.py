@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from alfm.al_train import main
+from alfm.config.paths import conf_dir
 from alfm.errors import UserError
-from alfm.results import RunFolder, run_hash
-from alfm.settings import conf_dir
+from alfm.results.run_folder import RunFolder, run_hash
 
 KNOWN: dict[str, str] = json.loads(Path(__file__).with_name("config_hashes.json").read_text())
 SETTINGS = (

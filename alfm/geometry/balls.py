@@ -3,8 +3,8 @@
 Item x lies in the ball of c iff |u_x - u_c| < the ball's radius; an item always lies in its own ball. Strictness leaves
 the margin of `alfm.geometry.pairs.limit`.
 
-The radius that counts neighbours moves a little from round to round, and lies where few pairs are nearer (0.5 to 5 % on
-real features). So the pairs nearer than a slightly larger radius are listed once per pool, with their distances: what
+The radius that counts neighbours moves a little from round to round, and lies where few pairs are nearer. So the pairs
+nearer than a slightly larger radius are listed once per pool, with their distances: what
 a round then asks of N x N pairs is a walk over the lists.
 
 Source: Mishal & Weinshall 2024 (DCoM, 2407.01804).

@@ -95,7 +95,7 @@ class Listed(Lists):
 
     Values are weighted similarities, scaled so that contributions can be rounded to integers: a step is less than 2^-58
     of the largest possible gain. bounds: int64 (N,), gains or what they were before something was added, kept between
-    rounds. Cost: about 2 ns per pair once, 5 us per candidate that is looked at again.
+    rounds. Cost: O(N^2 / n) once, then what is left of a list per candidate that is looked at again.
     """
 
     def __init__(self, lists: Lists, kernel: Kernel, weight: np.ndarray | None = None, last: bool = False) -> None:

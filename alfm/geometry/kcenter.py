@@ -23,8 +23,7 @@ from alfm.threads import one_thread
 
 # Below this many units of rounding |x|^2 + |c|^2 - 2xc is noise, and is taken again from the differences.
 _ROUNDING = 32
-# Centres that all rows meet in the first pass. With 500 labels 64 left 15 to 51 % of the distances to be found (50k
-# synthetic, 12k image and 10k sentence features); 32 and 128 differ little.
+# Centres that all rows meet in the first pass: enough for good bounds, and few (benchmarks/notes/neighbours.md).
 _FIRST = 64
 
 
@@ -49,8 +48,7 @@ class FarthestFirst:
         # Upper bounds of the squared distance to the nearest centre, and how many centres each bound has met.
         self.bound = torch.full((self.N,), torch.inf, dtype=self.dtype, device=self.device)
         self.met = torch.zeros(self.N, dtype=torch.int32, device=self.device)
-        # Rows kept up to date: 1 % of the pool. Fewer are refilled too often, and a refill partitions all bounds: on a
-        # million rows 1024 took 2.6 times as long as 10,000.
+        # Rows kept up to date: 1 % of the pool. Fewer are refilled too often, and a refill partitions all bounds.
         self.block = min(1 << 14, max(128, self.N // 100))
         self.floor = _ROUNDING * torch.finfo(self.dtype).eps
 

@@ -2,23 +2,9 @@
 
 Clusters decide picks, so the seed is always the caller's generator, never a library's default.
 
-Why not faiss. One core of an AMD EPYC, faiss 1.15.1 with all points and 5, 10 or 25 passes, CPU seconds -> inertia:
-sentence embeddings 10k x 384, k = 500: 0.55 -> 2358 here, 1.02 -> 2383 there (25 passes, random seeds); 2500 x 384,
-k = 100: 0.05 -> 649 and 0.05 -> 659. Image features 12k x 768: k = 10 0.27 -> 6094 and 0.15 -> 6094, k = 50
-0.44 -> 5466 and 0.52 -> 5471, k = 500 1.24 -> 4650 and 0.61 -> 4652; a Gaussian mixture 50k x 768, k = 100:
-1.49 -> 44618 and 1.33 -> 44593. Both spend their time in the same products, 85 GFLOP/s; neither is ahead throughout.
-This one stays, on CPU and CUDA: it takes float64 and weights of zero, has defined ties, needs no copy to another
-library, and its seeds save passes where clusters are many (passes were plain then). On a GPU nothing was measured: none
-was at hand.
-
-Why centroids aim beyond their means (over-relaxation): it saves a pass. Inertia from the same seeds, plain passes as 0,
-in 37 settings (banking77, CIFAR-10, DTD and pets, k = 10 to 500, weighted or not, three seeds each): 4 passes against 5
-plain ones -0.4 % (-1.1 to +0.1), 5 against 6 -0.6 % (-1.3 to 0.0), 20 against 20 -0.6 % (-1.5 to 0.0). Shares that grow
-are better than 0.6 throughout; 1 is too much.
-
-Why no bounds (Elkan 2003, Hamerly 2010). From the third pass on they leave 2 to 7 % of the pairs of items and centroids
-(10k x 384, k = 140 and 200), but a pair alone costs thirty times one in a product, and the 256 items of a product need
-20 to 80 % of the centroids between them, clusters sorted: a pass took 1.3 to 3 times the plain one (busy machine).
+In torch for both devices: faiss is not ahead throughout, and this takes float64 and weights of zero, has defined ties
+and needs no copy. Centroids aim beyond their means, which saves a pass; bounds on distances (Elkan 2003, Hamerly 2010)
+save none, since pairs alone cost far more than pairs in a product. Figures: benchmarks/notes/kmeans.md.
 """
 
 from __future__ import annotations
@@ -69,8 +55,7 @@ def kmeans(
     `tolerance` of it. Between passes centroids aim beyond their means (`_AHEAD`) while that lowers the inertia; then
     plain passes follow, so that the end is a fixed point of Lloyd's. Returned are the means of the last assignment. A
     cluster that runs empty takes over the item farthest from its centroid. With fewer than k distinct items (n < k
-    included) there are still k centroids, some of them equal or without members. Cost: n D k products a pass; 8 k D
-    bytes, and 4 B k for a block of B items on each core.
+    included) there are still k centroids, some of them equal or without members. Cost: O(n D k) a pass; memory O(k D).
     Raises ValueError for k < 1, no items, or negative weights.
     """
     return kmeans_each([x], [k], [rng], None if weight is None else [weight], iterations, tolerance, seeding)[0]
@@ -138,7 +123,7 @@ class _Run:
     def assign(self, rows: slice) -> None:
         """The nearest target of some items, ties to the lower one, and x.c - |c|^2 / 2."""
         product = torch.addmm(self.half, self.x[rows], self.target.T)
-        # NumPy's argmax is about six times faster than torch's on CPU, and the first of equals.
+        # NumPy's argmax is faster than torch's on CPU, and the first of equals.
         found = torch.from_numpy(product.numpy().argmax(1)) if product.device.type == "cpu" else product.argmax(1)
         self.nearest[rows] = found
         self.score[rows] = product.gather(1, found[:, None])[:, 0]

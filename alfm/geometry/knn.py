@@ -1,10 +1,9 @@
 """Exact k nearest neighbours by blocked products; never a matrix of N x N.
 
-float32 in host memory: faiss's exact flat search finds the candidates (one core of an AMD EPYC, 10k x 384 sentence
-embeddings, CPU seconds, ours in torch against faiss 1.15: k = 20 7.5 and 1.5, k = 500 23.7 and 2.2, measured beside
-other work). It promises no order among ties, so a few more than k are asked for and a row whose tie reaches beyond
-them is searched in torch. Elsewhere (GPU, float64, features that are not resident) blocks of products in torch: among
-the items themselves a block serves both its rows and its columns, so half of them are made.
+float32 in host memory: faiss's exact flat search finds the candidates, several times faster than blocks in torch. It
+promises no order among ties, so a few more than k are asked for and a row whose tie reaches beyond them is searched in
+torch. Elsewhere (GPU, float64, features that are not resident) blocks of products in torch: among the items themselves
+a block serves both its rows and its columns, so half of them are made. Figures: benchmarks/notes/neighbours.md.
 """
 
 from __future__ import annotations

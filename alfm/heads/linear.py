@@ -15,8 +15,8 @@ from alfm.features.spaces import Space
 class LinearHead:
     """R fitted heads. logits_r(x) = spaces[r](x) @ weight[r].T + bias[r].
 
-    spaces: R spaces (METHODS' phi is spaces[r](h)); weight (R, C, D') and bias (R, C), the pool's dtype and device.
-    When all replicates share one space that depends on the pool alone, its coordinates may stay resident.
+    spaces: R spaces, phi = spaces[r](h) being what a head sees; weight (R, C, D') and bias (R, C), the pool's dtype and
+    device. When all replicates share one space that depends on the pool alone, its coordinates may stay resident.
     """
 
     spaces: Sequence[Space]

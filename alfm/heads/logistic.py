@@ -253,8 +253,7 @@ def solve(
 
     Columns of Y sum to 1. Start and result: A (R, C, k), b (R, C). Stops when g' H0^-1 g / 2 <= tolerance * objective,
     g the gradient and H0 the diagonal Hessian estimate; a replicate that has converged is frozen, and none depends on
-    its company. Classes come first, items are side by side: with some tens of classes the products run a third faster
-    than the other way round.
+    its company. Classes come first, items are side by side: products of some tens of classes run faster so.
     """
     R, C, k = A.shape
     x2 = (weight[..., None] * X.square()).sum(1)[:, None]  # (R, 1, k)

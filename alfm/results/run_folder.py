@@ -51,18 +51,11 @@ HASH_IGNORES = (  # fmt: skip
     "device",
     "memory",
     "keep_geometry",
-    "threads",
     "force",
-    "progress",
     "cache",
     "dataset",
     "model",
-    "dataset_dir",
-    "model_cache_dir",
-    "feature_cache_dir",
-    "log_dir",
-    "paths",
-    "hydra",
+    "paths",  # in runs of version 0.1
     "run",
 )
 _NAMES = ("dataset", "model", "query_strategy", "init_strategy", "classifier")

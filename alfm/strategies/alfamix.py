@@ -31,8 +31,8 @@ class AlfaMix(Strategy):
     centroid. With too few candidates at cap 1 all are returned and the caller fills up at random.
 
     Departures from the authors' code: cap grows by 0.2 (there by 1/32); k-means makes at most 5 passes (there it
-    converges); classes without a label have no anchor (there a mean of nothing). Cost: one pool pass, N D (2 C +
-    anchors) products, then k-means on the m candidates; 4 N bytes per replicate and 4 m D for one per core.
+    converges); classes without a label have no anchor (there a mean of nothing).
+    Cost: O(N D C), then k-means on the m candidates, O(m D B); memory O(N + m D).
     """
 
     stochastic = True

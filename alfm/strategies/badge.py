@@ -17,8 +17,8 @@ class Badge(Strategy):
     """k-means++ (D^2) sampling on the gradient embeddings g = (p - e_y) x phi, y the predicted class (algorithm 1).
 
     The first pick is the item of largest |g|, as in the paper; the others are drawn with probability D^2. g has rank
-    one, <g_i, g_j> = <d_i, d_j> <phi_i, phi_j>, so nothing of size N C D is made. Cost: one pool pass (N D C) and
-    about three distances to all centres per pick; 20 N bytes per replicate.
+    one, <g_i, g_j> = <d_i, d_j> <phi_i, phi_j>, so nothing of size N C D is made.
+    Cost: O(N D C + B^2 (D + C)); memory O(N).
     """
 
     stochastic = True

@@ -18,8 +18,8 @@ from alfm.strategies.query import Query
 class Bald(Scored):
     """Largest mutual information between an item's label and the weights, H(mean_m p) - mean_m H(p) (eq. 3).
 
-    posterior: where the M draws come from; by default 20 dropout passes with a mask per item and pass. Cost: one pool
-    pass with N D C M products per replicate; 4 N bytes per replicate and blocks.
+    posterior: where the M draws come from; by default 20 dropout passes with a mask per item and pass.
+    Cost: O(M N D C); memory O(N).
     """
 
     stochastic = True

@@ -29,8 +29,8 @@ class BatchBald(Strategy):
     Gains are exact while C^picks is at most `max_samples`, then estimated from as many sampled configurations. A
     candidate whose earlier gain is below the best present one is not looked at: exact, up to the noise of the
     estimates. M draws hold no more than log M nats: once a batch tells them apart, the rest follow by BALD score; a
-    larger `posterior.passes` moves that point. Cost: a BALD pass, then C x samples in doubt x M per pick and candidate
-    looked at; 12 M candidates x C + 4 M samples bytes for one replicate per core.
+    larger `posterior.passes` moves that point.
+    Cost: O(M N D C + B m C M S) for S label configurations; memory O(N + M (m C + S)).
     """
 
     stochastic = True

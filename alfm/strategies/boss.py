@@ -44,8 +44,8 @@ class Boss(Strategy):
     (ties to the earlier batch).
 
     It sees hidden labels and the test split, so it is a ceiling for benchmarks and is reported as "oracle", never as a
-    method. Strategies take turns. Cost: `batches` fits, test passes and small queries per replicate and round; each
-    core holds one sub-pool, 12 D bytes an item.
+    method. Strategies take turns.
+    Cost: O(b) fits, test passes and small queries for b candidate batches; memory that of a sub-pool.
     """
 
     stochastic = True

@@ -21,8 +21,8 @@ class Cal(Strategy):
 
     Neighbours are found in phi, all labelled items when there are fewer; ties go to the lower pool row. Both sides
     of the divergence are the head's own predictions, as in the paper. mean_l KL = mean_l sum_c p_l log p_l - sum_c
-    (mean_l p_l) log p_x, so that the neighbours' mean is one matrix and nothing of size N k C is made. Cost: one pool
-    pass of N D (C + n) + N n C products; 4 N bytes per replicate and a block of b rows with b n distances per core.
+    (mean_l p_l) log p_x, so that the neighbours' mean is one matrix and nothing of size N k C is made.
+    Cost: O(N D (C + n) + N n C); memory O(N).
     """
 
     measures = ("head",)

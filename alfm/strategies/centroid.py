@@ -13,7 +13,8 @@ class Centroid(Strategy):
     """k-means(B) on the available items' unit features, nearest item to each centroid.
 
     The cold start of DropQuery (Gupte et al. 2024, arXiv 2401.14555, section 3). Clusters are drawn by the
-    replicate's own stream. Cost: a few passes of N D B products per replicate.
+    replicate's own stream.
+    Cost: O(N D B).
     """
 
     needs_head = False

@@ -24,8 +24,7 @@ class Clue(Strategy):
     temperature: divides the logits before the entropy (the paper tunes it; 1 by default). Each centroid gets an item
     of its own; the authors' code may take one item for two centroids, and runs k-means to convergence where this one
     makes at most 5 passes. When every entropy is 0, k-means is unweighted.
-    Cost: one pool pass, then k-means on all available items: N D B products per iteration; 4 N D
-    bytes for one replicate per core, since k-means takes a copy of the candidates.
+    Cost: O(N D (C + B)); memory O(N D).
     """
 
     stochastic = True

@@ -34,10 +34,9 @@ class ClusterMargin(Strategy):
     candidates they hold (ties: the one with the smaller margin) and takes one random candidate from each in turn.
 
     Departures: the paper cuts its tree at a distance chosen by hand for each data set, here the number of clusters is
-    given (on two real caches, four seeds, a mean size of 50 was 1 to 3 points better than 10). The method is meant for
-    very large batches: with fewer picks than clusters a batch comes from the clusters with a single candidate.
-    Cost: once N D K + m^2 (D + log m) products for m sampled items and K clusters, 8 m^2 bytes at once; per round one
-    pool pass, 16 N bytes per replicate.
+    given (its default: benchmarks/notes/strategies.md). The method is meant for very large batches: with fewer picks
+    than clusters a batch comes from the clusters with a single candidate.
+    Cost: once O(N D K + m^2 (D + log m)) for K clusters, m sampled items, then O(N D C); memory O(N + m^2).
     """
 
     stochastic = True

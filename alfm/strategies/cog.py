@@ -20,8 +20,7 @@ class Cog(Strategy):
 
     per_class: the mean of the items with the same predicted class instead of the whole pool's. Distances are taken
     from differences, not from squared lengths, so that they are exact also near the mean; means are summed in float64.
-    Cost: two passes over the embeddings, N D operations each; per_class one more with N D C for the predictions; 12 N
-    bytes per replicate.
+    Cost: O(N D), or O(N D C) per class; memory O(N).
     """
 
     per_class: bool = False

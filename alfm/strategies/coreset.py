@@ -27,8 +27,8 @@ class Coreset(Strategy):
     space: `raw` features or the `head`'s embedding phi; metric: `l2` or `cosine`. The distances found so far are kept
     between rounds (in raw space they never change). robust: None, or the share of the pool that may stay uncovered:
     the mixed-integer form (algorithm 2), for pools of at most `most` items; a batch that needs fewer centres is
-    completed by the greedy rule. Cost: one pass of N D min(n, 64) products at first, then about 1 % of N D B per
-    round, since stale distances bound the true ones; 12 N bytes per replicate (robust: 8 N^2 at once).
+    completed by the greedy rule.
+    Cost: O(N D (n + B)) at most, a small part of it after the first query; memory O(N), robust O(N^2).
     """
 
     space: Literal["raw", "head"] = "raw"

@@ -33,10 +33,8 @@ class Dcom(Strategy):
     of the pool that balls of radius `start` cover (those of the radii that are sought do not exist yet). Competence
     S = (1 + e^(-k (1 - a))) / (1 + e^(-k (cov - a))), cov the share that the balls found cover; score = S (1 - margin)
     + (1 - S) density, both min-max scaled; density = how many uncovered items lie within the mean radius. After a pick
-    the ball of mean radius around it counts as covered; the density is scaled once per batch. Cost: once per run one
-    symmetric pass of N^2 D / 2 products that lists the pairs nearer than the mean radius (8 bytes each way; without the
-    lists, on a GPU or beyond 512 MB of them, such a pass per round), and per round N D n products for the labelled
-    balls, 4 N n bytes (at most 256 MB) on each core.
+    the ball of mean radius around it counts as covered; the density is scaled once per batch.
+    Cost: once O(N^2 D), then O(N D n); memory O(N n) and the near pairs, both bounded.
     """
 
     measures = ("unit",)

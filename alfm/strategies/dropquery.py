@@ -29,7 +29,7 @@ class DropQuery(Strategy):
     unit features, the item nearest each centroid. With fewer candidates than budget the caller fills up at random.
     cluster_head: cluster the head's normalised embedding, as the authors' code does, instead of the features. Their
     k-means runs to convergence, this one for at most 5 passes.
-    Cost: M + 1 pool passes (N D C each), k-means on the m candidates; 8 N bytes per replicate, 4 m D for one per core.
+    Cost: O(M N D C), then k-means on the m candidates, O(m D B); memory O(N + m D).
     """
 
     stochastic = True

@@ -1,4 +1,5 @@
-"""Predictive entropy: Shannon 1948, as a query strategy in Settles 2009, section 3.1."""
+"""Predictive entropy: Shannon 1948, as a query strategy in Settles 2009, section 3.1; of the mean of dropout passes:
+Gal, Islam & Ghahramani 2017 (1703.02910)."""
 
 from __future__ import annotations
 
@@ -12,9 +13,6 @@ from alfm.strategies.parts.scored import PredictionScored
 @dataclass(eq=False)
 @checked
 class Entropy(PredictionScored):
-    """Largest -sum p log p, from log-softmax (no NaN).
-
-    Cost: one pool pass, N D C products and 4 N bytes per replicate.
-    """
+    """Largest -sum p log p, from log-softmax (no NaN). Cost: O(N D C); memory O(N)."""
 
     acquisition = staticmethod(entropy)

@@ -24,12 +24,12 @@ class Epig(Strategy):
     """Largest expected information gain about the predictions on a target set.
 
     targets: rows that stand for what will be asked of the model, or None for `num_targets` unlabelled items drawn
-    at random. Needs joint draws, by default of the Laplace posterior (on Pets after seven rounds, three seeds: 70.4 %
-    with it, 51.8 with joint dropout of 0.75, 77.3 random). Information about targets never exceeds information about
+    at random. Needs joint draws, by default of the Laplace posterior, which serves it best
+    (benchmarks/notes/strategies.md). Information about targets never exceeds information about
     the weights (data processing), so EPIG <= BALD: items are evaluated in the order of BALD and the search ends,
     exactly, when no remaining item can enter the batch. oversample: evaluate at most the `oversample` x budget items of
-    highest BALD (the paper evaluates all; None does so too). Cost: a BALD pass, then T C^2 M per item evaluated; 4 N
-    bytes per replicate, 4 M (candidates + T) C for one per core.
+    highest BALD (the paper evaluates all; None does so too).
+    Cost: O(M N D C + m T C^2 M) for T targets; memory O(N + M (m + T) C).
     """
 
     stochastic = True

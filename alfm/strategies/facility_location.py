@@ -27,9 +27,8 @@ class FacilityLocation(Strategy):
     query_rows, query_classes: examples of what is looked for (rows, or whatever is labelled with these classes). The
     batch then maximises their mutual information. form `flvmi`: every item of the pool counts, up to `eta` times its
     similarity to the query set; `flqmi`: the set's own coverage, plus `eta` times each pick's similarity to the set.
-    While the set is empty the plain function is used. Lazy greedy is exact. Cost: one symmetric pass of N^2 D / 2
-    products for all replicates at a run's first query, then lists of 8 N^2 / (n + 1) bytes per replicate as for
-    MaxHerding; one such pass per round about a query set by `flvmi`, N D q products by `flqmi` about q items.
+    While the set is empty the plain function is used. Lazy greedy is exact.
+    Cost: once O(N^2 D), then O(N^2 / n); memory O(N^2 / n).
     """
 
     needs_head = False

@@ -27,8 +27,8 @@ class Falcun(Strategy):
     items (0 when all are equal). gamma = 10. deterministic: the largest d + u instead, ties to the lower index.
 
     As in the authors' code the scaling is for the draw only, d itself keeps its scale, and it applies to the first
-    pick too. When nothing is left to tell items apart (all certain), the draw is uniform. Cost: one pool pass, N C
-    operations and one uniform number per pick; 4 N C bytes of probabilities for one replicate per core.
+    pick too. When nothing is left to tell items apart (all certain), the draw is uniform.
+    Cost: O(N D C + B N C); memory O(N C).
     """
 
     gamma: Annotated[float, Ge(0), Le(1e6)] = 10.0

@@ -27,9 +27,8 @@ class GraphCut(Strategy):
     """Similar to the whole pool, but not to what is labelled or picked: sum_n s_xn - trade (2 sum_A s_xa + s_xx).
 
     Cosine similarities, negative counts as 0. With a query set (see `FacilityLocation`) the batch is the B items most
-    similar to it (GCMI, which is modular). Gains only fall, so those of earlier rounds are kept as bounds. Cost: one
-    symmetric pass of N^2 D / 2 products once per pool, then 32 D n per refresh of 32 items (on a GPU N D n per round
-    and N D per pick); 8 N + 4 n D bytes per replicate.
+    similar to it (GCMI, which is modular). Gains only fall, so those of earlier rounds are kept as bounds.
+    Cost: once O(N^2 D), then O(B N D) at most; memory O(N + n D).
     """
 
     needs_head = False

@@ -24,8 +24,7 @@ class LogDet(Strategy):
     """Greedily maximises log det(S_A + ridge I) of the cosine similarities of everything labelled or picked.
 
     With a query set (see `FacilityLocation`) the batch maximises LOGDETMI, its mutual information with the set.
-    Cost: one pass of N D n products per round, then refreshes of about 32 items per pick; 4 (n + B)^2 + 8 N
-    bytes for one replicate per core, and a block of n columns; on a GPU N (D + n + B) per pick, 4 N (n + B) bytes.
+    Cost: O(N D n + B N (D + n + B)) at most; memory O(N + (n + B)^2).
     """
 
     needs_head = False

@@ -12,9 +12,6 @@ from alfm.strategies.parts.scored import PredictionScored
 @dataclass(eq=False)
 @checked
 class Margins(PredictionScored):
-    """Smallest p1 - p2, the two largest probabilities.
-
-    Cost: one pool pass, N D C products and 4 N bytes per replicate.
-    """
+    """Smallest p1 - p2, the two largest probabilities. Cost: O(N D C); memory O(N)."""
 
     acquisition = staticmethod(margin_uncertainty)

@@ -24,10 +24,9 @@ class MaxHerding(Strategy):
     k = exp(-(d / width)^2) on unit features. Lazy greedy is exact, since the coverage is submodular. Needs no label, so
     it is a cold start too. Kept between rounds: per replicate the list of pairs (item, target) that can still gain,
     about N^2 / (n + 1) of 8 bytes (at most 96 MiB, on CPU), or, where that is too long, every target's coverage and
-    every item's last gain. Cost: one symmetric pass of N^2 D / 2 products for all replicates at a run's first query
-    with labels, 8 N^2 / (n + 1) bytes of lists per replicate and a look at some of them per pick; about 32 N D products
-    per refresh where lists are too long. Pools above `exact_up_to` items: candidates and targets are `sample` random
-    items of the replicate's own stream.
+    every item's last gain.
+    Cost: once O(N^2 D), then O(N^2 / n); memory O(N^2 / n).
+    Pools above `exact_up_to` items: candidates and targets are `sample` random items of the replicate's own stream.
     """
 
     needs_head = False

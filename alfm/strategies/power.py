@@ -38,16 +38,16 @@ class Power(Scored):
 @dataclass(eq=False)
 @checked
 class PowerBald(Power, Bald):
-    """BALD scores drawn by power. Cost: that of BALD, N random numbers and 8 N bytes."""
+    """BALD scores drawn by power. Cost: O(M N D C); memory O(N)."""
 
 
 @dataclass(eq=False)
 @checked
 class PowerEntropy(Power, Entropy):
-    """Predictive entropies drawn by power. Cost: one pool pass, N random numbers and 12 N bytes."""
+    """Predictive entropies drawn by power. Cost: O(N D C); memory O(N)."""
 
 
 @dataclass(eq=False)
 @checked
 class PowerMargins(Power, Margins):
-    """1 - margin drawn by power. Cost: one pool pass, N random numbers and 12 N bytes."""
+    """1 - margin drawn by power. Cost: O(N D C); memory O(N)."""

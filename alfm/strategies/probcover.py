@@ -31,10 +31,8 @@ class ProbCover(Strategy):
     all replicates. When everything is covered the farthest items follow. Pools above `exact_up_to` items: radius and
     graph are approximate, made of pairs of which one lies in one of the `probe` cells near the other, of K = 4 sqrt(N)
     (`geometry.inverted_file`); where that graph exceeds `memory_cap`, balls are so large that a part will do: `sample`
-    random items of the replicate's own stream. Cost: once per pool two symmetric passes of N^2 D / 2 products, or
-    N K D + 2 probe N^2 D / K for a large pool; a round only walks neighbour lists; 4 bytes per pair within delta (and
-    20 N probe for a large pool), or 8 N where that exceeds `memory_cap`: a round then makes the balls of what is newly
-    covered.
+    random items of the replicate's own stream.
+    Cost: once O(N^2 D), by cells less, then the near pairs E; memory O(E), or O(N) beyond `memory_cap`.
     """
 
     needs_head = False

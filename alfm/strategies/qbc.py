@@ -23,8 +23,8 @@ class Qbc(Scored):
 
     measure: `variation_ratio` (share of members outside the plurality), `vote_entropy`, or `kl` (mean KL divergence
     to the mean prediction; McCallum & Nigam 1998). posterior: the committee, by default heads fitted on bootstrap
-    resamples. Votes of few members tie often; `kl` does not. Cost: M fits and N D C M products per replicate; 4 M C D
-    bytes of heads and 4 N of scores per replicate.
+    resamples. Votes of few members tie often; `kl` does not.
+    Cost: M fits and O(M N D C); memory O(N + M C D).
     """
 
     stochastic = True

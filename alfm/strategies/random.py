@@ -10,7 +10,7 @@ from alfm.strategies.query import Query, stack_picks
 
 
 class Random(Strategy):
-    """Uniform without replacement. Cost: N operations and 8 N bytes per replicate. Also a cold start."""
+    """Uniform without replacement. Cost: O(N); memory O(N). Also a cold start."""
 
     needs_head = False
     stochastic = True

@@ -17,8 +17,7 @@ from alfm.strategies.typiclust import TypiClust
 @checked
 class Tcm(Strategy):
     """TypiClust for the first `rounds` queries after the initial set, then margins.
-
-    Cost: that of either, in operations and bytes.
+    Cost: that of TypiClust, O(N D K), or of margins, O(N D C).
     """
 
     needs_head = False

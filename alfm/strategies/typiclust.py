@@ -31,8 +31,7 @@ class TypiClust(Strategy):
 
     Departures from the authors' code: there a batch may come out short, and k-means runs until it has converged (mini
     batches above 50 clusters); here it makes 4 passes from k-means++ seeds, since the clusters only spread the picks.
-    Cost: these passes of N D K products, 8 K D + 28 N bytes per replicate, and the distances within the clusters
-    visited.
+    Cost: O(N D K) for K clusters; memory O(N + K D).
     """
 
     needs_head = False
@@ -77,7 +76,7 @@ def cluster_pool(query: Query, counts: Sequence[int]) -> list[Tensor]:
     unit = query.pool.points()
     x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
     rngs = [query.rng(r, "k-means") for r in range(query.R)]
-    # the inertia of 25 plain passes from random seeds; the most typical items do not depend on the last per cent
+    # the most typical items do not depend on the last passes
     return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=4)]
 
 

@@ -32,10 +32,9 @@ class UHerding(Strategy):
     class has fewer than two (classes never seen are left out). Kernel width: the smallest positive distance between
     labelled items, 1 if there is none.
     Labelled targets weigh 0; with no labels it is MaxHerding. Which pairs (item, target) can still gain depends on
-    neither weights nor widths, so they are listed once per run, as for MaxHerding. Cost: two fits per round and one
-    step over 8 N^2 / (n + 1) bytes of lists per replicate, made in one symmetric pass of N^2 D / 2 products for all
-    replicates at a run's first query; one such pass per round where lists are too long. Pools above `exact_up_to`
-    items: candidates and targets are `sample` random items of the replicate's own stream.
+    neither weights nor widths, so they are listed once per run, as for MaxHerding.
+    Cost: two fits, once O(N^2 D), then O(N^2 / n); memory O(N^2 / n).
+    Pools above `exact_up_to` items: candidates and targets are `sample` random items of the replicate's own stream.
     """
 
     needs_head = False

@@ -12,9 +12,6 @@ from alfm.strategies.parts.scored import PredictionScored
 @dataclass(eq=False)
 @checked
 class Uncertainty(PredictionScored):
-    """Largest 1 - p1, p1 the largest predicted probability.
-
-    Cost: one pool pass, N D C products and 4 N bytes per replicate.
-    """
+    """Largest 1 - p1, p1 the largest predicted probability. Cost: O(N D C); memory O(N)."""
 
     acquisition = staticmethod(least_confidence)

@@ -42,9 +42,9 @@ class Vaal(Strategy):
     each way (there convolutions on images), Adam, `steps` minibatches of `batch` labelled and `batch` unlabelled items
     drawn with replacement. Squared errors and KL are summed per item, as in the evidence bound. Everything is trained
     anew in every round from a start of its own, so that a round is a function of pool and picks. No head is used; one
-    is asked for because labelled items are. Cost: steps x 10 batch D hidden products per replicate, then one pool
-    pass of N D hidden; 128 batch D bytes. On two real caches 40 steps told covered from uncovered classes about
-    as well as 500 (area under the ROC curve 0.69 on average, against 0.65).
+    is asked for because labelled items are.
+    Cost: O(h D (N + t b)) for h hidden units and t steps of b items; memory O(b D).
+    Few steps tell covered from uncovered classes as well as many (benchmarks/notes/strategies.md).
     """
 
     stochastic = True

@@ -32,8 +32,8 @@ class Vessal(Strategy):
     tr(Cov_t S^-1) is the mean of x_j^T S^-1 x_j over the items seen, so only these N numbers are followed: an accepted
     item lowers them by a squared residual of a pivoted Cholesky decomposition of the Gram matrix, and <x_i, x_j> =
     <d_i, d_j> <phi_i, phi_j>. Nothing of size (C D)^2 exists, and the projection of the authors' code to 2560
-    dimensions is not needed: this is the method in all C D of them. Sums are float64. Cost: one pool pass, then N (D +
-    C + B) per accepted item; 8 N B bytes for one replicate per core.
+    dimensions is not needed: this is the method in all C D of them. Sums are float64.
+    Cost: O(N D C + B N (D + C + B)); memory O(N B).
     """
 
     stochastic = True

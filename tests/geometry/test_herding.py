@@ -71,7 +71,7 @@ def test_first_gains_are_the_definition(kernel: Kernel, resident: bool) -> None:
 
 
 def test_gain_uses_the_targets_coverage() -> None:
-    """METHODS, mistake 8: what counts is how well a target is covered already, not how well the candidate is."""
+    """What counts is how well a target is covered already, not how well the candidate is."""
     vectors = unit(4, 2)
     k = matrix(vectors, RBF())
     kappa = torch.tensor([[0.0, 1.0, 0.0, 1.0]], dtype=torch.float64)

@@ -125,7 +125,7 @@ def test_shortage_is_completed_by_the_caller_and_counted(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_hard_situations(situation: str) -> None:
-    picks_in(DropQuery(), situation)  # filled at random where few labels change, as METHODS allows
+    picks_in(DropQuery(), situation)  # filled at random where few labels change under dropout
 
 
 def test_replicates_and_seeds() -> None:

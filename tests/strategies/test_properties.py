@@ -19,7 +19,7 @@ from alfm.strategies.query import Query
 
 QUERIES = sorted(path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml"))
 STARTS = sorted(path.stem for path in (conf_dir() / "init_strategy").glob("*.yaml") if path.stem != "index_file")
-# METHODS allows these to leave a part of the batch to chance: few labels change under dropout or mixing, and a stream
+# These may leave a part of the batch to chance: few labels change under dropout or mixing, and a stream
 # may end before the budget is spent.
 MAY_FILL = {"dropquery", "alfamix", "vessal"}
 # Costly ones at a size that a grid of tests can afford; everything else as configured.

@@ -16,7 +16,7 @@ from alfm.strategies.typiclust import cluster_pool
 @pytest.mark.parametrize("rounds", [0, 1, 3])
 @pytest.mark.parametrize("round", [2, 3, 4, 5, 6])
 def test_switch_and_sequence(round: int, rounds: int) -> None:
-    """Round 1 labels the initial set; METHODS' "first rounds (3)" are the three queries after it."""
+    """Round 1 labels the initial set; the paper's "first rounds (3)" are the three queries after it."""
     query = make_query(round=round)
     view = seen(query)
     if tcm(round, rounds) == "typiclust":

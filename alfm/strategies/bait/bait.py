@@ -39,24 +39,21 @@ class Bait(Strategy):
     `diagonal`: the diagonal of the full information; size C D, no matrix.
 
     ridge: the paper's lambda as a share of the pool's mean |phi|^2, so that the scale of the embeddings does not
-    matter. Its authors use 1 on unscaled features whose squared length is in the hundreds. On three real caches (five
-    seeds, five rounds of one label per class) mean accuracy rose from 1 to 1e-4 by 15 to 23 points and was flat from
-    3e-4 to 1e-5: a large ridge hides which directions the labels have covered.
+    matter. Its authors use 1 on unscaled features whose squared length is in the hundreds; a large ridge hides which
+    directions the labels have covered.
 
     certainty: logits are scaled up, never down, until the mean p1 of the labelled items is at least this (0: as they
     are). The paper's networks are fitted without a penalty and are certain of their training items; a regularised head
-    is not, and from its flat probabilities every item looks equally informative. On four real caches (five seeds,
-    default head) 0.95 raised the area under the accuracy curve by 2.6, 2.0 and 2.1 points and left it as it was on
-    the fourth (CIFAR-10). 0.97 and 0.99 are within 0.3 points of it on the three; 0.8 is 1.5 to 1.7 below on two, 0.99
-    a point below on CIFAR-10.
+    is not, and from its flat probabilities every item looks equally informative. Both defaults were chosen on real
+    caches: benchmarks/notes/strategies.md.
 
     `binary` never updates a D x D matrix per pick: gain = a / e, e = 1 / w + b, w = q B / (n + B), a = phi^T M^-1 F
     M^-1 phi, b = phi^T M^-1 phi; a pick with u = M^-1 phi and g = 2 M^-1 F M^-1 phi - gain u changes e by
     -(phi.u)^2 / e_pick and a by -(phi.u)(phi.g) / e_pick. Picks are made ahead among the best few hundred items and
-    verified in one pass for several; the sequence is that of the plain greedy. Cost: 2 or 3 passes of N D^2 / 2
-    products, about B / 8 passes of 40 N D; 28 N + 24 D^2 bytes per replicate and 200 N per core (4 N D more where
-    heads see phi of their own). `full`: N (C D)^2 products, N C^2 (D + C) per pick. `diagonal`: N C D operations,
-    then only the items whose gain may still be the largest.
+    verified in one pass for several; the sequence is that of the plain greedy.
+    Cost: O(N D^2 + B N D); memory O(N + D^2).
+    `full`: N (C D)^2 products, N C^2 (D + C) per pick. `diagonal`: N C D operations, then only the items whose gain may
+    still be the largest.
     """
 
     variant: Literal["binary", "full", "top_k", "diagonal"] = "binary"

@@ -1,13 +1,12 @@
-"""The table of all query strategies, made from their configs, docstrings and behaviour.
+"""The table of all query strategies on docs/strategies.md, made from their configs, docstrings and behaviour.
 
-    python -m alfm.strategies.catalogue                      print it as markdown
-    python -m alfm.strategies.catalogue --write README.md    put it between <!-- strategies --> and <!-- /strategies -->
-    python -m alfm.strategies.catalogue --check README.md    exit with status 1 when what stands there is not this table
+    python docs/strategy_table.py            print it as markdown
+    python docs/strategy_table.py --write    put it between <!-- strategies --> and <!-- /strategies --> of the page
+    python docs/strategy_table.py --check    exit with status 1 when what stands there is not this table
 
 One line and paper: the first comment of `conf/query_strategy/<name>.yaml`, "what it does (authors year)"; arXiv numbers
-come from the docstring of the strategy's module. Cost: the sentence "Cost: ..." of the class docstring, in the words of
-METHODS: N items, D features, C classes, B picks, n labelled, M draws; bytes are those beside the features and one
-float32 copy of them in each space in use (4 N D).
+come from the docstring of the strategy's module. Cost: the sentence "Cost: O(...)" of the class docstring, in the
+letters that the page explains.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ from alfm.errors import UserError
 if TYPE_CHECKING:
     from alfm.strategies.base import Strategy
 
-HEADER = ("name", "picks", "paper", "cost", "needs labels", "needs a head")
+PAGE = Path(__file__).with_name("strategies.md")
+HEADER = ("name", "picks", "paper", "cost", "needs")
 BEGIN, END = "<!-- strategies -->", "<!-- /strategies -->"
 
 
@@ -41,8 +41,7 @@ class Entry:
     line: str
     paper: str
     cost: str
-    labels: str
-    head: str
+    needs: str
 
 
 def entries() -> list[Entry]:
@@ -59,15 +58,13 @@ def _entry(path: Path) -> Entry:
     documented = import_module(made.__module__)
     line, paper = described(text.splitlines()[0])
     strategy = from_config("query_strategy", path.stem)
-    passes = f", times {strategy.posterior.passes} passes" if getattr(strategy, "enable_dropout", False) else ""
-    labels = "yes, hidden ones too" if strategy.oracle else "yes" if strategy.needs_head else "no"
+    passes = f"{strategy.posterior.passes} passes of " if getattr(strategy, "enable_dropout", False) else ""
     return Entry(
         f"`{path.stem}`",
         line,
         linked(paper, documented.__doc__ or "") or "baseline",
-        cost_of(made.__doc__ or "", path.stem) + passes,
-        labels,
-        _head(strategy),
+        passes + cost_of(made.__doc__ or "", path.stem),
+        needs(strategy),
     )
 
 
@@ -89,17 +86,16 @@ def linked(paper: str, text: str) -> str:
 
 
 def cost_of(doc: str, name: str) -> str:
-    """The sentence "Cost: ..." ("Cost per round: ...") of a docstring, on one line."""
+    """The sentence "Cost: O(...)" of a docstring, on one line."""
     paragraphs = (" ".join(part.split()) for part in doc.split("\n\n"))
-    told = next((part for part in paragraphs if re.search(r"\bCost\b.*?:", part)), "")
-    found = re.search(r"\bCost( per \w+)?: (.+?)(?:\.(?= [A-Z`])|\.?$)", told)
-    if found is None:
-        raise ValueError(f"the docstring of {name} has no sentence 'Cost: ...'")
-    return found[2] + (f"{found[1]}" if found[1] else "")
+    found = re.search(r"\bCost: ([^\n]+?)(?:\.(?= [A-Z`])|\.?$)", "\n".join(paragraphs), re.MULTILINE)
+    if found is None or "O(" not in found[1]:
+        raise ValueError(f"the docstring of {name} has no sentence 'Cost: O(...)'")
+    return found[1]
 
 
-def _head(strategy: Strategy) -> str:
-    """Whether a query after some labels looks at the fitted head: tried out, so that it cannot be out of date."""
+def needs(strategy: Strategy) -> str:
+    """What a query looks at besides features: tried out on one, so that it cannot be out of date."""
     import torch
 
     from alfm.features.features import Features
@@ -107,7 +103,7 @@ def _head(strategy: Strategy) -> str:
     from alfm.strategies.query import Query
 
     if strategy.oracle:
-        return "yes"
+        return "hidden labels"
     looked: list[bool] = []
 
     class Watched(Query):
@@ -123,7 +119,9 @@ def _head(strategy: Strategy) -> str:
     classifier = Logistic()
     head = classifier.fit(pool, rows, targets, 3, [1], 4)
     strategy.select(Watched(pool, rows, targets, available, 3, [1], 9, head, classifier), 3)
-    return "no" if not looked else "yes" if strategy.needs_head else "if there is one"
+    if strategy.needs_head:
+        return "a head" if looked else "labels"
+    return "a head if there is one" if looked else "nothing"
 
 
 def markdown(rows: Sequence[Entry]) -> str:
@@ -144,24 +142,23 @@ def section(text: str, file: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit status is 0, 1 (a stale table, or no place for it) or 2 (a wrong command line)."""
-    parser = argparse.ArgumentParser("python -m alfm.strategies.catalogue", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser("python docs/strategy_table.py", description=(__doc__ or "").splitlines()[0])
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--check", type=Path, metavar="FILE", help="is the table in FILE this one?")
-    which.add_argument("--write", type=Path, metavar="FILE", help="put the table into FILE")
+    which.add_argument("--check", action="store_true", help="is the table on the page this one?")
+    which.add_argument("--write", action="store_true", help="put the table on the page")
+    parser.add_argument("page", type=Path, nargs="?", default=PAGE, help="default: docs/strategies.md")
     arguments = parser.parse_args(argv)
-    table, file = markdown(entries()), arguments.check or arguments.write
-    if file is None:
+    table, page = markdown(entries()), arguments.page
+    if not (arguments.check or arguments.write):
         print(table)
         return 0
     try:
-        text = file.read_text(encoding="utf-8")
-        stands = section(text, file)
+        text = page.read_text(encoding="utf-8")
+        stands = section(text, page)
         if arguments.write:
-            file.write_text(text.replace(stands, table), encoding="utf-8")
+            page.write_text(text.replace(stands, table), encoding="utf-8")
         elif stands != table:
-            raise UserError(
-                f"The strategies in {file} are out of date: python -m alfm.strategies.catalogue --write {file}"
-            )
+            raise UserError(f"The strategies in {page} are out of date: python docs/strategy_table.py --write {page}")
     except (UserError, OSError) as mistake:
         print(f"Error: {mistake}", file=sys.stderr)
         return 1
