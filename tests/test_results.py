@@ -94,7 +94,13 @@ def test_layout_and_reading_back(tmp_path: Path) -> None:
 
 def test_hash_covers_what_decides_the_picks() -> None:
     base = run_hash(CONFIG, "a")
-    for same in ({"seeds": [3]}, {"device": "cuda"}, {"memory": "host"}, {"cache": "x.h5"}, {"log_dir": "y"}):
+    for same in (
+        {"seeds": [3]},
+        {"device": "cuda"},
+        {"memory": "host"},
+        {"cache": "x.h5"},
+        {"paths": {"dataset_dir": "y"}},
+    ):
         assert run_hash({**CONFIG, **same}, "a") == base
     for other in ({"budget": {"init": 2, "step": 3}}, {"classifier": "dropout"}):
         assert run_hash({**CONFIG, **other}, "a") != base
