@@ -177,11 +177,21 @@ def test_every_page_is_linked_from_the_readme():
         assert f"]({page.relative_to(ROOT).as_posix()})" in readme, page
 
 
+def test_paths_that_are_named_are_there():
+    """From the root, on pages in backquotes, and notes that docstrings point to."""
+    for page in LINKED:
+        for path in re.findall(r"`((?:alfm|conf|tests|docs|benchmarks)/[\w/.-]*)`", page.read_text(encoding="utf-8")):
+            assert (ROOT / path).exists(), f"{page.relative_to(ROOT)}: {path}"
+    for source in (ROOT / "alfm").rglob("*.py"):
+        for path in re.findall(r"\b(?:benchmarks|docs)/[\w/-]+\.\w+", source.read_text(encoding="utf-8")):
+            assert (ROOT / path).exists(), f"{source.relative_to(ROOT)}: {path}"
+
+
 # ---- architecture ----------------------------------------------------------------------------------------------------
 
 
 def test_the_architecture_page_names_what_is_there():
-    """In its tables: a folder or module, then files in it. Elsewhere: paths from the root."""
+    """In its table: a folder or module, then files in it; and all of the package is there."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     named = set()
     for first, rest in re.findall(r"^\| `([\w/.]+)`(?:[^|]*)\|(.*)\|$", text, re.MULTILINE):
@@ -191,8 +201,6 @@ def test_the_architecture_page_names_what_is_there():
         for file in re.findall(r"`([\w/]+\.\w+|[\w/]+/)`", rest):
             assert (place / file).exists(), f"{first}{file}"
             named.add(place / file)
-    for path in re.findall(r"`((?:alfm|conf|tests|docs|benchmarks)/[\w/.]*)`", text):
-        assert (ROOT / path).exists(), path
     there = {path for path in (ROOT / "alfm").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     there -= {ROOT / "alfm" / "__init__.py"}
     assert not {path.name for path in there - named}, "not on the page"
