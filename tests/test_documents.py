@@ -19,6 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +142,13 @@ def test_every_block_is_of_a_kind_that_is_looked_at():
         assert block.language in known or block.file, f"{block}: {block.language}"
     fences = sum(page.read_text().count("\n```") + page.read_text().startswith("```") for page in PAGES)
     assert fences == 2 * len(BLOCKS), "a block without a language"
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
 
 
 def test_extras_are_there():

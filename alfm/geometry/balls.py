@@ -40,7 +40,7 @@ class Centres:
     """Squared distances of some items (`rows`, int64 (L,)) to all items, a chunk of centres at a time.
 
     Iterating gives (chunk, (m, N)) as often as it is done; distances of an item to itself are -1. They are held while
-    all of them fit into `hold` bytes, and otherwise found again each time: the same numbers. Cost: L N D products.
+    all of them fit into `hold` bytes, and otherwise found again each time: the same numbers. Cost: O(L N D).
     """
 
     def __init__(self, unit: Vectors, rows: Tensor, hold: int = 256 << 20) -> None:

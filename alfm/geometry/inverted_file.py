@@ -81,8 +81,7 @@ class Block:
 class Cells:
     """The pool's cells, who belongs to them and who visits them. Depends on the features alone.
 
-    Cost: a k-means of TRAINED_ON items in 10 passes, N k D' products for k = 4 sqrt(N) cells, and probe N^2 D' / k for
-    each pass over the pairs, which gathers probe N rows. Memory: 20 N probe bytes at once, 8 N probe kept.
+    Cost: O(N k D') for k = 4 sqrt(N) cells, then O(probe N^2 D' / k) for each pass over the pairs; memory O(probe N).
     """
 
     def __init__(self, unit: Vectors, probe: int, count: int | None = None) -> None:

@@ -44,8 +44,7 @@ class Propagated:
     label), scaled so that these weights sum to `unlabelled_weight` times the number of labelled items. Items that no
     label reaches are left out.
 
-    Cost: N^2 D for the graph, once; then per fit about 25 (defaults) products of at most 2 N k C' multiply-adds per
-    replicate. Memory: about 16 N k bytes for the graph (it peaks at twice that), 4 N C' numbers per replicate.
+    Cost: O(N^2 D) once for the graph, then O(N k C') a fit; memory O(N (k + C')).
     """
 
     classifier: Classifier

@@ -28,8 +28,7 @@ class DropoutPosterior:
     Masks act on the RAW features, before the head's space, as in training (Gupte et al. 2024, arXiv 2401.14555).
     per_item: a mask of its own for every item and pass, addressed by (seed, round, pass, row); otherwise one mask per
     pass, shared by all items, which makes the draws joint. p is rounded to 1/256. Any head will do.
-    Cost: N D C M multiply-adds per replicate, and N D M steps for the masks; a shared mask works on the kept features
-    only, N D C M (1 - p). Memory: one block.
+    Cost: O(M N D C); a shared mask works on the kept features only, O(M N D C (1 - p)).
     """
 
     p: Drop = 0.75

@@ -28,7 +28,7 @@ class Laplace:
     One D x D covariance for all classes (Huseljic et al. 2022, arXiv 2210.06112); the bias stays where it is.
     precision: the Gaussian prior's, or `auto` = what the head was regularised with: 1/c for `logistic`, n weight_decay
     for heads trained with weight decay on a mean loss, 1 for any other. Works on any head, in its last space.
-    Cost: n D^2 + D^3 / 3 once per replicate and round, then N D C M.
+    Cost: O(n D^2 + D^3) a round, then O(M N D C).
     """
 
     passes: Fits = 20
