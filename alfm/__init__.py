@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from alfm.moved import keep_old_names
+from alfm.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from alfm.cache.reader import FeatureCache, open_cache
@@ -52,8 +53,6 @@ __all__ = [
     "Classifier", "FeatureCache", "Features", "LinearHead", "Pool", "Query", "Round", "Simulation", "Strategy", "Task",
     "UserError", "load_runs", "open_cache", "plot_curves", "run", "simulate",
 ]  # fmt: skip
-
-__version__ = "0.1.0"
 
 keep_old_names()
 

@@ -23,7 +23,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "alfm.loop": ("alfm.simulation.loop", "alfm.simulation.task", "alfm.devices"),
     "alfm.pool": ("alfm.features.features",),
     "alfm.replicates": ("alfm.results.replicates",),
-    "alfm.row_numbers": ("alfm.simulation.row_numbers",),
+    "alfm.row_numbers": ("alfm.results.row_numbers",),
     "alfm.settings": ("alfm.config.paths", "alfm.config.build", "alfm.config.hydra"),
     "alfm.spaces": ("alfm.features.spaces",),
     "alfm.statistics": ("alfm.results.statistics",),

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alfm import al_train
 from alfm.cache import open_cache
-from alfm.commands import after_cache, command, setting, typed
+from alfm.cache.after import after_cache
+from alfm.commands import command, setting, typed
 
 
 @pytest.mark.parametrize(

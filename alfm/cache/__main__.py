@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alfm.commands import after_cache
+from alfm.cache.after import after_cache
 from alfm.errors import UserError
 
 

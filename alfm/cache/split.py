@@ -6,7 +6,6 @@ import numpy as np
 
 from alfm.cache.reader import FeatureCache
 from alfm.errors import UserError
-from alfm.features.features import Memory
 
 
 class CacheRows:
@@ -34,8 +33,9 @@ def labelled(cache: FeatureCache, split: str) -> tuple[np.ndarray, np.ndarray]:
     return rows, labels[rows].copy()
 
 
-def features_of(cache: FeatureCache, split: str, rows: np.ndarray, memory: Memory) -> np.ndarray | CacheRows:
-    if memory == "file":
+def features_of(cache: FeatureCache, split: str, rows: np.ndarray, in_file: bool) -> np.ndarray | CacheRows:
+    """Those rows' features, or, with `in_file`, what reads them from the file."""
+    if in_file:
         return CacheRows(cache, split, rows)
     features = cache.features(split)
     return features if len(rows) == len(features) else features[rows]

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le
 
 from alfm.datasets.base import ItemError, Modality
 from alfm.datasets.ids import unescape
-from alfm.datasets.intensity import check_range
+from alfm.datasets.intensity_range import check_range
 from alfm.errors import UserError, nearest_names
 
 _IMAGE_OPTIONS = {"max_pixels", "decode_size", "intensity_range", "intensity_clip"}

@@ -8,20 +8,17 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Sequence
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from alfm.datasets.base import ItemError
 from alfm.datasets.deep import CONTAINER, colour_layout, colour_values, grey_values, is_grey
+from alfm.datasets.intensity_range import Range, wider
 from alfm.errors import UserError
 
 MAX_PIXELS = 178_956_970
 """Largest width x height that is decoded (about 0.5 GB as RGB): the limit at which Pillow itself refuses."""
-
-Range = Sequence[float] | Literal["container"] | None
-"""[black, white] of deep images; "container": [0, 65535], of floats [0, 1]; None: nothing was settled."""
 
 _LIMIT_LOCK = threading.Lock()
 
@@ -148,8 +145,6 @@ def _deep_to_rgb(
 
 def _black_and_white(values: np.ndarray, item_id: str, given: Range, clip: bool) -> tuple[float, float]:
     """The range to use for one image's values. `UserError` when they lie beyond it, or when none was settled."""
-    from alfm.datasets.intensity import wider
-
     is_float = values.dtype.kind == "f"
     known = values[~np.isnan(values)] if is_float else values
     least, largest = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)

@@ -18,15 +18,15 @@ import numpy as np
 from alfm.commands import typed
 from alfm.datasets.base import Split
 from alfm.datasets.deep import CONTAINER, colour_layout, colour_values, grey_values, is_grey, stated_maximum
+from alfm.datasets.images import MAX_PIXELS, open_unlimited
+from alfm.datasets.intensity_range import LEAST_AMBIGUOUS, USUAL, plain
 from alfm.errors import UserError
 from alfm.streams import stream
 
 _LOOKED_AT, _FIRST_OF_STREAM, _DECODED = 512, 16, 64
 """Items whose header is looked at; of a stream; deep images whose values are."""
-_USUAL = (255, 1023, 4095, 16383, CONTAINER)
 _USUAL_FLOATS = (1.0, 1.25)
 """1.25: room for what resampling adds to values in [0, 1]."""
-_LEAST_AMBIGUOUS = 16
 _NEVER_DEEP = (".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp")
 
 
@@ -100,25 +100,6 @@ def settle(modality: str, splits: Mapping[str, Split], decode: dict[str, Any]) -
     return reading
 
 
-def wider(low: float, high: float, given: list[float] | None = None) -> str:
-    """What to type so that values from `low` to `high`, and those of the range `given`, fit."""
-    low, high = min([low, *(given or [0])]), max([high, *(given or [0])])
-    usual = next((scale for scale in _USUAL if scale >= high), high) if low >= 0 and high > _LEAST_AMBIGUOUS else high
-    return typed("dataset.intensity_range", [_plain(low), _plain(usual)])
-
-
-def check_range(given: Any) -> list[float]:
-    """[black, white] as two finite numbers, ascending. `UserError`."""
-    pair = list(given) if isinstance(given, list | tuple) else []
-    numbers = [value for value in pair if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(pair) != 2 or len(numbers) != 2 or not np.isfinite(numbers).all() or numbers[0] >= numbers[1]:
-        raise UserError(
-            f"dataset.intensity_range={given}: give the values that become black and white, such as "
-            f"{typed('dataset.intensity_range', [0, 4095])}"
-        )
-    return numbers
-
-
 # ---- the scale ------------------------------------------------------------------------------------------------------
 
 
@@ -127,7 +108,7 @@ def _scale(looks: list[_Look]) -> tuple[float, float]:
     low, high = min(look.low for look in looks), max(look.top for look in looks)
     asked = UserError(
         f"Images deeper than 8 bits have values from {_number(low)} to {_number(high)}, no usual scale: say which "
-        f"become black and white with {typed('dataset.intensity_range', [_plain(low), _plain(high)])}, or with a "
+        f"become black and white with {typed('dataset.intensity_range', [plain(low), plain(high)])}, or with a "
         "narrower range and dataset.intensity_clip=true"
     )
     floats = [look.is_float for look in looks]
@@ -145,9 +126,9 @@ def _scale_of(looks: list[_Look]) -> tuple[float, float] | None:
     low, high = min(look.low for look in looks), max(look.top for look in looks)
     is_float = all(look.is_float for look in looks)
     if low >= 0:
-        usual = [scale for scale in (*_USUAL_FLOATS, *_USUAL) if is_float or scale >= 255]
+        usual = [scale for scale in (*_USUAL_FLOATS, *USUAL) if is_float or scale >= 255]
         scale = next((scale for scale in usual if scale >= high), None)
-        return None if scale is None or (is_float and 1.25 < high <= _LEAST_AMBIGUOUS) else (0, scale)
+        return None if scale is None or (is_float and 1.25 < high <= LEAST_AMBIGUOUS) else (0, scale)
     if is_float and low >= -1 and high <= 1:
         return -1, 1
     if low < -1024 or high > 3071 or high < 16:
@@ -160,8 +141,6 @@ def _scale_of(looks: list[_Look]) -> tuple[float, float] | None:
 
 def _sample(splits: Mapping[str, Split], max_pixels: int) -> tuple[list[_Look], bool]:
     """Looks at deep images, and whether an RGB image with a transparent colour was met."""
-    from alfm.datasets.images import MAX_PIXELS, open_unlimited
-
     looks: list[_Look] = []
     keyed = False
     for source in _sources(splits):
@@ -223,13 +202,8 @@ def _look(image: Any, source: Any) -> _Look | None:
     return _Look(low, high, values.dtype.kind == "f", layout is None, stated)
 
 
-def _plain(value: float) -> float:
-    """Whole numbers without a point."""
-    return int(value) if float(value).is_integer() else float(value)
-
-
 def _number(value: float) -> str:
-    return f"{_plain(value):,}" if float(value).is_integer() else f"{value:.6g}"
+    return f"{plain(value):,}" if float(value).is_integer() else f"{value:.6g}"
 
 
 def _shown(given: Any) -> str:

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from alfm.backbones.base import Backbone
 from alfm.cache import open_cache
+from alfm.cache.after import after_cache
 from alfm.cache.merge import Merged
 from alfm.cache.parts import PartsFolder
-from alfm.commands import after_cache
 from alfm.datasets.base import Dataset, Split
 from alfm.datasets.counts import label_counts, label_gaps
 from alfm.extraction.plan import Plan

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alfm import __version__
+from alfm.version import __version__
 
 _FORMAT = 1
 

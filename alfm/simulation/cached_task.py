@@ -25,7 +25,7 @@ from alfm.heads.dropout import Recipe
 from alfm.heads.logistic import Logistic
 from alfm.heads.propagation import Propagated
 from alfm.options import Device, Name, checked
-from alfm.simulation.row_numbers import RowNumbers
+from alfm.results.row_numbers import RowNumbers
 from alfm.simulation.task import Task
 from alfm.strategies.base import Strategy
 from alfm.strategies.index_file import IndexFile
@@ -91,9 +91,9 @@ class Simulation(Task):
         if train_views and cache.num_views(pool_split) > 1:
             views = cache.views(pool_split)[pool_rows, 1:]
         super().__init__(
-            pool=Features(features_of(cache, pool_split, pool_rows, memory), where, memory, views=views),
+            pool=Features(features_of(cache, pool_split, pool_rows, memory == "file"), where, memory, views=views),
             labels=torch.from_numpy(labels).to(where),
-            test=Features(features_of(cache, test_split, test_rows, memory), where, memory),
+            test=Features(features_of(cache, test_split, test_rows, memory == "file"), where, memory),
             test_labels=torch.from_numpy(test_labels).to(where),
             num_classes=cache.num_classes,
         )

@@ -13,10 +13,7 @@ from alfm.errors import UserError
 from alfm.strategies.query import Query
 
 if TYPE_CHECKING:
-    from alfm.simulation.row_numbers import RowNumbers
-
-Counted = Literal["cache", "pool"]
-"""What a list of row numbers counts: the cache's rows, or the pool's, which leaves out items without a label."""
+    from alfm.results.row_numbers import RowNumbers
 
 
 class Strategy(ABC):

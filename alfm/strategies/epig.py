@@ -14,7 +14,8 @@ from alfm.errors import UserError
 from alfm.geometry.topk import top
 from alfm.options import Count, Rows, checked
 from alfm.posteriors import Draws, Laplace, Posterior, pool_pass
-from alfm.strategies.base import Counted, Strategy
+from alfm.results.row_numbers import Counted
+from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
 
 

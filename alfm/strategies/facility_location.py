@@ -13,7 +13,8 @@ from alfm.geometry.herding_lists import Listed, states
 from alfm.geometry.kernels import Dot
 from alfm.geometry.submodular import location_information, query_location
 from alfm.options import Rows, checked
-from alfm.strategies.base import Counted, Strategy
+from alfm.results.row_numbers import Counted
+from alfm.strategies.base import Strategy
 from alfm.strategies.cosines import cosines
 from alfm.strategies.parts.query_set import QuerySet
 from alfm.strategies.query import Query

@@ -15,7 +15,8 @@ from alfm.geometry.submodular import GraphCut as Cut
 from alfm.geometry.submodular import cut_information, total_similarity
 from alfm.geometry.topk import top
 from alfm.options import Rows, checked
-from alfm.strategies.base import Counted, Strategy
+from alfm.results.row_numbers import Counted
+from alfm.strategies.base import Strategy
 from alfm.strategies.cosines import cosines
 from alfm.strategies.parts.query_set import QuerySet
 from alfm.strategies.query import Query

@@ -6,7 +6,6 @@ import copy
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,12 +13,10 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.options import checked
+from alfm.results.row_numbers import Counted, RowNumbers
 from alfm.results.run_folder import read_picks
-from alfm.strategies.base import Counted, Strategy
+from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, stack_picks
-
-if TYPE_CHECKING:
-    from alfm.simulation.row_numbers import RowNumbers
 
 
 @dataclass(eq=False)

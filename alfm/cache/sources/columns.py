@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from alfm.cache.sources.arrays import IDS, LABELS, SPLIT
+from alfm.cache.sources.npy import load_npy
 from alfm.datasets.files import find_encoding
 from alfm.datasets.names import same_name
 from alfm.errors import UserError, nearest_names
@@ -33,8 +34,6 @@ def read_column(given: str, what: str, rows: int, encoding: str | None = None) -
         raise UserError(f"There is no file {path}: give --{what} FILE, or FILE:COLUMN.")
     kind = path.suffix.lower()
     if kind == ".npy":
-        from alfm.cache.sources.numpy_files import load_npy
-
         return np.array(load_npy(path))
     if kind in (".parquet", ".pq"):
         return _parquet(path, what, column)

@@ -11,6 +11,7 @@ import numpy as np
 from alfm.cache.sources.arrays import Array, source_of
 from alfm.cache.sources.base import Options, Source
 from alfm.cache.sources.columns import read_column
+from alfm.cache.sources.npy import load_npy
 from alfm.errors import UserError
 
 _MOST_COMPRESSION = 1100
@@ -35,17 +36,6 @@ def read_npy(path: Path, options: Options) -> Source:
             arrays[what] = _array(values)
     taken = Options(test_fraction=options.test_fraction, unlabelled=options.unlabelled)
     return source_of(path, arrays, taken, None)
-
-
-def load_npy(path: Path) -> np.ndarray:
-    """The array, mapped: the header's claim is checked against the file's size before memory is taken."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}.") from error
-    except (OSError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or holds Python objects, which are not loaded ({reason}).") from error
 
 
 def _array(values: np.ndarray, read: Any = None) -> Array:

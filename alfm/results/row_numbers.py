@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from alfm.cache.reader import FeatureCache, open_cache
 from alfm.datasets.names import same_name
 from alfm.errors import UserError
 from alfm.results.run_folder import read_config
-from alfm.strategies.base import Counted
+
+Counted = Literal["cache", "pool"]
+"""What a list of row numbers counts: the cache's rows, or the pool's, which leaves out items without a label."""
 
 
 class RowNumbers:

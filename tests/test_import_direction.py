@@ -1,0 +1,123 @@
+"""Who may import whom: each part of the package imports from the parts above it in the table, and nothing else.
+
+Imports inside functions and those for type checkers count.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import alfm
+
+ROOT = Path(alfm.__file__).parent
+
+MAY_IMPORT = {
+    "version": "",
+    "errors": "",
+    "streams": "",
+    "commands": "",
+    "moved": "",
+    "options": "errors",
+    "devices": "errors",
+    "threads": "devices",
+    # items and their features on disk
+    "datasets": "commands errors options streams",
+    "backbones": "datasets errors options",
+    "cache": "commands datasets errors options streams",
+    "extraction": "backbones cache commands datasets devices errors options streams threads version",
+    # the maths
+    "features": "devices errors streams threads version",
+    "geometry": "devices errors features streams threads",
+    "heads": "devices errors features geometry options streams threads",
+    "posteriors": "devices errors features heads options streams threads",
+    "acquisition": "devices",
+    "metrics": "devices errors",
+    # runs as they lie on disk, and what they say
+    "results": "cache datasets devices errors metrics version",
+    "report": "commands errors metrics results",
+    # what picks, and what plays it through
+    "strategies": "acquisition devices errors features geometry heads metrics options posteriors results streams "
+    "threads",
+    "learner": "devices errors features heads options strategies streams threads",
+    "config": "commands errors heads options strategies",
+    "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
+    "strategies streams threads",
+    "engines": "errors",
+    "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
+    # commands
+    "extract": "backbones cache commands config datasets devices engines errors extraction options",
+    "al_train": "cache commands config engines errors extract options report results simulation",
+}
+"""Part -> what it may import. `report.__main__` and `config.hydra` are commands' halves: see BESIDES."""
+
+BESIDES = {
+    ("alfm.report.__main__", "config"),  # a command: it looks for the user's folders
+    ("alfm.config.hydra", "engines"),  # the command line hands its jobs to an engine
+}
+
+NOT_YET = {
+    ("alfm.features.features", "heads"),
+    ("alfm.strategies.catalogue", "config"),
+    ("alfm.strategies.boss", "simulation"),
+    ("alfm.strategies.query", "simulation"),
+    ("alfm.engines.local", "config"),
+}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        words = ["alfm", *path.relative_to(ROOT).with_suffix("").parts]
+        found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(name: str) -> set[str]:
+    """The modules of this package that a module names in an import statement, wherever it stands."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name}: write imports in full"
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {full if full in MODULES else str(node.module) for full in inside}
+    return {module for module in found if module in MODULES} - {name}
+
+
+def part(module: str) -> str:
+    return module.split(".")[1] if "." in module else "alfm"
+
+
+def test_the_table_is_whole_and_has_no_circle() -> None:
+    assert set(MAY_IMPORT) >= {part(module) for module in MODULES} - {"alfm"}
+    table = {name: set(others.split()) for name, others in MAY_IMPORT.items()}
+    assert not {other for others in table.values() for other in others} - set(table)
+    TopologicalSorter(table).prepare()  # CycleError
+
+
+@pytest.mark.parametrize("name", sorted({part(module) for module in MODULES} - {"alfm"}))
+def test_a_part_imports_what_it_may(name: str) -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module in MODULES
+        if part(module) == name
+        for other in imported(module)
+        if part(other) not in (name, *MAY_IMPORT[name].split()) and (module, part(other)) not in BESIDES | NOT_YET
+    ]
+    assert not wrong
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph: dict[str, set[str]] = defaultdict(set)
+    for module in MODULES:
+        graph[module] |= imported(module)
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
