@@ -144,6 +144,26 @@ def test_every_block_is_of_a_kind_that_is_looked_at():
     assert fences == 2 * len(BLOCKS), "a block without a language"
 
 
+def settings() -> set[str]:
+    """What may stand before "=": groups, keys of the two commands, and options of the groups with and without them."""
+    known: set[str] = set()
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        group = path.parent.relative_to(ROOT / "conf").as_posix()
+        node = yaml.safe_load(path.read_text())
+        known |= {group, *node, *(f"{group}.{key}" for key in node)}
+        known |= {f"{key}.{inner}" for key, value in node.items() if isinstance(value, dict) for inner in value}
+    return known
+
+
+def test_settings_that_are_named_are_there():
+    known = settings() | {"group", "key", "OMP_NUM_THREADS"}
+    for page in PAGES:
+        outside = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for words in re.findall(r"`([^`\n]+)`", outside):
+            for key in re.findall(r"(?:^| )\+*([\w./]+)=", words):
+                assert key in known or key.endswith("KEY"), f"{page.name}: {words}"
+
+
 def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
