@@ -62,7 +62,6 @@ BESIDES = {
 
 NOT_YET = {
     ("alfm.features.features", "heads"),
-    ("alfm.strategies.catalogue", "config"),
     ("alfm.strategies.boss", "simulation"),
     ("alfm.strategies.query", "simulation"),
     ("alfm.engines.local", "config"),
