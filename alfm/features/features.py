@@ -17,11 +17,11 @@ from torch import Tensor
 
 from alfm.devices import feature_block_rows, free_bytes
 from alfm.errors import UserError
+from alfm.features.kept import Kept
 from alfm.features.spaces import RAW, UNIT, Centred, Scaled, Space, wide_unit_rows
 from alfm.threads import batched, side_by_side
 
 if TYPE_CHECKING:
-    from alfm.features.kept import GeometryFolder
     from alfm.heads.linear import LinearHead
 
 T = TypeVar("T")
@@ -89,6 +89,11 @@ class Vectors:
             self._sq_norms = torch.cat([torch.linalg.vecdot(x, x) for _, x in self.blocks()])
         return self._sq_norms
 
+    def arrays(self, question: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+        """What was found out about the items here, made once per cache where that is wanted; see `Kept.arrays`."""
+        centred = " centred" if isinstance(self.space, Centred) else ""  # other coordinates give other answers
+        return self.pool.kept.arrays(question + centred, make)
+
     @property
     def level(self) -> float:
         """A squared length that few items exceed by much: what the rounding of squared distances is measured by.
@@ -123,6 +128,8 @@ class Features:
     train on row i + v N, which is view v of item i.
 
     part_of: the pool whose items these are, which then says where distances are measured (`points`).
+
+    kept: where what is derived from these features is remembered, by default in memory only.
     """
 
     def __init__(
@@ -133,6 +140,7 @@ class Features:
         block_rows: int | None = None,
         views: np.ndarray | PartViews | None = None,
         part_of: Features | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """Raises UserError for features that are not a float matrix, or that hold NaN or Inf."""
         self.device = torch.device(device)
@@ -165,8 +173,7 @@ class Features:
         # One float32 copy per space in use (raw, unit, the head's) should fit beside what else runs.
         self.resident = memory == "device" and free >= self.N * self.D * 4 * 4
         self.block_rows = block_rows or feature_block_rows(self.device, self.D)
-        self.geometry: GeometryFolder | None = None
-        self._derived: dict[Hashable, Any] = {}
+        self.kept = Kept() if kept is None else kept
         self._part_of = part_of
         self.views = torch.from_numpy(np.ascontiguousarray(views)) if isinstance(views, np.ndarray) else views
         self._check_finite()
@@ -310,21 +317,8 @@ class Features:
         return mean if float(mean.square().sum()) > OFFSET else None
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What depends on the features only (norms, graphs, radii, PCA) is made once per pool."""
-        if key not in self._derived:
-            self._derived[key] = make()
-        return self._derived[key]
-
-    def arrays(
-        self, question: str, make: Callable[[], Mapping[str, np.ndarray]], points: Vectors | None = None
-    ) -> Mapping[str, np.ndarray]:
-        """What `make` gives; where there is a `geometry` folder, made once per cache. question: all that decides it.
-
-        points: where distances were measured, since other coordinates give other answers.
-        """
-        if points is not None and isinstance(points.space, Centred):
-            question += " centred"
-        return make() if self.geometry is None else self.geometry.arrays(question, make)
+        """What depends on the features only (norms, graphs, radii, PCA) is made once; see `Kept.once`."""
+        return self.kept.once(key, make)
 
     def map(
         self,

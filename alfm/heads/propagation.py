@@ -108,7 +108,7 @@ class Propagated:
 def propagation_graph(pool: Features, k: int, gamma: float) -> Tensor:
     """S = D^-1/2 (A + A^T) D^-1/2 as a sparse CSR tensor (N, N) on the pool's device; see `Propagated`."""
     unit = pool.points()
-    found = pool.arrays(f"propagation graph {k} neighbours gamma {gamma!r}", lambda: _edges(unit, k, gamma), unit)
+    found = unit.arrays(f"propagation graph {k} neighbours gamma {gamma!r}", lambda: _edges(unit, k, gamma))
     edges = (torch.from_numpy(found[name]) for name in ("indptr", "indices", "data"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "Sparse CSR tensor support is in beta state"

@@ -17,7 +17,7 @@ from alfm.datasets.labels import ASK
 from alfm.devices import pick_device
 from alfm.errors import UserError
 from alfm.features.features import Features, Memory
-from alfm.features.kept import GeometryFolder
+from alfm.features.kept import Kept
 from alfm.features.spaces import RAW
 from alfm.geometry.knn import any_near
 from alfm.heads.base import Classifier
@@ -54,7 +54,7 @@ class Simulation(Task):
         """train_views: where the cache holds augmented views, heads train on all of them.
 
         keep_geometry: what is found out about the pool at the price of all pairs is kept beside the cache (see
-        `GeometryFolder`). unlabelled: see `open_cache` (for a path).
+        `Kept`). unlabelled: see `open_cache` (for a path).
 
         Raises UserError: no such cache or split, a damaged one (looked at once, see `check_once`), NaN or Inf, nothing
         labelled, one class only.
@@ -90,17 +90,19 @@ class Simulation(Task):
         views = None
         if train_views and cache.num_views(pool_split) > 1:
             views = cache.views(pool_split)[pool_rows, 1:]
+        kept = None
+        if keep_geometry:
+            rows = hashlib.blake2b(pool_rows.tobytes(), digest_size=16).hexdigest()
+            kept = Kept(cache.path, f"{cache.fingerprint} {pool_split} {rows} {where.type}")
         super().__init__(
-            pool=Features(features_of(cache, pool_split, pool_rows, memory == "file"), where, memory, views=views),
+            pool=Features(
+                features_of(cache, pool_split, pool_rows, memory == "file"), where, memory, views=views, kept=kept
+            ),
             labels=torch.from_numpy(labels).to(where),
             test=Features(features_of(cache, test_split, test_rows, memory == "file"), where, memory),
             test_labels=torch.from_numpy(test_labels).to(where),
             num_classes=cache.num_classes,
         )
-        if keep_geometry:
-            rows = hashlib.blake2b(pool_rows.tobytes(), digest_size=16).hexdigest()
-            about = f"{cache.fingerprint} {pool_split} {rows} {self.pool.device.type}"
-            self.pool.geometry = GeometryFolder(cache.path, about)
 
     def behaviour(
         self, query_strategy: Strategy, init_strategy: Strategy, classifier: Classifier | None = None

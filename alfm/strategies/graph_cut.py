@@ -60,5 +60,5 @@ class GraphCut(Strategy):
 
 def _total(pool: Features) -> Tensor:
     """Every item's similarity to the whole pool, (N,)."""
-    found = pool.arrays("total cosine", lambda: {"total": total_similarity(pool.unit, Dot()).cpu().numpy()})
+    found = pool.unit.arrays("total cosine", lambda: {"total": total_similarity(pool.unit, Dot()).cpu().numpy()})
     return torch.from_numpy(found["total"]).to(pool.device)

@@ -79,7 +79,7 @@ class ProbCover(Strategy):
 
         def make() -> Cover:
             question = f"balls {delta!r} within {cap} bytes"
-            return Cover(unit, delta, found=pool.arrays(question, lambda: Cover(unit, delta, cap).arrays(), unit))
+            return Cover(unit, delta, found=unit.arrays(question, lambda: Cover(unit, delta, cap).arrays()))
 
         return pool.once(("cover", delta, cap), make)
 
@@ -99,7 +99,7 @@ class ProbCover(Strategy):
                     radius = purity_radius(cells.purity_distances(pseudo), self.purity)
                 return NearCover(cells, radius, self.memory_cap).arrays() | {"radius": np.array(radius)}
 
-            found = pool.arrays(" ".join(map(str, key)), arrays, unit)
+            found = unit.arrays(" ".join(map(str, key)), arrays)
             return Cover(unit, float(found["radius"]), found=found)
 
         key = ("near balls", delta, classes, self.purity, self.probe, self.memory_cap)
@@ -117,6 +117,6 @@ def purity_delta(query: Query, classes: int, purity: float) -> float:
         return {"r": purity_distances(unit, pseudo).cpu().numpy()}
 
     def make() -> Tensor:
-        return torch.from_numpy(pool.arrays(f"purity distances {classes} pseudo-classes", distances, unit)["r"])
+        return torch.from_numpy(unit.arrays(f"purity distances {classes} pseudo-classes", distances)["r"])
 
     return purity_radius(pool.once(("purity distances", classes), make), purity)

@@ -9,7 +9,8 @@ import pytest
 
 import alfm
 from alfm.config.parts import from_config
-from alfm.features.kept import GeometryFolder
+from alfm.features.features import Features
+from alfm.features.kept import Kept
 
 
 class Asked:
@@ -30,12 +31,29 @@ def cache(tmp_path: Path) -> Path:
 
 def test_an_answer_is_made_once(cache: Path) -> None:
     answer = Asked(r=np.array([1.5, np.inf]), index=np.arange(3, dtype=np.int32))
-    first = GeometryFolder(cache, "features").arrays("how far?", answer)
-    again = GeometryFolder(cache, "features").arrays("how far?", answer)
+    first = Kept(cache, "features").arrays("how far?", answer)
+    again = Kept(cache, "features").arrays("how far?", answer)
     assert answer.times == 1 and [p.suffix for p in cache.with_suffix(".geometry").iterdir()] == [".npz"]
     assert set(again) == {"r", "index"} == set(first)
     for name, array in answer.arrays.items():
         assert again[name].dtype == array.dtype and np.array_equal(again[name], array)
+
+
+def test_without_a_cache_nothing_is_written_and_arrays_are_not_held(tmp_path: Path) -> None:
+    answer = Asked(r=np.zeros(1))
+    pool = Features(np.ones((3, 2), dtype=np.float32))
+    for _ in range(2):
+        assert pool.unit.arrays("how far?", answer) is answer.arrays
+    assert answer.times == 2 and not list(tmp_path.iterdir())
+
+
+def test_features_remember_in_what_they_were_given(cache: Path) -> None:
+    kept, answer = Kept(cache, "features"), Asked(r=np.zeros(1))
+    first, second = (Features(np.ones((3, 2), dtype=np.float32), kept=one) for one in (kept, Kept(cache, "features")))
+    assert first.once("made", lambda: 1) == kept.once("made", lambda: 2) == 1 != second.once("made", lambda: 3)
+    for pool in (first, second):
+        pool.unit.arrays("how far?", answer)
+    assert answer.times == 1
 
 
 def test_other_features_questions_and_versions_have_answers_of_their_own(
@@ -43,39 +61,39 @@ def test_other_features_questions_and_versions_have_answers_of_their_own(
 ) -> None:
     answer = Asked(r=np.zeros(1))
     for features, question in (("a", "x"), ("b", "x"), ("a", "y"), ("a", "x ")):
-        GeometryFolder(cache, features).arrays(question, answer)
+        Kept(cache, features).arrays(question, answer)
     assert answer.times == 4
     monkeypatch.setattr("alfm.features.kept.__version__", "another")
-    GeometryFolder(cache, "a").arrays("x", answer)
+    Kept(cache, "a").arrays("x", answer)
     assert answer.times == 5
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "not an archive", "another question"])
 def test_a_damaged_file_is_made_again(cache: Path, damage: str) -> None:
     answer = Asked(r=np.arange(1000.0))
-    folder = GeometryFolder(cache, "features")
-    folder.arrays("x", answer)
-    (file,) = folder.path.iterdir()
+    kept = Kept(cache, "features")
+    kept.arrays("x", answer)
+    (file,) = kept.folder.iterdir()
     data = bytearray(file.read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 1
     elif damage == "another question":
-        GeometryFolder(cache, "features").arrays("y", answer)
-        data = bytearray(next(p for p in folder.path.iterdir() if p != file).read_bytes())
+        Kept(cache, "features").arrays("y", answer)
+        data = bytearray(next(p for p in kept.folder.iterdir() if p != file).read_bytes())
         answer.times = 1
     else:
         data = {"empty": bytearray(), "cut": data[:-200], "not an archive": bytearray(b"PK is not enough")}[damage]
     file.write_bytes(data)
-    assert np.array_equal(folder.arrays("x", answer)["r"], answer.arrays["r"]) and answer.times == 2
-    folder.arrays("x", answer)
+    assert np.array_equal(kept.arrays("x", answer)["r"], answer.arrays["r"]) and answer.times == 2
+    kept.arrays("x", answer)
     assert answer.times == 2
 
 
 def test_a_file_cannot_run_code(cache: Path) -> None:
     answer = Asked(r=np.zeros(1))
-    folder = GeometryFolder(cache, "features")
-    folder.arrays("x", answer)
-    (file,) = folder.path.iterdir()
+    kept = Kept(cache, "features")
+    kept.arrays("x", answer)
+    (file,) = kept.folder.iterdir()
     with np.load(file) as stored:
         question = stored["question"]
 
@@ -84,14 +102,14 @@ def test_a_file_cannot_run_code(cache: Path) -> None:
             return (pytest.fail, ("unpickled",))
 
     np.savez(file, question=question, r=np.array([Bomb()], dtype=object), allow_pickle=True)
-    assert folder.arrays("x", answer)["r"].dtype == float and answer.times == 2
+    assert kept.arrays("x", answer)["r"].dtype == float and answer.times == 2
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(cache: Path) -> None:
     cache.with_suffix(".geometry").write_text("a file in its place")
     answer = Asked(r=np.zeros(1))
     with pytest.warns(UserWarning, match="keep_geometry: cannot write .* going on without it"):
-        assert GeometryFolder(cache, "features").arrays("x", answer) == answer.arrays
+        assert Kept(cache, "features").arrays("x", answer) == answer.arrays
     assert [p.name for p in cache.parent.iterdir()] == ["model.geometry"]
 
 

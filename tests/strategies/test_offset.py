@@ -19,7 +19,7 @@ from strategies.factory import clusters, make_query
 import alfm
 from alfm.config.paths import conf_dir
 from alfm.features.features import Features
-from alfm.features.kept import GeometryFolder
+from alfm.features.kept import Kept
 from alfm.features.spaces import RAW, UNIT, Centred
 from alfm.geometry.kmeans import kmeans
 from alfm.heads.base import Classifier
@@ -209,7 +209,7 @@ def test_answers_kept_beside_a_cache_tell_the_coordinates_apart(
     expected = picks(ProbCover(), query_at(4096.0))
     for centred in (False, True, True):
         query = query_at(4096.0)
-        query.pool.geometry = GeometryFolder(tmp_path / "a.h5", "features")
+        query.pool.kept = Kept(tmp_path / "a.h5", "features")
         with monkeypatch.context() as patch:
             if not centred:
                 patch.setattr(Features, "offset", False)
