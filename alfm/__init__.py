@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from alfm.features.features import Features, Pool
     from alfm.heads.base import Classifier
     from alfm.heads.linear import LinearHead
+    from alfm.learner import Learner
     from alfm.report.curves import plot_curves
     from alfm.results.load import load_runs
     from alfm.simulation.api import simulate
@@ -38,6 +39,7 @@ _HOME = {
     "simulate": "alfm.simulation.api",
     "Classifier": "alfm.heads.base",
     "LinearHead": "alfm.heads.linear",
+    "Learner": "alfm.learner",
     "Round": "alfm.simulation.loop",
     "Task": "alfm.simulation.task",
     "run": "alfm.simulation.loop",
@@ -50,8 +52,8 @@ _HOME = {
 }
 
 __all__ = [
-    "Classifier", "FeatureCache", "Features", "LinearHead", "Pool", "Query", "Round", "Simulation", "Strategy", "Task",
-    "UserError", "load_runs", "open_cache", "plot_curves", "run", "simulate",
+    "Classifier", "FeatureCache", "Features", "Learner", "LinearHead", "Pool", "Query", "Round", "Simulation",
+    "Strategy", "Task", "UserError", "load_runs", "open_cache", "plot_curves", "run", "simulate",
 ]  # fmt: skip
 
 keep_old_names()

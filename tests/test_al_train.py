@@ -58,13 +58,13 @@ def cache(make_cache):
 def asked(monkeypatch):
     """The seeds of every call of the loop."""
     calls: list[list[int]] = []
-    original = alfm.simulation.loop.run
+    original = alfm.simulation.loop.play
 
-    def run(task, classifier, init, query, budgets, seeds, *rest):
-        calls.append(list(seeds))
-        yield from original(task, classifier, init, query, budgets, seeds, *rest)
+    def play(learner, *rest):
+        calls.append(learner.seeds)
+        yield from original(learner, *rest)
 
-    monkeypatch.setattr(alfm.simulation.replicates, "run", run)
+    monkeypatch.setattr(alfm.simulation.replicates, "play", play)
     return calls
 
 

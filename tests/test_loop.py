@@ -8,7 +8,7 @@ from alfm.config.parts import from_config
 from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.heads.logistic import Logistic
-from alfm.simulation.loop import run, schedule
+from alfm.simulation.loop import learners_of, play, run, schedule
 from alfm.simulation.task import Task
 from alfm.strategies.ask import ask
 from alfm.strategies.base import Strategy
@@ -64,6 +64,57 @@ def test_a_resumed_run_picks_what_the_uninterrupted_one_picks(digits_task, name)
 def test_a_finished_run_replayed_yields_nothing(digits_task):
     whole, _, _ = picks_and_scores(digits_task, "random", [1], rounds=3)
     assert list(run(digits_task, Logistic(), Random(), Random(), schedule(3, 10, 10), [1], whole)) == []
+
+
+def test_a_run_that_had_emptied_the_pool_is_not_asked_again(digits_arrays):
+    """Stopped after its last round was stored and before it was marked as finished."""
+    x, y, test_x, test_y = digits_arrays
+    task = Task(Features(x[:25]), torch.from_numpy(y[:25]), Features(test_x), torch.from_numpy(test_y), 10)
+    whole, _, _ = picks_and_scores(task, "margins", [1], rounds=9, step=10)
+    learner = learners_of(task, Logistic(), Random(), from_config("query_strategy", "margins"), [1])
+    assert list(play(learner, task, schedule(9, 10, 10), whole)) == []
+    assert learner.ended == ["the pool is exhausted after round 3 of 9"]
+
+
+def test_a_rule_ends_replicates_one_by_one_and_the_others_do_not_notice(digits_task):
+    seeds, seen = [1, 10, 100], []
+
+    def rule(learner):
+        seen.append(learner.round)
+        return {1: "enough", 0: "too late"} if learner.round == 4 else {2: "enough"} if learner.round == 6 else {}
+
+    def played(done=None):
+        strategies = Random(), from_config("query_strategy", "coreset")
+        learner = learners_of(digits_task, Logistic(), *strategies, seeds)
+        rounds = list(play(learner, digits_task, schedule(7, 10, 10), done, rule))
+        assert learner.ended == ["too late", "enough", "enough"]
+        return rounds
+
+    def rule_free(seed):
+        return picks_and_scores(digits_task, "coreset", [seed], rounds=7)
+
+    made = played()
+    assert seen == [2, 3, 4, 5, 6]
+    assert [one.replicates for one in made] == [[0, 1, 2]] * 3 + [[2]] * 2
+    assert [one.reasons for one in made[1:3]] == [[None] * 3, ["too late", "enough", None]]
+    assert [one.ended for one in made] == [None] * 4 + ["enough"]
+    assert [one.num_labeled for one in made] == [10, 20, 30, 40, 50]
+    for r, seed in enumerate(seeds):
+        picks, metrics, _ = rule_free(seed)
+        own = [(one, one.replicates.index(r)) for one in made if r in one.replicates]
+        assert np.array_equal(np.concatenate([one.picks[i] for one, i in own]), picks[0, : 10 * len(own)])
+        assert [one.metrics[i] for one, i in own] == [m[0] for m in metrics[: len(own)]]
+        assert all(len(one.metrics) == len(one.num_filled) == len(one.replicates) for one, _ in own)
+    rest = played(np.concatenate([one.picks for one in made[:2]], 1))
+    assert [one.round for one in rest] == [3, 4, 5]
+    assert all(np.array_equal(one.picks, other.picks) for one, other in zip(rest, made[2:], strict=True))
+
+
+def test_a_round_says_which_replicates_it_is_about_and_why_they_end(digits_task):
+    _, _, made = picks_and_scores(digits_task, "random", [1, 10], rounds=2)
+    assert [one.replicates for one in made] == [[0, 1]] * 2
+    assert [one.reasons for one in made] == [[None, None], ["all rounds done"] * 2]
+    assert [one.ended for one in made] == [None, "all rounds done"]
 
 
 def test_schedules():

@@ -1,4 +1,4 @@
-"""The active-learning loop: fit the heads, measure, ask the strategy, ask the oracle, repeat.
+"""The active-learning loop: ask the strategy, look the labels up, fit the heads, measure, repeat.
 
 It knows no files and no strategy by name. A round's outcome is yielded as soon as it is known, so that the caller
 can store it, show it, or stop.
@@ -6,9 +6,8 @@ can store it, show it, or stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,19 +15,20 @@ import torch
 from alfm.devices import Clock, peak_memory
 from alfm.errors import UserError
 from alfm.heads.base import Classifier
-from alfm.heads.linear import LinearHead
-from alfm.heads.views import on_all_views
+from alfm.learner import Learner
 from alfm.simulation.task import Task
-from alfm.strategies.ask import ask
 from alfm.strategies.base import Strategy
-from alfm.strategies.query import Query
+
+Stop = Callable[[Learner], Mapping[int, str]]
+"""Replicates that shall go on no more, and why. Asked after every fit of a run, those of replayed rounds too."""
 
 
 @dataclass
 class Round:
     """One round of R replicates. picks (R, B): what was labelled to reach it; metrics: one dict per replicate.
 
-    Seconds are wall time of all replicates together. ended: why the run stops here, or None.
+    Seconds are wall time of all replicates together. ended: why the run stops here, or None. replicates: which of the
+    run's replicates these are; reasons: why each of them ends here, or None.
     """
 
     round: int
@@ -41,6 +41,8 @@ class Round:
     eval_seconds: float
     peak_memory_bytes: int
     ended: str | None = None
+    replicates: list[int] = field(default_factory=list)
+    reasons: list[str | None] = field(default_factory=list)
 
 
 def schedule(rounds: int, init: int, step: int, doubling: bool = False) -> list[int]:
@@ -58,7 +60,31 @@ def run(
     done: np.ndarray | None = None,
     warm_start: bool = True,
 ) -> Iterator[Round]:
-    """Run R = len(seeds) replicates side by side; yields a `Round` after each of len(budgets) rounds.
+    """Run R = len(seeds) replicates side by side; yields a `Round` after each of len(budgets) rounds. See `play`."""
+    yield from play(
+        learners_of(task, classifier, init_strategy, query_strategy, seeds, warm_start), task, budgets, done
+    )
+
+
+def learners_of(
+    task: Task,
+    classifier: Classifier,
+    init_strategy: Strategy,
+    query_strategy: Strategy,
+    seeds: Sequence[int],
+    warm_start: bool = True,
+) -> Learner:
+    """Learners of a task, who know how many classes it has; only `oracle` strategies see more of it."""
+    return Learner(
+        task.pool, seeds=seeds, query_strategy=query_strategy, init_strategy=init_strategy, classifier=classifier,
+        num_classes=task.num_classes, warm_start=warm_start, oracle=task,
+    )  # fmt: skip
+
+
+def play(
+    learner: Learner, task: Task, budgets: Sequence[int], done: np.ndarray | None = None, stop: Stop | None = None
+) -> Iterator[Round]:
+    """Rounds of learners who are told a task's labels, until each has ended.
 
     budgets: items to label per round and replicate, the initial set first. done: int64 (R, n), picks of rounds
     already made; these are replayed (heads are fitted again, so that warm starts are as they were, but nothing is
@@ -66,52 +92,42 @@ def run(
 
     Raises UserError when the initial budget exceeds the pool.
     """
-    pool, R = task.pool, len(seeds)
-    if budgets[0] > pool.N:
+    if budgets[0] > task.pool.N:
         raise UserError(
-            f"The initial budget asks for {budgets[0]} items but the pool has {pool.N}: lower budget.init "
+            f"The initial budget asks for {budgets[0]} items but the pool has {task.pool.N}: lower budget.init "
             "(it is per class unless budget.per_class=false)."
         )
-    classifier = on_all_views(classifier, pool)
-    device = pool.device
-    rows = torch.empty(R, 0, dtype=torch.int64, device=device)
-    available = torch.ones(R, pool.N, dtype=torch.bool, device=device)
-    known = 0 if done is None else done.shape[1]
-    head: LinearHead | None = None
-    carry: dict[str, Any] = {}
+    labels, device = task.labels.cpu(), task.pool.device
+    replayed = np.empty((learner.R, 0), np.int64) if done is None else done
     for number, budget in enumerate(budgets, 1):
-        strategy = init_strategy if number == 1 else query_strategy
-        budget = min(budget, pool.N - rows.shape[1])
-        replay = rows.shape[1] < known
+        replicates = learner.going
         clock = Clock(device)
-        if replay:
-            assert done is not None
-            picks = torch.from_numpy(done[:, rows.shape[1] : rows.shape[1] + budget]).to(device)
-            filled = [0] * R
-        else:
-            query = Query(
-                pool, rows, task.labels[rows], available, task.num_classes, seeds, number, head, classifier,
-                carry if number > 1 else {}, task if strategy.oracle else None,
-            )  # fmt: skip
-            picks, filled = ask(strategy, query, budget)
+        replay, replayed = torch.from_numpy(replayed[:, :budget]), replayed[:, budget:]
+        picks = replay if replay.shape[1] else learner.ask(budget)
         query_seconds = clock.lap()
-        rows = torch.cat([rows, picks], 1)
-        available.scatter_(1, picks, False)
-        previous = head if warm_start else None
-        head = classifier.fit(pool, rows, task.labels[rows], task.num_classes, seeds, number, previous=previous)
+        learner.tell(picks, labels[picks])
+        learner.fit()
         fit_seconds = clock.lap()
-        if replay:
-            continue
-        metrics = task.measure(head)
-        left = pool.N - rows.shape[1]
-        ended = None
-        if number == len(budgets):
-            ended = "all rounds done"
-        elif left == 0:
-            ended = f"the pool is exhausted after round {number} of {len(budgets)}"
-        yield Round(
-            number, rows.shape[1], picks.cpu().numpy(), filled, metrics, fit_seconds, query_seconds, clock.lap(),
-            peak_memory(device), ended,
-        )  # fmt: skip
-        if ended:
+        ends = {} if stop is None else stop(learner)
+        for r in replicates:
+            if why := ends.get(r) or _end(learner, r, number, len(budgets)):
+                learner.end(r, why)
+        reasons = [learner.ended[r] for r in replicates]
+        if not replay.shape[1]:
+            assert learner.head is not None
+            metrics = task.measure(learner.head)
+            yield Round(
+                number, learner.counts[replicates[0]], picks[replicates].numpy(),
+                [learner.filled[r] for r in replicates], metrics, fit_seconds, query_seconds, clock.lap(),
+                peak_memory(device), "; ".join(dict.fromkeys(filter(None, reasons))) if all(reasons) else None,
+                replicates, reasons,
+            )  # fmt: skip
+        if all(reasons):
             return
+
+
+def _end(learner: Learner, r: int, number: int, rounds: int) -> str | None:
+    """Why a run ends by itself."""
+    if number == rounds:
+        return "all rounds done"
+    return None if learner.left[r] else f"the pool is exhausted after round {number} of {rounds}"

@@ -12,7 +12,7 @@ from alfm.heads.base import Classifier
 from alfm.options import Labels, Rounds, checked
 from alfm.results.run_folder import RunFolder
 from alfm.simulation.cached_task import Simulation
-from alfm.simulation.loop import Round, run, schedule
+from alfm.simulation.loop import Round, learners_of, play, schedule
 from alfm.strategies.base import Strategy
 
 
@@ -61,18 +61,18 @@ def run_replicates(
         if (done < 0).any():
             assert folder is not None
             raise UserError(f"{folder.path}/picks.npz names items without a label: run again with force=true.")
-        ended = None
-        for made in run(task, classifier, init_strategy, query_strategy, budgets, group, done, warm_start):
-            new = [_row(made, i, seed, len(group)) for i, seed in enumerate(group)]
+        learners = learners_of(task, classifier, init_strategy, query_strategy, group, warm_start)
+        for made in play(learners, task, budgets, done):
+            own = [group[r] for r in made.replicates]
+            new = [_row(made, i, seed, len(own)) for i, seed in enumerate(own)]
             if folder is not None:
-                folder.append(new, {seed: task.cache_rows[made.picks[i]] for i, seed in enumerate(group)})
+                folder.append(new, {seed: task.cache_rows[made.picks[i]] for i, seed in enumerate(own)})
             if on_round is not None:
-                on_round(made, group)
-            ended = made.ended
+                on_round(made, own)
             yield from new
         if folder is not None:
-            # nothing new to run: every round was stored, only the mark was missing
-            folder.finish(group, ended or "all rounds done")
+            for why in dict.fromkeys(filter(None, learners.ended)):
+                folder.finish([seed for seed, own in zip(group, learners.ended, strict=True) if own == why], why)
 
 
 def _row(made: Round, replicate: int, seed: int, replicates: int) -> dict[str, Any]:

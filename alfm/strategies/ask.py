@@ -11,6 +11,12 @@ from alfm.strategies.query import Query
 
 
 def ask(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, list[int]]:
+    """`ask_on_host` with the picks on the pool's device."""
+    picks, filled = ask_on_host(strategy, query, budget)
+    return picks.to(query.pool.device), filled
+
+
+def ask_on_host(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, list[int]]:
     """Exactly min(budget, available) distinct available items per replicate: (R, B) int64, and how many were filled.
 
     Where replicates differ in what is left, B is what the poorest has.
@@ -45,4 +51,4 @@ def ask(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, list[int
             own = torch.cat([own, torch.from_numpy(drawn)])
         host[r] = own
         filled.append(missing)
-    return host.to(picks.device), filled
+    return host, filled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -23,13 +23,10 @@ from alfm.strategies.base import Strategy
 from alfm.strategies.coreset import Coreset
 from alfm.strategies.margins import Margins
 from alfm.strategies.maxherding import MaxHerding
-from alfm.strategies.query import Query
+from alfm.strategies.query import Oracle, Query
 from alfm.strategies.random import Random
 from alfm.strategies.typiclust import TypiClust
 from alfm.threads import side_by_side
-
-if TYPE_CHECKING:
-    from alfm.simulation.task import Task
 
 
 def _members() -> list[Strategy]:
@@ -89,18 +86,18 @@ class Boss(Strategy):
     def _best(self, query: Query, r: int, candidates: Tensor) -> Tensor:
         """The winner among candidates (batches, B) of replicate r."""
         assert query.oracle is not None and query.head is not None and query.classifier is not None
-        task = query.oracle
+        oracle = query.oracle
         grown = torch.cat([query.labelled(r).expand(self.batches, -1), candidates], 1)
         seeds = [query.seeds[r]] * self.batches
         heads = query.classifier.fit(
-            query.pool, grown, task.labels[grown], query.num_classes, seeds, query.round,
+            query.pool, grown, oracle.labels[grown], query.num_classes, seeds, query.round,
             previous=LinearHead(  # the same start for all
                 [query.head.spaces[r]] * self.batches,
                 query.head.weight[r].expand(self.batches, -1, -1),
                 query.head.bias[r].expand(self.batches, -1),
             ),
         )  # fmt: skip
-        return candidates[int(np.argmin(errors(task, heads)))]
+        return candidates[int(np.argmin(errors(oracle, heads)))]
 
     def _draw(self, query: Query, r: int, budget: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
         """A candidate's sub-pool, places int64 (m,) ascending among the available items, and its seed."""
@@ -146,20 +143,20 @@ class _SubPool(Features):
         pass
 
 
-def errors(task: Task, heads: LinearHead) -> list[int]:
+def errors(oracle: Oracle, heads: LinearHead) -> list[int]:
     """How many test items each head gets wrong: one product for as many heads as 16 million logits hold."""
     if not heads.shared:
-        wrong = [(logits.argmax(1) != task.test_labels).sum() for logits in task.test_logits(heads)]
+        wrong = [(logits.argmax(1) != oracle.test_labels).sum() for logits in oracle.test_logits(heads)]
         return torch.stack(wrong).tolist()
-    source = task.test.vectors(heads.spaces[0])
+    source = oracle.test.vectors(heads.spaces[0])
     parts = []
-    size = max(1, (1 << 24) // (min(task.test.N, task.test.block_rows) * heads.C))
+    size = max(1, (1 << 24) // (min(oracle.test.N, oracle.test.block_rows) * heads.C))
     for start in range(0, heads.R, size):
         part = slice(start, start + size)
         weight, bias = heads.weight[part].flatten(0, 1), heads.bias[part].flatten()
         wrong = torch.zeros(len(bias) // heads.C, dtype=torch.int64, device=bias.device)
         for rows, x in source.blocks():
             logits = torch.addmm(bias, x, weight.T).view(len(x), -1, heads.C)
-            wrong += (logits.argmax(2) != task.test_labels[rows, None]).sum(0)
+            wrong += (logits.argmax(2) != oracle.test_labels[rows, None]).sum(0)
         parts.append(wrong)
     return torch.cat(parts).tolist()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +19,20 @@ from alfm.posteriors.base import Draws, Posterior
 from alfm.streams import integer, stream
 from alfm.threads import side_by_side
 
-if TYPE_CHECKING:
-    from alfm.simulation.task import Task
+
+class Oracle(Protocol):
+    """What only a simulation knows: every item's label, and the test split. For strategies marked `oracle`, no other.
+
+    labels (N,) and test_labels (T,): int64 on the pool's device.
+    """
+
+    labels: Tensor
+    test: Features
+    test_labels: Tensor
+
+    def test_logits(self, head: LinearHead) -> Iterator[Tensor]:
+        """Logits (T, C) of one replicate after the other."""
+        ...
 
 
 @dataclass
@@ -31,8 +43,8 @@ class Query:
     int64: their classes (padding -1). available (R, N) bool: may be picked. head: fitted on rows, or None at a cold
     start; classifier: how heads are fitted, on all augmented views where there are some. seeds: one per replicate;
     round: 1 is the cold start's. carry: what a strategy keeps from round to round (distances so far, covered flags).
-    It must be a pure function of pool and picks: after a resume it starts empty and is rebuilt. oracle: the task with
-    its hidden labels and its test split, for `oracle` strategies only.
+    It must be a pure function of pool and picks: after a resume it starts empty and is rebuilt. oracle: hidden
+    labels and the test split, for strategies marked `oracle` only.
     """
 
     pool: Features
@@ -45,7 +57,7 @@ class Query:
     head: LinearHead | None = None
     classifier: Classifier | None = None
     carry: dict[str, Any] = field(default_factory=dict)
-    oracle: Task | None = None
+    oracle: Oracle | None = None
 
     @property
     def R(self) -> int:
