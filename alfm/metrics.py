@@ -1,13 +1,16 @@
 """Test measures of one replicate after each round, and areas under the budget curve.
 
-All six measures of a replicate are worked out on the device of its logits and cross to the host in one transfer.
-What depends on the labels alone is prepared once per run (`TestLabels`).
+A measure is one value, a `Metric` in `METRICS`: its name, its function, which direction is better and how it is shown.
+Nothing else names it; a column of `rounds.csv`, `--metric` and the tables follow from there. All measures of a
+replicate are worked out on the device of its logits and cross to the host in one transfer; what several of them need is
+worked out once (`Outcome`), and what depends on the labels alone once per run (`TestLabels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +18,6 @@ import numpy as np
 if TYPE_CHECKING:  # reports need the names below, not torch: it is imported where logits are at hand
     import torch
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "nll", "ece")
-LOWER_IS_BETTER = frozenset({"nll", "ece"})
 ECE_BINS = 15
 _BLOCK = 1 << 22  # float64 numbers held per block: 32 MiB, whatever T and C are
 
@@ -98,6 +99,168 @@ class TestLabels:
         )
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How a number is shown: times `factor`, with `digits` after the point, in `unit`; sign="+": with its sign."""
+
+    factor: float = 1
+    digits: int = 0
+    unit: str = ""
+    sign: str = ""
+
+    def text(self, value: float) -> str:
+        """Without the unit, which stands once, above the column."""
+        return f"{self.factor * value:{self.sign}.{self.digits}f}"
+
+
+PERCENT = Scale(100, 1, "%")
+PLAIN = Scale(1, 3)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure: `function` takes an `Outcome` and returns one number, best a float64 () on its device; NaN where it is
+    not defined."""
+
+    name: str
+    function: Callable[[Outcome], torch.Tensor | float]
+    higher_is_better: bool = True
+    scale: Scale = PERCENT
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher value is better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+
+class Outcome:
+    """One replicate's logits on the test items, and what follows from them, worked out when it is first asked for.
+
+    `logits`: floating (T, C); `test`: the labels, prepared.
+    """
+
+    def __init__(self, logits: torch.Tensor, test: TestLabels) -> None:
+        self.logits, self.test = logits, test
+
+    @cached_property
+    def _largest(self) -> tuple[torch.Tensor, torch.Tensor]:
+        values, classes = self.logits.max(dim=1)  # torch.max promises the first of equal maxima
+        return values.double(), classes
+
+    @property
+    def top(self) -> torch.Tensor:
+        """The largest logit, float64 (T,)."""
+        return self._largest[0]
+
+    @property
+    def predicted(self) -> torch.Tensor:
+        """Its class, int64 (T,); of equal ones the lowest."""
+        return self._largest[1]
+
+    @cached_property
+    def hit(self) -> torch.Tensor:
+        """Is the predicted class the label? bool (T,)."""
+        return self.predicted == self.test.labels
+
+    @cached_property
+    def _sums(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        import torch
+
+        total, num_classes = self.logits.shape
+        log_sum = torch.empty_like(self.top)
+        shifted = None
+        step = max(1, _BLOCK // num_classes)
+        for first in range(0, total, step):
+            shifted = self.logits[first : first + step].double() - self.top[first : first + step, None]
+            log_sum[first : first + step] = shifted.exp().sum(dim=1).log_()
+        return log_sum, shifted if step >= total else None
+
+    @property
+    def log_sum(self) -> torch.Tensor:
+        """float64 (T,): log p = (logits - top) - log_sum."""
+        return self._sums[0]
+
+    @property
+    def shifted(self) -> torch.Tensor | None:
+        """Logits minus `top`, float64 (T, C), where they fit one block."""
+        return self._sums[1]
+
+    @cached_property
+    def confidence(self) -> torch.Tensor:
+        """The largest probability, float64 (T,)."""
+        return (-self.log_sum).exp()
+
+    @cached_property
+    def true_positive(self) -> torch.Tensor:
+        """Items of each class that are predicted so, float64 (C,)."""
+        import torch
+
+        zeros = torch.zeros_like(self.test.counts, dtype=torch.int64)
+        return zeros.scatter_add(0, self.test.labels, self.hit.to(torch.int64)).double()
+
+    @cached_property
+    def called(self) -> torch.Tensor:
+        """How often each class is predicted, float64 (C,)."""
+        import torch
+
+        zeros = torch.zeros_like(self.test.counts, dtype=torch.int64)
+        return zeros.scatter_add(0, self.predicted, torch.ones_like(self.predicted)).double()
+
+    def over_present(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over the classes that the labels hold: float64 (C,) -> ()."""
+        # absent classes are masked: indexing with `present` would wait for the device
+        return (values * self.test.present).sum() / self.test.num_present
+
+
+def accuracy(of: Outcome) -> torch.Tensor:
+    """Of the class with the largest logit (ties: the lower class)."""
+    return of.hit.double().mean()
+
+
+def balanced_accuracy(of: Outcome) -> torch.Tensor:
+    """Mean recall over the classes present in the labels (Brodersen et al. 2010), as in scikit-learn."""
+    return of.over_present(of.true_positive / of.test.counts.clamp(min=1))
+
+
+def macro_f1(of: Outcome) -> torch.Tensor:
+    """Mean F1 over the classes present in the labels: scikit-learn's `f1_score(average="macro", labels=<classes
+    present>, zero_division=0)`."""
+    return of.over_present(2 * of.true_positive / (of.called + of.test.counts).clamp(min=1))
+
+
+def macro_auroc(of: Outcome) -> torch.Tensor:
+    """Mean one-vs-rest area over classes with both positives and negatives, ties counted half (the Mann-Whitney form,
+    Hanley & McNeil 1982); NaN if there is no such class. Ranked by log p: the order of p, but small probabilities that
+    would underflow stay apart."""
+    return _macro_auroc(of.logits, of.shifted, of.top, of.log_sum, of.test)
+
+
+def nll(of: Outcome) -> torch.Tensor:
+    """Mean negative log-likelihood, in nats."""
+    own = of.logits.gather(1, of.test.labels[:, None]).squeeze(1).double()
+    return (of.log_sum - (own - of.top)).mean()
+
+
+def ece(of: Outcome) -> torch.Tensor:
+    """Expected calibration error with 15 equal-width bins, closed on the right, on the largest probability (Guo et al.
+    2017, arXiv 1706.04599, eq. 3)."""
+    return _calibration_error(of.confidence, of.hit)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", accuracy),
+        Metric("balanced_accuracy", balanced_accuracy),
+        Metric("macro_f1", macro_f1),
+        Metric("macro_auroc", macro_auroc),
+        Metric("nll", nll, higher_is_better=False, scale=PLAIN),
+        Metric("ece", ece, higher_is_better=False),
+    )
+}
+"""What is measured after every round, in the order of the columns of `rounds.csv`."""
+
+
 def evaluate(logits: torch.Tensor, labels: torch.Tensor, prepared: TestLabels | None = None) -> dict[str, float]:
     """The measures of ONE replicate; see `evaluate_all`."""
     return evaluate_all([logits], labels, prepared)[0]
@@ -110,20 +273,8 @@ def evaluate_all(
 
     `logits`: floating (T, C) per replicate (an (R, T, C) tensor will do, and so will a generator that makes one at
     a time); `labels` int64 (T,) on the same device, unlabelled rows left out by the caller; `prepared`: these
-    labels' `TestLabels`. Returns one dictionary per replicate with the keys of `METRICS`, as fractions (not
-    percent) except `nll` in nats:
-
-    - `accuracy`, of the class with the largest logit (ties: the lower class);
-    - `balanced_accuracy`, mean recall over the classes present in the labels (Brodersen et al. 2010), as in
-      scikit-learn;
-    - `macro_f1`, mean F1 over the classes present in the labels: scikit-learn's
-      `f1_score(average="macro", labels=<classes present>, zero_division=0)`;
-    - `macro_auroc`, mean one-vs-rest area over classes with both positives and negatives, ties counted half (the
-      Mann-Whitney form, Hanley & McNeil 1982); NaN if there is no such class. Ranked by log p: the order of p, but
-      small probabilities that would underflow stay apart;
-    - `nll`, mean negative log-likelihood;
-    - `ece`, expected calibration error with 15 equal-width bins, closed on the right, on the largest probability
-      (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+    labels' `TestLabels`. Returns one dictionary per replicate with the keys of `METRICS`, as fractions (not percent)
+    except `nll` in nats.
 
     Raises ValueError for shapes that do not fit, for labels outside the classes and for NaN or +Inf logits. Costs
     O(T C log T) and, beside the logits, 32 MiB blocks.
@@ -138,54 +289,24 @@ def evaluate_all(
             prepared = TestLabels.prepare(labels, one.shape[1])
         if one.shape[1] != len(prepared.counts):
             raise ValueError(f"{one.shape[1]} classes, but labels were prepared for {len(prepared.counts)}")
-        rows.append(_measures(one.detach(), prepared))
+        rows.append(_measures(Outcome(one.detach(), prepared)))
     if not rows:
         return []
-    numbers = torch.stack(rows).tolist()
-    nll = METRICS.index("nll")
-    for replicate, row in enumerate(numbers):
-        if row[nll] != row[nll]:
+    found = []
+    for replicate, (*numbers, check) in enumerate(torch.stack(rows).tolist()):
+        if check != check:
             raise ValueError(f"logits of replicate {replicate} hold NaN or Inf")
-    return [dict(zip(METRICS, row, strict=True)) for row in numbers]
+        found.append(dict(zip(METRICS, numbers, strict=True)))
+    return found
 
 
-def _measures(logits: torch.Tensor, test: TestLabels) -> torch.Tensor:
-    """logits (T, C) -> float64 (6,) on the same device, in the order of `METRICS`."""
+def _measures(of: Outcome) -> torch.Tensor:
+    """float64 (len(METRICS) + 1,) on the device: every measure, and what is NaN where a logit is NaN or Inf."""
     import torch
 
-    total, num_classes = logits.shape
-    top, predicted = logits.max(dim=1)  # torch.max promises the first of equal maxima
-    top = top.double()
-    # log p = (logit - top) - log_sum
-    log_sum = torch.empty_like(top)
-    shifted = None
-    step = max(1, _BLOCK // num_classes)
-    for first in range(0, total, step):
-        shifted = logits[first : first + step].double() - top[first : first + step, None]
-        log_sum[first : first + step] = shifted.exp().sum(dim=1).log_()
-    whole = shifted if step >= total else None
-
-    hit = predicted == test.labels
-    ones = torch.ones_like(predicted)
-    zeros = torch.zeros(num_classes, dtype=torch.int64, device=logits.device)
-    true_positive = zeros.scatter_add(0, test.labels, hit.to(torch.int64)).double()
-    called = zeros.scatter_add(0, predicted, ones).double()
-    # absent classes divide by one and are masked: indexing with `present` would wait for the device
-    recall = true_positive / test.counts.clamp(min=1)
-    f1 = 2 * true_positive / (called + test.counts).clamp(min=1)
-
-    own = logits.gather(1, test.labels[:, None]).squeeze(1).double()
-    confidence = (-log_sum).exp()
-    return torch.stack(
-        [
-            hit.double().mean(),
-            (recall * test.present).sum() / test.num_present,
-            (f1 * test.present).sum() / test.num_present,
-            _macro_auroc(logits, whole, top, log_sum, test),
-            (log_sum - (own - top)).mean(),
-            _calibration_error(confidence, hit),
-        ]
-    )
+    like = of.top
+    numbers = [metric.function(of) for metric in METRICS.values()]
+    return torch.stack([torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in (*numbers, of.log_sum.sum())])
 
 
 def _macro_auroc(
@@ -276,3 +397,12 @@ def area_under_budget_curve(values: Sequence[float], num_labeled: Sequence[int],
     if over == "rounds":
         return float(np.trapezoid(curve) / (len(curve) - 1))
     return float(np.trapezoid(curve, budget) / (budget[-1] - budget[0]))
+
+
+def __getattr__(name: str) -> frozenset[str]:
+    if name == "LOWER_IS_BETTER":
+        import warnings
+
+        warnings.warn("LOWER_IS_BETTER is METRICS[name].higher_is_better now", DeprecationWarning, stacklevel=2)
+        return frozenset(metric.name for metric in METRICS.values() if not metric.higher_is_better)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

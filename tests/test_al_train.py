@@ -16,7 +16,8 @@ import alfm.simulation.replicates
 from alfm.al_train import main
 from alfm.cache.reader import FeatureCache
 from alfm.results.load import load_runs
-from alfm.results.run_folder import COLUMNS, run_hash
+from alfm.results.rounds_file import columns
+from alfm.results.run_hash import run_hash
 
 TIMES = {"fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes", "num_replicates"}
 
@@ -100,7 +101,7 @@ def test_a_run_leaves_its_folder_and_says_where(cache, capsys):
     written = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert written == {"config.yaml", "rounds.csv", "picks.npz", "progress.json", "environment.json"}
     rows = table(folder)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == columns()
     assert [(r["seed"], r["round"], r["num_labeled"]) for r in rows] == [
         (seed, str(n), str(10 * n)) for seed in ("1", "2") for n in (1, 2, 3)
     ]

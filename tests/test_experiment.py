@@ -17,7 +17,7 @@ from alfm.config.paths import conf_dir
 from alfm.devices import pick_device
 from alfm.heads.logistic import Logistic
 from alfm.results.conditions import as_config, config_of_class
-from alfm.results.run_folder import COLUMNS
+from alfm.results.rounds_file import columns
 from alfm.results.setting import settings_of
 from alfm.results.statistics import better_than_random, paired_curves
 from alfm.simulation.cached_task import Simulation
@@ -59,7 +59,7 @@ def test_accuracies_on_digits_are_what_plain_scikit_learn_reaches(accuracy):
 
 def test_a_frame_has_the_columns_of_a_run_and_of_its_setting(task):
     frame = alfm.simulate(task, "margins", seeds=[1, 2], rounds=3)
-    assert set(frame) == {*COLUMNS, *NAMES}
+    assert set(frame) == {*columns(), *NAMES}
     assert frame["num_labeled"].tolist() == [10, 10, 20, 20, 30, 30] and frame["seed"].tolist() == [1, 2] * 3
     assert frame.loc[0, ["dataset", "model", "query_strategy", "init_strategy", "classifier"]].tolist() == [
         "digits", "pixels", "margins", "random", "logistic"
@@ -88,7 +88,7 @@ def test_simulate_and_al_train_agree(digits_cache, task):
     assert main([f"cache={digits_cache}", *words, "budget.per_class=false"]) == 0
     stored = alfm.load_runs(os.environ["LOG_DIR"])
     order = ["seed", "round"]
-    left, right = (f.sort_values(order)[[*COLUMNS, *NAMES]].drop(columns=TIMES) for f in (frame, stored))
+    left, right = (f.sort_values(order)[[*columns(), *NAMES]].drop(columns=TIMES) for f in (frame, stored))
     pd.testing.assert_frame_equal(left.reset_index(drop=True), right.reset_index(drop=True), check_dtype=False)
 
 

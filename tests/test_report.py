@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from alfm.errors import UserError
 from alfm.metrics import METRICS, area_under_budget_curve
 from alfm.report.__main__ import main
+from alfm.report.cells import Cell, Table
 from alfm.report.curves import _panel, plot_curves, styles_of
-from alfm.report.tables import Table, rank_tables
+from alfm.report.tables import rank_tables
 from alfm.report.terminal import print_summary, show
 from alfm.results.load import load_runs
 from alfm.results.run_folder import RunFolder
@@ -220,7 +221,7 @@ def test_ranks_over_settings(tmp_path: Path) -> None:
     write_run(tmp_path, "badge", 0.6, seeds=10, dataset="a", cache="a")  # not everywhere, so not ranked
     settings = list(settings_of(load_runs(tmp_path)))
     (ranks,) = rank_tables(settings, "accuracy")
-    assert ranks.rows == [["margins", "1.00"], ["random", "2.00"], ["coreset", "3.00"]]
+    assert ranks.texts == [["margins", "1.00"], ["random", "2.00"], ["coreset", "3.00"]]
     assert "over 5 settings" in ranks.notes[0]
     assert "logistic head, 4 to 20 labels in 5 rounds, random start" in ranks.title
     assert rank_tables(settings[:4], "accuracy") == []
@@ -273,6 +274,24 @@ def test_unfinished_replicates_are_left_out_and_named(logs: Path, capsys: pytest
     status, out, err = run_report(capsys, unfinished)
     assert (status, out) == (1, "")
     assert "no finished run" in err
+
+
+def test_runs_that_have_not_measured_a_metric_are_left_out_by_name(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = next(path for path in (logs / "digits" / "pixels").iterdir() if path.name.startswith("margins"))
+    for file in (old / "rounds.csv", old / "progress.json"):
+        file.write_text(file.read_text().replace(",ece,", ",brier,").replace('"checksums"', '"of another version"'))
+    status, out, _ = run_report(capsys, logs, "--metric", "ece")
+    assert status == 0
+    assert f"Left out: 3 replicates that have not measured ece ({old.name})" in " ".join(out.split())
+    assert "margins" not in out.replace(old.name, "")
+    assert "margins" in run_report(capsys, logs)[1].replace(old.name, "")  # by accuracy
+    status, out, err = run_report(capsys, old, "--metric", "ece")
+    assert (status, out) == (1, "")
+    assert "has measured ece; give another --metric" in err
+    with pytest.raises(UserError, match="have not measured ece; choose another metric .accuracy, "):
+        plot_curves(load_runs(old), logs / "x.png", "ece")
 
 
 def test_mistakes_are_one_sentence(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -481,7 +500,7 @@ def test_numbers_are_never_broken_over_lines(
         [name, *(f"{10 * i + j}.5 ±{j}.{i}" for j in range(4)), f"0.4{i}+1.1+0.23", f"104{i}"]
         for i, name in enumerate(names)
     ]
-    show(Table("Title " * 20, header, rows, ["note " * 40]))
+    show(Table("Title " * 20, header, [[Cell(text) for text in row] for row in rows], ["note " * 40]))
     out = capsys.readouterr().out
     for row in rows:
         assert all(cell in out for cell in row[1:])

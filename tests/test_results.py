@@ -12,10 +12,13 @@ import pytest
 import yaml
 
 import alfm.results.run_folder as module
+import alfm.results.run_hash as hashing
 from alfm.errors import UserError
 from alfm.results.environment import environment_of
 from alfm.results.load import load_runs
-from alfm.results.run_folder import COLUMNS, RunFolder, read_picks, run_hash
+from alfm.results.rounds_file import columns
+from alfm.results.run_folder import RunFolder, read_picks
+from alfm.results.run_hash import run_hash
 
 CONFIG = {
     "seeds": [1, 10],
@@ -38,7 +41,7 @@ def open_run(log_dir: Path, fingerprint: str = "cache-a", **changes) -> RunFolde
 
 
 def row(seed: int, round_: int, num_labeled: int) -> dict[str, float | int]:
-    values = dict.fromkeys(COLUMNS, 0.1 + round_ / 3)
+    values = dict.fromkeys(columns(), 0.1 + round_ / 3)
     return {
         **values,
         "seed": seed,
@@ -114,7 +117,7 @@ def test_hash_covers_what_decides_the_picks() -> None:
 def test_a_run_that_no_mend_changes_has_the_hash_of_before(monkeypatch) -> None:
     before = "b3464dcb9b90877ebdaf98b78300c26dde30f735e5ecc4abd9ca74d8924c2d9f"  # of the version without `behaviour`
     assert run_hash(CONFIG, "a") == run_hash(CONFIG, "a", behaviour={}) == before
-    monkeypatch.setattr(module, "LATER_OPTIONS", {"init_strategy.rows": None, "budget.more": 0})
+    monkeypatch.setattr(hashing, "LATER_OPTIONS", {"init_strategy.rows": None, "budget.more": 0})
     assert run_hash({**CONFIG, "init_strategy": {"rows": None}}, "a") == run_hash({**CONFIG, "init_strategy": {}}, "a")
     hashes = [run_hash(CONFIG, "a", behaviour=one) for one in ({"views": 1}, {"views": 2}, {"rows": 1})]
     hashes += [run_hash({**CONFIG, "init_strategy": {"rows": rows}}, "a") for rows in ("pool", "cache", 0)]
@@ -198,6 +201,51 @@ def test_a_folder_of_before_has_no_checksums_and_opens(tmp_path: Path) -> None:
     progress = json.loads((path / "progress.json").read_text())
     assert set(progress["finished"]) == {"1", "10"} and set(progress["checksums"]) == {"10"}
     assert set(load_runs(tmp_path)["seed"]) == {1, 10}
+
+
+def other_columns(path: Path, less: str, more: str) -> None:
+    """As a version would have written the folder that did not know `less` yet and knew `more`."""
+    table = [line.split(",") for line in (path / "rounds.csv").read_text().splitlines()]
+    at = table[0].index(less)
+    for i, line in enumerate(table):
+        line[at] = "0.25" if i else more
+    (path / "rounds.csv").write_text("".join(",".join(line) + "\n" for line in table))
+    (path / "progress.json").write_text(json.dumps({"finished": {"1": "done"}}))
+
+
+def test_a_folder_with_other_metrics_opens_goes_on_and_keeps_them(tmp_path: Path) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+        folder.finish([1], "done")
+        path = folder.path
+    other_columns(path, less="ece", more="brier")
+    before = (path / "rounds.csv").read_text().splitlines()
+    df = load_runs(tmp_path, finished_only=False)
+    assert df["brier"].tolist() == [0.25, 0.25] and df["ece"].isna().all() and df["ece"].dtype == float
+    for round_ in (1, 2):  # the second time it has both columns
+        with open_run(tmp_path) as folder:
+            store(folder, round_, seeds=(10,))
+            folder.finish([1] if round_ == 1 else [], "done")
+    header, first, *_, last = (path / "rounds.csv").read_text().splitlines()
+    assert header == before[0].replace(",fit_seconds", ",ece,fit_seconds")
+    measured = first.split(",")
+    assert measured.pop(header.split(",").index("ece")) == "" and measured == before[1].split(",")
+    assert last.split(",")[header.split(",").index("brier")] == ""
+    assert "brier" in folder.progress(1)[1][0] and "ece" not in folder.progress(1)[1][0]
+    df = load_runs(tmp_path, finished_only=False)  # with the checksum of a seed that has measured something else
+    assert df["ece"].notna().tolist() == [False, False, True, True]
+    assert df["brier"].notna().tolist() == [True, True, False, False]
+
+
+def test_a_table_without_its_place_or_cost_is_damaged(tmp_path: Path) -> None:
+    with open_run(tmp_path) as folder:
+        store(folder, 0)
+        path = folder.path
+    table = (path / "rounds.csv").read_text()
+    for wrong in (table.replace("round,", "turn,", 1), table.replace("ece,", "nll,", 1), "", "seed\n1\n"):
+        (path / "rounds.csv").write_text(wrong)
+        with pytest.raises(UserError, match="is damaged: rounds.csv cannot be read"):
+            open_run(tmp_path)
 
 
 def test_looking_at_a_finished_run_writes_nothing(tmp_path: Path) -> None:

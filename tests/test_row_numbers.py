@@ -17,7 +17,7 @@ import alfm.al_train
 from alfm.al_train import main
 from alfm.config.parts import from_config
 from alfm.errors import UserError
-from alfm.results.run_folder import run_hash
+from alfm.results.run_hash import run_hash
 from alfm.simulation.cached_task import Simulation
 from alfm.strategies.boss import Boss
 from alfm.strategies.epig import Epig

@@ -1,24 +1,32 @@
-"""`python -m alfm.report`: tables and curves of finished runs."""
+"""`python -m alfm.report [LOG_DIR_OR_RUNS...]`: tables, statistics and learning curves of finished runs.
+
+One table per setting (data set, model, head with its options, budget, splits and all else but the strategies), for the
+cold start that most of its strategies share; runs with another cold start are shown in a second one and never enter a
+test. Seeds that picked the same items count once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import METRICS
+from alfm.report import markdown, terminal
+from alfm.report.cells import Renderer
 from alfm.report.curves import plot_setting, styles_of
 from alfm.report.tables import rank_tables, tables_of
-from alfm.report.terminal import show
 from alfm.results.setting import Setting, apart, settings_of, summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
+RENDERERS: Mapping[str, Renderer] = {"table": terminal.show, "markdown": markdown.show}
+"""How tables are drawn, by `--format`."""
 _LONGEST_STEM = 120  # of a file's name, to which the metric, the table and the ending are added
 
 
@@ -28,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="*", type=Path, metavar="LOG_DIR_OR_RUN", help="default: LOG_DIR")
     parser.add_argument("--out", type=Path, help="folder for curves and test tables (default: report/ in LOG_DIR)")
     parser.add_argument("--metric", default="accuracy", help=f"one of {', '.join(METRICS)}")
-    parser.add_argument("--format", default="table", choices=("table", "markdown", "csv"))
+    parser.add_argument("--format", default="table", choices=(*RENDERERS, "csv"))
     arguments = parser.parse_args(argv)
     if arguments.metric not in METRICS:
         parser.error(f"no metric {arguments.metric!r}: {nearest_names(arguments.metric, list(METRICS))}")
@@ -41,51 +49,69 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(paths: list[Path], out: Path | None, metric: str, style: str) -> None:
-    import pandas as pd
-
-    from alfm.results.load import load_runs
-
     if not paths:
         from alfm.config.paths import paths as folders
 
         paths = [folders().logs]
-    df = load_runs(paths, finished_only=False)
-    done = df[df["finished"]]
-    waiting = df.loc[~df["finished"], ["path", "seed"]].drop_duplicates()
-    if done.empty:
-        raise UserError(f"no finished run in {', '.join(map(str, paths))}; start al_train again to continue them")
-    out = out or paths[0] / "report"
-    settings = list(settings_of(done))
-    everything, written = [], []
-    for setting, stem in zip(settings, _stems(settings), strict=True):
-        tables, full = tables_of(setting, metric)
-        if style == "csv":
-            for part in filter(len, (setting.shared, setting.own)):
-                own = part is setting.own
-                numbers = summary(part, metric).assign(**setting.names, metric=metric, own_cold_start=own)
-                everything.append(_by_quarter(numbers))
-        else:
-            for table in tables:
-                show(table, style)
-        for name, table in full.items():
-            written.append(_write_csv(table, out / f"{stem}-{metric}-{name}.csv"))
-    if style != "csv":
-        for table in rank_tables(settings, metric):
-            show(table, style)
-    else:
-        print(pd.concat(everything, ignore_index=True).to_csv(index=False), end="")
-    styles = styles_of(settings)
-    for setting, stem in zip(settings, _stems(settings), strict=True):
-        written.append(plot_setting(setting, out / f"{stem}-{metric}.png", metric, styles))
+    runs, left_out = _shown_runs(paths, metric)
+    settings = list(settings_of(runs))
+    written = _tables(settings, out or paths[0] / "report", metric, style)
     # standard output stays a clean table where another program reads it
     where = sys.stdout if style == "table" else sys.stderr
-    for sentence in apart(settings):
+    for sentence in [*apart(settings), *left_out, *(f"Written: {file}" for file in written)]:
         print(sentence, file=where)
-    if len(waiting):
-        runs = ", ".join(sorted({Path(path).name for path in waiting["path"]}))
-        print(f"Left out: {len(waiting)} replicates that are not finished ({runs}).", file=where)
-    for file in written:
-        print(f"Written: {file}", file=where)
+
+
+def _shown_runs(paths: Sequence[Path], metric: str) -> tuple[pd.DataFrame, list[str]]:
+    """Replicates that are finished and measured the metric, and a sentence about the others; UserError without any."""
+    from alfm.results.load import load_runs
+
+    df = load_runs(paths, finished_only=False)
+    done = df["finished"]
+    if not done.any():
+        raise UserError(f"no finished run in {', '.join(map(str, paths))}; start al_train again to continue them")
+    measured = df[metric].notna().groupby([df["path"], df["seed"]]).transform("any")
+    if not (done & measured).any():
+        raise UserError(f"no finished run in {', '.join(map(str, paths))} has measured {metric}; give another --metric")
+    left_out = []
+    for which, why in ((~done, "are not finished"), (done & ~measured, f"have not measured {metric}")):
+        if count := len(df.loc[which, ["path", "seed"]].drop_duplicates()):
+            names = ", ".join(sorted({Path(path).name for path in df.loc[which, "path"]}))
+            left_out.append(f"Left out: {count} replicates that {why} ({names}).")
+    return df[done & measured], left_out
+
+
+def _tables(settings: Sequence[Setting], out: Path, metric: str, style: str) -> list[Path]:
+    """Print them; the files, with the curves, that were written to `out`."""
+    show = RENDERERS.get(style)
+    stems = _stems(settings)
+    written = []
+    for setting, stem in zip(settings, stems, strict=True):
+        tables, full = tables_of(setting, metric)
+        for table in tables if show else ():
+            show(table)
+        for name, frame in full.items():
+            written.append(_write_csv(frame, out / f"{stem}-{metric}-{name}.csv"))
+    if show:
+        for table in rank_tables(settings, metric):
+            show(table)
+    else:
+        print(_csv(settings, metric), end="")
+    styles = styles_of(settings)
+    pictures = (out / f"{stem}-{metric}.png" for stem in stems)
+    return written + [plot_setting(one, file, metric, styles) for one, file in zip(settings, pictures, strict=True)]
+
+
+def _csv(settings: Sequence[Setting], metric: str) -> str:
+    """Every setting's numbers, unrounded, in one table."""
+    import pandas as pd
+
+    everything = []
+    for setting in settings:
+        for part in filter(len, (setting.shared, setting.own)):
+            about = {**setting.names, "metric": metric, "own_cold_start": part is setting.own}
+            everything.append(_by_quarter(summary(part, metric).assign(**about)))
+    return pd.concat(everything, ignore_index=True).to_csv(index=False)
 
 
 def _by_quarter(numbers: pd.DataFrame) -> pd.DataFrame:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alfm.errors import UserError
-from alfm.metrics import LOWER_IS_BETTER
+from alfm.metrics import METRICS
+from alfm.results.pairing import check_metric
 from alfm.results.setting import REFERENCE, Setting, settings_of, units_of
-from alfm.results.statistics import check_metric, mean_interval
+from alfm.results.statistics import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ def plot_curves(
     curve has none. Raises UserError for several settings at once, an unknown metric, an unknown kind of image, or a
     path that cannot be written.
     """
-    check_metric(metric)
+    check_metric(metric, df)
     settings = list(settings_of(df))
     if len(settings) != 1:
         raise UserError(f"one picture shows one setting, these runs are of {len(settings)}; draw them one at a time")
@@ -82,11 +83,12 @@ def styles_of(settings: Sequence[Setting]) -> dict[str, Style]:
 
 
 def _panel(axes: Axes, df: pd.DataFrame, styles: Mapping[str, Style], metric: str, own: bool) -> None:
-    scale = 1 if metric == "nll" else 100
+    scale = METRICS[metric].scale
     drawn = []
     groups = list(df.groupby(["strategy", "init_strategy"]))
     for (strategy, start), run in groups:
-        by_budget = [(n, scale * part[metric].to_numpy(), units_of(part)) for n, part in run.groupby("num_labeled")]
+        rounds = run.groupby("num_labeled")
+        by_budget = [(n, scale.factor * part[metric].to_numpy(), units_of(part)) for n, part in rounds]
         x = np.array([n for n, *_ in by_budget])
         middle, half = np.array([mean_interval(values, unit=unit) for _, values, unit in by_budget]).T
         style = styles[strategy]
@@ -96,14 +98,14 @@ def _panel(axes: Axes, df: pd.DataFrame, styles: Mapping[str, Style], metric: st
         if np.isfinite(half).any():
             axes.fill_between(x, middle - half, middle + half, color=style["color"], linewidth=0, alpha=_haze(groups))
         drawn.append((np.nanmean(middle), line))
-    drawn.sort(key=lambda pair: pair[0] if metric in LOWER_IS_BETTER else -pair[0])
+    drawn.sort(key=lambda pair: -METRICS[metric].sign * pair[0])
     axes.legend(
         handles=[line for _, line in drawn],  # best first, as in the table
         loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize=8, frameon=False,
         ncols=_columns(len(groups)), handlelength=3.2,
     )  # fmt: skip
     axes.set_xlabel("labelled items")
-    axes.set_ylabel(metric.replace("_", " ") + ("" if scale == 1 else " (%)"))
+    axes.set_ylabel(metric.replace("_", " ") + (f" ({scale.unit})" if scale.unit else ""))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 

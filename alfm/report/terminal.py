@@ -1,4 +1,4 @@
-"""Tables on a terminal, in a pipe, and as Markdown."""
+"""Tables on a terminal and in a pipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from alfm.report.tables import Table, _summaries
+from alfm.report.cells import Table
+from alfm.report.tables import summary_tables
 from alfm.results.setting import settings_of
 
 if TYPE_CHECKING:
@@ -18,18 +19,12 @@ _PIPE_WIDTH = 160  # of what is read by no terminal and no COLUMNS says
 def print_summary(df: pd.DataFrame, metric: str = "accuracy") -> None:
     """Print the summary tables of runs, without statistics (the end of `al_train`)."""
     for setting in settings_of(df):
-        for table in _summaries(setting, metric):
+        for table in summary_tables(setting, metric):
             show(table)
 
 
-def show(table: Table, style: str = "table") -> None:
-    """Print as a `table` for the terminal or as `markdown`."""
-    if style == "markdown":
-        lines = [table.header, ["---"] + ["---:"] * (len(table.header) - 1), *table.rows]
-        print(f"**{table.title}**\n")
-        print("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
-        print("".join(f"\n{note}\n" for note in table.notes))
-        return
+def show(table: Table) -> None:
+    """Print it, as wide as the terminal; one that is wider in parts, each of which names the rows."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -39,12 +34,13 @@ def show(table: Table, style: str = "table") -> None:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=_PIPE_WIDTH)  # a file or a pipe has no width to keep to
     console.print(Text(table.title, style="bold"))
-    widths = _widths(table, console.width)
+    texts = table.texts
+    widths = _widths(table.header, texts, console.width)
     for columns in _side_by_side(widths, console.width):
         rich = RichTable(box=box.SIMPLE_HEAD, padding=0)
         for i in columns:
             rich.add_column(Text(table.header[i]), justify="right" if i else "left", overflow="fold", width=widths[i])
-        for row in table.rows:
+        for row in texts:
             rich.add_row(*(Text(row[i]) for i in columns))
         console.print(rich, width=max(console.width, _total(widths, columns)), crop=False)
     for note in table.notes:
@@ -52,17 +48,17 @@ def show(table: Table, style: str = "table") -> None:
     console.print()
 
 
-def _widths(table: Table, width: int) -> list[int]:
+def _widths(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Of every column, its longest cell; where they do not fit beside each other, headers take several lines, and names
     too where they are longer than a third of `width`."""
     from rich.cells import cell_len
 
-    longest = [max((cell_len(row[i]) for row in table.rows), default=0) for i in range(len(table.header))]
-    whole = [max(cells, cell_len(head)) for cells, head in zip(longest, table.header, strict=True)]
+    longest = [max((cell_len(row[i]) for row in rows), default=0) for i in range(len(header))]
+    whole = [max(cells, cell_len(head)) for cells, head in zip(longest, header, strict=True)]
     if _total(whole, range(len(whole))) <= width:
         return whole
-    narrow = [max(cells, *map(cell_len, head.split())) for cells, head in zip(longest, table.header, strict=True)]
-    return [min(narrow[0], max(width // 3, cell_len(table.header[0]))), *narrow[1:]]
+    narrow = [max(cells, *map(cell_len, head.split())) for cells, head in zip(longest, header, strict=True)]
+    return [min(narrow[0], max(width // 3, cell_len(header[0]))), *narrow[1:]]
 
 
 def _total(widths: Sequence[int], columns: Sequence[int]) -> int:

@@ -11,7 +11,9 @@ import numpy as np
 
 from alfm.errors import UserError
 from alfm.results.conditions import condition_columns, plain
-from alfm.results.run_folder import _NAMES, COLUMNS, Row, _read_state, hashed_config, read_config
+from alfm.results.rounds_file import Row, columns
+from alfm.results.run_folder import NAMES, read_config, read_state
+from alfm.results.run_hash import hashed_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,61 +22,76 @@ if TYPE_CHECKING:
 def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool = True) -> pd.DataFrame:
     """Rounds of every run found at `paths` (run folders, or folders that hold some at any depth).
 
-    Returns a DataFrame with `COLUMNS` and dataset, model, query_strategy, init_strategy, classifier, budget (as
-    planned, in words), cache (its fingerprint), `conditions.condition_columns`, run (the folder's name), path,
-    finished (bool), `initial`: the `start_fingerprint` of the first round's picks, and `picked`: the
+    Returns a DataFrame with the columns of `rounds.csv` and dataset, model, query_strategy, init_strategy, classifier,
+    budget (as planned, in words), cache (its fingerprint), `conditions.condition_columns`, run (the folder's name),
+    path, finished (bool), `initial`: the `start_fingerprint` of the first round's picks, and `picked`: the
     `picks_fingerprints` up to each round. Replicates that are not finished are left out unless `finished_only=False`,
-    and so is a copy of one: the same hash, seed and picks in another folder.
+    and so is a copy of one: the same hash, seed and picks in another folder. A metric that a run did not measure is
+    NaN; one that only runs of another version have is a column more.
 
     Raises UserError for a path that does not exist or holds no run, and for a damaged run folder.
     """
     import pandas as pd
 
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    known: set[tuple[object, ...]] = set()
+    frames = [_frame(folder, finished_only, known) for folder in _run_folders(given)]
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
+        raise UserError(f"no finished run in {', '.join(map(str, given))}; start al_train again to continue them")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _run_folders(paths: Iterable[Path]) -> list[Path]:
+    """Every folder with a table of rounds, once, however often it is named."""
     folders: dict[Path, None] = {}
-    for path in map(Path, given):
+    for path in paths:
         if not path.exists():
             raise UserError(f"{path} does not exist; give a folder that `python -m alfm.al_train` wrote")
         found = sorted(file.parent for file in path.rglob("rounds.csv"))
         if not found:
             raise UserError(f"{path} holds no run (no rounds.csv in it or below); give LOG_DIR or a run's folder")
         folders.update(dict.fromkeys(folder.resolve() for folder in found))
-    frames = []
-    known: set[tuple[object, ...]] = set()
-    for folder in folders:
-        rows, picks, finished, _ = _read_state(folder)
-        config = read_config(folder)
-        run = config["run"]
-        cache = str(run["cache_fingerprint"])
-        picked = {
-            seed: picks_fingerprints(picks[seed], [int(row["num_labeled"]) for row in own], cache)
-            for seed, own in rows.items()
-            if own and (seed in finished or not finished_only)
-        }
-        names = {name: str(run[name]) for name in _NAMES}
-        identity = {
-            seed: (*names.values(), str(run["hash"]), seed, own[-1], seed in finished) for seed, own in picked.items()
-        }
-        chosen = [seed for seed, one in identity.items() if one not in known]
-        known.update(identity.values())
-        if not chosen:
+    return list(folders)
+
+
+def _frame(folder: Path, finished_only: bool, known: set[tuple[object, ...]]) -> pd.DataFrame:
+    """One run's rows, without replicates that are `known` from another folder; those that are not become so."""
+    import pandas as pd
+
+    state, config = read_state(folder), read_config(folder)
+    run = config["run"]
+    cache = str(run["cache_fingerprint"])
+    names = {name: str(run[name]) for name in NAMES}
+    chosen: list[int] = []
+    starts: dict[int, str] = {}
+    picked: list[str] = []
+    for seed, rows in state.rows.items():
+        if finished_only and seed not in state.finished:
             continue
-        frame = pd.DataFrame([row for seed in chosen for row in rows[seed]], columns=list(COLUMNS))
-        for name, value in names.items():
-            frame[name] = value
-        frame["budget"] = _budget_text(config, max((rows[seed] for seed in chosen), key=len))
-        frame["cache"] = cache
-        for name, text in condition_columns(hashed_config(config), run.get("behaviour")).items():
-            frame[name] = text
-        frame["run"], frame["path"] = folder.name, str(folder)
-        frame["finished"] = frame["seed"].isin(finished.keys())
-        start = {seed: start_fingerprint(picks[seed][: int(rows[seed][0]["num_labeled"])], cache) for seed in chosen}
-        frame["initial"] = frame["seed"].map(start)
-        frame["picked"] = [one for seed in chosen for one in picked[seed]]
-        frames.append(frame)
-    if not frames:
-        raise UserError(f"no finished run in {', '.join(map(str, given))}; start al_train again to continue them")
-    return pd.concat(frames, ignore_index=True)
+        counts = [int(row["num_labeled"]) for row in rows]
+        marks = picks_fingerprints(state.picks[seed], counts, cache)
+        identity = (*names.values(), str(run["hash"]), seed, marks[-1], seed in state.finished)
+        if identity in known:
+            continue
+        known.add(identity)
+        chosen.append(seed)
+        starts[seed] = start_fingerprint(state.picks[seed][: counts[0]], cache)
+        picked += marks
+    order = list(columns(state.columns))
+    frame = pd.DataFrame([row for seed in chosen for row in state.rows[seed]]).reindex(columns=order)
+    longest = max((state.rows[seed] for seed in chosen), key=len, default=[])
+    return frame.assign(
+        **names,
+        budget=budget_text(config, longest) if chosen else "",
+        cache=cache,
+        **condition_columns(hashed_config(config), run.get("behaviour")),
+        run=folder.name,
+        path=str(folder),
+        finished=frame["seed"].isin(state.finished.keys()),
+        initial=frame["seed"].map(starts),
+        picked=picked,
+    )
 
 
 def start_fingerprint(picks: np.ndarray, cache_fingerprint: str) -> str:
@@ -97,7 +114,7 @@ def picks_fingerprints(picks: np.ndarray, num_labeled: Sequence[int], cache_fing
     return found
 
 
-def _budget_text(config: Mapping[str, Any], longest: Sequence[Row]) -> str:
+def budget_text(config: Mapping[str, Any], longest: Sequence[Row]) -> str:
     """The budget that was planned, so that a run stopped early stays beside the others; else what was spent."""
     try:
         budget, iterations = plain(config["budget"]), plain(config["iterations"])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alfm.metrics import LOWER_IS_BETTER, area_under_budget_curve
+from alfm.metrics import METRICS, area_under_budget_curve
 from alfm.results.conditions import differing, telling_words
+from alfm.results.pairing import SETTING, check_metric
 from alfm.results.replicates import per_unit, units
-from alfm.results.statistics import SETTING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +101,15 @@ def apart(settings: Sequence[Setting]) -> list[str]:
     return said
 
 
+def under_test(df: pd.DataFrame) -> str:
+    """What is compared, in words, for example "query strategies (margins: oversample)"."""
+    varied = []
+    for name, group in df.groupby("query_strategy", sort=False):
+        if keys := differing(group["query_options"]):
+            varied.append(f"{name}: {', '.join(keys)}")
+    return "query strategies" + (f" ({'; '.join(varied)})" if varied else "")
+
+
 def _named(df: pd.DataFrame) -> pd.DataFrame:
     """`df` with every column that settings need, and with `strategy` and `init_strategy` by the options that differ."""
     columns = [*SETTING, "query_strategy", "query_options", "init_strategy", "init_options", "behaviour"]
@@ -141,6 +150,7 @@ def summary(df: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """
     import pandas as pd
 
+    check_metric(metric, df)
     final = int(df["num_labeled"].max())
     budgets = np.sort(df["num_labeled"].unique())
     quarters = dict.fromkeys(int(budgets[np.searchsorted(budgets, final * q / 4)]) for q in (1, 2, 3, 4))
@@ -167,7 +177,7 @@ def summary(df: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
         row["filled"], row["most filled"] = _filled(curves)
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table.sort_values("AUBC over rounds mean", ascending=metric in LOWER_IS_BETTER, kind="stable")
+    return table.sort_values("AUBC over rounds mean", ascending=not METRICS[metric].higher_is_better, kind="stable")
 
 
 def units_of(rows: pd.DataFrame) -> np.ndarray:

@@ -9,18 +9,15 @@ Significance is only spoken of from `MIN_SEEDS` units on (with 5 pairs a two-sid
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alfm.errors import UserError, nearest_names
-from alfm.metrics import LOWER_IS_BETTER, METRICS, area_under_budget_curve
-from alfm.results.conditions import differing
-from alfm.results.replicates import per_unit, units
+from alfm.errors import UserError
+from alfm.results.pairing import COLD_START, SAME, SETTING, Curves, check_metric, paired_curves
+from alfm.results.replicates import per_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,172 +25,6 @@ if TYPE_CHECKING:
 MIN_SEEDS = 10
 ALPHA = 0.05
 BANDS = {"low": (1, 7), "middle": (8, 14), "high": (15, 21)}
-# replicates with the same values here saw the same data under the same rules: all that enters a run's hash but the
-# strategies under test
-SETTING = ["dataset", "model", "cache", "classifier", "budget", "conditions"]
-COLD_START = ["init_strategy", "init_options"]
-_NLL_AGREES = 1e-3
-_MOST_ITEMS = 10_000_000
-_SAME = 1e-12  # accuracies are counts over test sizes: a difference this small is rounding
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Learning curves of S strategies over the same n seeds and T rounds, beginning with the same items per seed.
-
-    `values` float64 (S, n, T) in the metric's unit; `num_labeled` int64 (T,); `initial` str (n,) and `picked` str
-    (S, n, T): fingerprints of the initial set, and of the picks up to each round.
-    """
-
-    strategies: list[str]
-    seeds: list[int]
-    num_labeled: np.ndarray
-    values: np.ndarray
-    metric: str
-    initial: np.ndarray
-    picked: np.ndarray
-
-    @property
-    def sign(self) -> int:
-        """1 where a higher value is better, else -1."""
-        return -1 if self.metric in LOWER_IS_BETTER else 1
-
-    @property
-    def sample_size(self) -> int:
-        """How many units a comparison of all these strategies counts: the seeds, less those that repeat others."""
-        return int(self.units().max()) + 1
-
-    def of(self, strategy: str) -> np.ndarray:
-        """One strategy's values, float64 (n, T). UserError for a strategy that is not here."""
-        if strategy not in self.strategies:
-            raise UserError(f"no runs of {strategy!r} to compare with: {nearest_names(strategy, self.strategies)}")
-        return self.values[self.strategies.index(strategy)]
-
-    def areas(self) -> np.ndarray:
-        """Area under the budget curve over rounds, float64 (S, n)."""
-        return np.array([[area_under_budget_curve(c, self.num_labeled) for c in rows] for rows in self.values])
-
-    def units(self, rounds: int | None = None) -> np.ndarray:
-        """Unit of each seed, int64 (n,), by what was picked in the first `rounds` rounds, or in all."""
-        last = (rounds or len(self.num_labeled)) - 1
-        return units(self.initial, *self.picked[:, :, last])
-
-
-def check_metric(metric: str) -> None:
-    """UserError with the nearest names for a metric that is not measured."""
-    if metric not in METRICS:
-        raise UserError(f"no metric {metric!r}: {nearest_names(metric, list(METRICS))}")
-
-
-def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "query_strategy") -> Curves:
-    """Pair the runs of one setting (`SETTING`) by seed.
-
-    `df` as from `alfm.results.load_runs`; `label`: the column that tells the strategies apart. Seeds that not all
-    strategies have are left out, and so are rounds beyond the shortest replicate.
-
-    Raises UserError for an unknown metric, NaN values, several settings at once, runs with different options or two
-    runs under one label, no common seed, for replicates of one seed that began with different items or label different
-    numbers of items, and for those that began with the same items and yet measured something else.
-    """
-    check_metric(metric)
-    for column in ("initial", "picked"):
-        if column not in df or df[column].isna().any():
-            raise UserError(f"runs without the column `{column}` cannot be paired; load them with alfm.load_runs")
-    _one_setting(df)
-    _one_run_each(df, label)
-    strategies = list(dict.fromkeys(df[label]))
-    owners = df.groupby("seed")[label].nunique()
-    seeds = [seed for seed in dict.fromkeys(df["seed"].tolist()) if owners[seed] == len(strategies)]
-    if not seeds:
-        raise UserError(f"no seed is common to {', '.join(strategies)}; run them with the same seeds")
-    df = df[df["seed"].isin(seeds)].sort_values("round", kind="stable")
-    for seed, group in df.groupby("seed"):
-        if group["initial"].nunique() > 1:
-            first = group.groupby("initial")[label].first()
-            raise UserError(
-                f"{first.iloc[0]} and {first.iloc[1]} began seed {seed} with different items and cannot be paired; "
-                "run both with the same init_strategy"
-            )
-    _same_beginnings(df, label)
-    cells = {key: cell for key, cell in df.groupby([label, "seed"])}
-    rounds = min(len(cell) for cell in cells.values())
-    budget = cells[strategies[0], seeds[0]]["num_labeled"].to_numpy()[:rounds]
-    values = np.empty((len(strategies), len(seeds), rounds))
-    picked = np.empty(values.shape, dtype=object)
-    for s, strategy in enumerate(strategies):
-        for i, seed in enumerate(seeds):
-            cell = cells[strategy, seed]
-            if (cell["num_labeled"].to_numpy()[:rounds] != budget).any():
-                raise UserError(
-                    f"{strategy} and {strategies[0]} label different numbers of items: same budget=, please"
-                )
-            values[s, i] = cell[metric].to_numpy()[:rounds]
-            picked[s, i] = cell["picked"].to_numpy()[:rounds]
-    if np.isnan(values).any():
-        raise UserError(f"{metric} is NaN in some rounds, so the runs cannot be compared by it; choose another metric")
-    initial = np.array([cells[strategies[0], seed]["initial"].iloc[0] for seed in seeds], dtype=object)
-    return Curves(strategies, seeds, budget.astype(np.int64), values, metric, initial, picked)
-
-
-def _one_setting(df: pd.DataFrame) -> None:
-    """UserError that shows by which keys the runs differ in what should be equal."""
-    for column in SETTING:
-        if column not in df or df[column].nunique(dropna=False) < 2:
-            continue
-        keys = {column: list(map(str, df[column].unique()))}
-        if column == "conditions":
-            keys = differing(df[column].fillna(""))
-        words = "; ".join(f"{key} ({' / '.join(values)})" for key, values in keys.items())
-        raise UserError(f"runs of different {words} cannot be paired; compare them one at a time")
-
-
-def _one_run_each(df: pd.DataFrame, label: str) -> None:
-    """UserError where one label stands for several runs, or for several sets of options."""
-    for name, group in df.groupby(label, sort=False):
-        for column in ("query_strategy", "query_options", "behaviour"):
-            if column in group and group[column].nunique(dropna=False) > 1:
-                texts = group[column].fillna("")
-                keys = {column: list(map(str, texts.unique()))} if column == "query_strategy" else differing(texts)
-                words = "; ".join(f"{key}: {' / '.join(values)}" for key, values in keys.items())
-                raise UserError(f"{name!r} stands for runs that differ ({words}); tell them apart with label='run'")
-        if group.duplicated(["seed", "round"]).any():
-            raise UserError(f"there are several runs of {name!r}; tell them apart with label='run' or label='path'")
-
-
-def _same_beginnings(df: pd.DataFrame, label: str) -> None:
-    """UserError where runs that began with the same items measured something else after them.
-
-    The same items of the same cache under the same head give the same first round, up to what other devices and
-    versions do to the last digits: one test item in accuracy, 1e-3 in nll.
-    """
-    first = df.groupby([label, "seed"], sort=False).head(1).reset_index(drop=True)
-    item = 1 / _test_items(df["accuracy"])
-    for seed, group in first.groupby("seed", sort=False):
-        for metric, tolerance in (("accuracy", item), ("nll", _NLL_AGREES)):
-            values = group[metric]
-            if values.max() - values.min() > tolerance + _SAME:
-                low, high = group.loc[values.idxmin()], group.loc[values.idxmax()]
-                who = " and ".join(f"{row[label]}{_folder(row, label)}" for row in (low, high))
-                raise UserError(
-                    f"{who} began seed {seed} with the same items, but their first rounds differ ({metric} "
-                    f"{low[metric]:.4f} and {high[metric]:.4f}), so something else than the strategy differs; run both "
-                    "again in one environment with force=true"
-                )
-
-
-def _folder(row: pd.Series, label: str) -> str:
-    """Where a run lies, unless its label is that already."""
-    return f" ({row['run']})" if "run" in row and row["run"] != row[label] else ""
-
-
-def _test_items(accuracies: Iterable[float]) -> float:
-    """Size of the test split, which accuracies are counts over: their common denominator, or 1000 if they have none."""
-    size = 1
-    for value in {float(a) for a in accuracies if a == a}:
-        size = math.lcm(size, Fraction(value).limit_denominator(_MOST_ITEMS).denominator)
-        if size > _MOST_ITEMS:
-            return 1000
-    return size
 
 
 def mean_interval(
@@ -226,13 +57,13 @@ def paired_t_test(difference: np.ndarray) -> np.ndarray:
     n = len(difference)
     if n < 2:
         return np.full(difference.shape[1:], np.nan)
-    difference = np.where(np.abs(difference) < _SAME, 0.0, difference)
+    difference = np.where(np.abs(difference) < SAME, 0.0, difference)
     mean = difference.mean(axis=0)
     deviation = difference.std(axis=0, ddof=1)
-    constant = deviation < _SAME
+    constant = deviation < SAME
     t = mean / np.where(constant, 1.0, deviation / np.sqrt(n))
     p = 2 * stats.t.sf(np.abs(t), n - 1)
-    return np.where(constant, np.where(np.abs(mean) < _SAME, 1.0, 2.0 ** (1 - n)), p)
+    return np.where(constant, np.where(np.abs(mean) < SAME, 1.0, 2.0 ** (1 - n)), p)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -373,9 +204,9 @@ def label_efficiency(curves: Curves, reference: str = "random") -> pd.DataFrame:
             continue
         for used, value in zip(curves.num_labeled, curves.of(strategy).mean(axis=0), strict=True):
             goal = curves.sign * value
-            if goal > needed[-1] + _SAME:
+            if goal > needed[-1] + SAME:
                 labels, bound = budget[-1], ">"
-            elif goal < needed[0] - _SAME:
+            elif goal < needed[0] - SAME:
                 labels, bound = budget[0], "<"
             else:
                 labels, bound = _first_crossing(needed, budget, goal), ""
@@ -385,7 +216,7 @@ def label_efficiency(curves: Curves, reference: str = "random") -> pd.DataFrame:
 
 def _first_crossing(curve: np.ndarray, budget: np.ndarray, goal: float) -> float:
     """Labels at which a non-decreasing curve first reaches `goal`, which lies within its range."""
-    i = int(np.argmax(curve >= goal - _SAME))
+    i = int(np.argmax(curve >= goal - SAME))
     if i == 0:
         return float(budget[0])
     share = (goal - curve[i - 1]) / (curve[i] - curve[i - 1])
@@ -401,7 +232,7 @@ def regret(curves: Curves, oracle: str = "boss", reference: str = "random") -> d
     curves.of(oracle), curves.of(reference)
     areas = dict(zip(curves.strategies, curves.sign * curves.areas().mean(axis=1), strict=True))
     scale = areas[oracle] - areas[reference]
-    if scale <= _SAME:
+    if scale <= SAME:
         raise UserError(f"{oracle} is not better than {reference} here, so regret has no scale")
     return {name: float((areas[oracle] - area) / scale) for name, area in areas.items()}
 
@@ -428,7 +259,7 @@ def better_than_random(
     """
     import pandas as pd
 
-    check_metric(metric)
+    check_metric(metric, df)
     bands = BANDS if bands is None else bands
     for name, (first, last) in bands.items():
         if not 1 <= first <= last:
@@ -437,31 +268,41 @@ def better_than_random(
     df = df.assign(**{key: df[key].fillna("") if key in df else "" for key in keys})
     tables = []
     for key, group in df.groupby(keys, sort=False):
-        if reference not in set(group[label]):
-            continue
-        rows = []
-        for strategy in dict.fromkeys(group[label]):
-            if strategy == reference:
-                continue
-            curves = paired_curves(group[group[label].isin([strategy, reference])], metric, label)
-            gaps = 100 * curves.sign * (curves.of(strategy) - curves.of(reference))
-            for band, (first, last) in bands.items():
-                if first > gaps.shape[1]:
-                    continue
-                gap, unit = gaps[:, first - 1 : last].mean(axis=1), curves.units(min(last, gaps.shape[1]))
-                mean, half = mean_interval(gap, unit=unit)
-                counted = int(unit.max()) + 1
-                p = float(paired_t_test(per_unit(gap, unit))) if counted >= MIN_SEEDS else np.nan
-                rows.append((*key, band, strategy, len(gap), counted, float(mean), mean - half, mean + half, p))
-        columns = [*keys, "band", "strategy", "seeds", "units", "gap", "low", "high", "p"]
-        table = pd.DataFrame(rows, columns=columns).assign(p_holm=np.nan)
-        for _, family in table[table["p"].notna()].groupby("band"):
-            table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy())
-        tables.append(table)
+        if reference in set(group[label]):
+            rows = [(*key, *row) for row in _gaps(group, bands, metric, reference, label)]
+            table = pd.DataFrame(rows, columns=[*keys, "band", "strategy", "seeds", "units", "gap", "low", "high", "p"])
+            tables.append(_adjusted(table))
     if not tables:
         raise UserError(f"no runs of {reference!r} to compare with; add query_strategy={reference}")
     table = pd.concat(tables, ignore_index=True)
     return table.assign(verdict=[_verdict(row, reference) for row in table.itertuples()])
+
+
+def _gaps(
+    group: pd.DataFrame, bands: Mapping[str, tuple[int, int]], metric: str, reference: str, label: str
+) -> Iterator[tuple[Any, ...]]:
+    """Of every strategy and band of one setting: band, strategy, seeds, units, gap, low, high, p."""
+    for strategy in dict.fromkeys(group[label]):
+        if strategy == reference:
+            continue
+        curves = paired_curves(group[group[label].isin([strategy, reference])], metric, label)
+        gaps = 100 * curves.sign * (curves.of(strategy) - curves.of(reference))
+        for band, (first, last) in bands.items():
+            if first > gaps.shape[1]:
+                continue
+            gap, unit = gaps[:, first - 1 : last].mean(axis=1), curves.units(min(last, gaps.shape[1]))
+            mean, half = mean_interval(gap, unit=unit)
+            counted = int(unit.max()) + 1
+            p = float(paired_t_test(per_unit(gap, unit))) if counted >= MIN_SEEDS else np.nan
+            yield band, strategy, len(gap), counted, float(mean), mean - half, mean + half, p
+
+
+def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    """With `p_holm`, over the strategies of each band that have a p."""
+    table = table.assign(p_holm=np.nan)
+    for _, family in table[table["p"].notna()].groupby("band"):
+        table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy())
+    return table
 
 
 def _verdict(row: Any, reference: str) -> str:

@@ -16,8 +16,8 @@ from alfm.features.features import Memory
 from alfm.heads.base import Classifier
 from alfm.options import Device, Labels, Rounds, checked
 from alfm.results.conditions import as_config, condition_columns, config_of_class
-from alfm.results.load import _budget_text, picks_fingerprints, start_fingerprint
-from alfm.results.run_folder import hashed_config
+from alfm.results.load import budget_text, picks_fingerprints, start_fingerprint
+from alfm.results.run_hash import hashed_config
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.loop import Round
 from alfm.simulation.replicates import budgets_of, run_replicates
@@ -91,7 +91,7 @@ def simulate(
     path, fingerprint = task.cache.path.absolute(), task.cache.fingerprint
     frame = pd.DataFrame(rows).assign(
         dataset=path.parent.name, model=path.stem, **{group: name for group, (name, _, _) in named.items()},
-        budget=_budget_text(config, []), cache=fingerprint,
+        budget=budget_text(config, []), cache=fingerprint,
         **condition_columns(hashed_config(config), task.behaviour(**built)),
     )  # fmt: skip
     frame["initial"] = frame["seed"].map({seed: start_fingerprint(own[0], fingerprint) for seed, own in picks.items()})

@@ -39,7 +39,7 @@ def run_replicates(
     warm_start: bool = True,
     on_round: Callable[[Round, Sequence[int]], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows (`results.COLUMNS`) of every seed and round, new ones as they are made.
+    """Rows of every seed and round, new ones as they are made.
 
     Replicates that stand at the same round run side by side. With a `folder`, finished seeds are not run again,
     interrupted ones go on where they were, and every round is stored before it is yielded.

@@ -1,0 +1,207 @@
+"""Which replicates may be compared: those that began with the same items under the same conditions, seed by seed.
+
+A difference in starting sets or in heads is not a difference in strategies. What cannot be paired is refused in a
+sentence that names it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alfm.errors import UserError, nearest_names
+from alfm.metrics import METRICS, area_under_budget_curve
+from alfm.results.conditions import differing
+from alfm.results.replicates import units
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# replicates with the same values here saw the same data under the same rules: all that enters a run's hash but the
+# strategies under test
+SETTING = ["dataset", "model", "cache", "classifier", "budget", "conditions"]
+COLD_START = ["init_strategy", "init_options"]
+_NLL_AGREES = 1e-3
+_MOST_ITEMS = 10_000_000
+SAME = 1e-12  # accuracies are counts over test sizes: a difference this small is rounding
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves of S strategies over the same n seeds and T rounds, beginning with the same items per seed.
+
+    `values` float64 (S, n, T) in the metric's unit; `num_labeled` int64 (T,); `initial` str (n,) and `picked` str
+    (S, n, T): fingerprints of the initial set, and of the picks up to each round.
+    """
+
+    strategies: list[str]
+    seeds: list[int]
+    num_labeled: np.ndarray
+    values: np.ndarray
+    metric: str
+    initial: np.ndarray
+    picked: np.ndarray
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher value is better, else -1."""
+        return METRICS[self.metric].sign
+
+    @property
+    def sample_size(self) -> int:
+        """How many units a comparison of all these strategies counts: the seeds, less those that repeat others."""
+        return int(self.units().max()) + 1
+
+    def of(self, strategy: str) -> np.ndarray:
+        """One strategy's values, float64 (n, T). UserError for a strategy that is not here."""
+        if strategy not in self.strategies:
+            raise UserError(f"no runs of {strategy!r} to compare with: {nearest_names(strategy, self.strategies)}")
+        return self.values[self.strategies.index(strategy)]
+
+    def areas(self) -> np.ndarray:
+        """Area under the budget curve over rounds, float64 (S, n)."""
+        return np.array([[area_under_budget_curve(c, self.num_labeled) for c in rows] for rows in self.values])
+
+    def units(self, rounds: int | None = None) -> np.ndarray:
+        """Unit of each seed, int64 (n,), by what was picked in the first `rounds` rounds, or in all."""
+        last = (rounds or len(self.num_labeled)) - 1
+        return units(self.initial, *self.picked[:, :, last])
+
+
+def check_metric(metric: str, df: pd.DataFrame) -> None:
+    """UserError with the nearest names for a metric that is not known, or that none of these runs has measured."""
+    if metric not in METRICS:
+        raise UserError(f"no metric {metric!r}: {nearest_names(metric, list(METRICS))}")
+    if metric not in df or df[metric].isna().all():
+        there = ", ".join(name for name in METRICS if name in df and df[name].notna().any())
+        raise UserError(f"these runs have not measured {metric}; choose another metric ({there})")
+
+
+def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "query_strategy") -> Curves:
+    """Pair the runs of one setting (`SETTING`) by seed.
+
+    `df` as from `alfm.results.load_runs`; `label`: the column that tells the strategies apart. Seeds that not all
+    strategies have are left out, and so are rounds beyond the shortest replicate.
+
+    Raises UserError for an unknown metric, NaN values, several settings at once, runs with different options or two
+    runs under one label, no common seed, for replicates of one seed that began with different items or label different
+    numbers of items, and for those that began with the same items and yet measured something else.
+    """
+    check_metric(metric, df)
+    for column in ("initial", "picked"):
+        if column not in df or df[column].isna().any():
+            raise UserError(f"runs without the column `{column}` cannot be paired; load them with alfm.load_runs")
+    _one_setting(df)
+    _one_run_each(df, label)
+    strategies = list(dict.fromkeys(df[label]))
+    owners = df.groupby("seed")[label].nunique()
+    seeds = [seed for seed in dict.fromkeys(df["seed"].tolist()) if owners[seed] == len(strategies)]
+    if not seeds:
+        raise UserError(f"no seed is common to {', '.join(strategies)}; run them with the same seeds")
+    df = df[df["seed"].isin(seeds)].sort_values("round", kind="stable")
+    _one_start_each(df, label)
+    _same_beginnings(df, label)
+    return _curves(df, metric, label, strategies, seeds)
+
+
+def _curves(df: pd.DataFrame, metric: str, label: str, strategies: list[str], seeds: list[int]) -> Curves:
+    """Rounds of replicates that can be paired, up to the end of the shortest."""
+    cells = {key: cell for key, cell in df.groupby([label, "seed"])}
+    rounds = min(len(cell) for cell in cells.values())
+    budget = cells[strategies[0], seeds[0]]["num_labeled"].to_numpy()[:rounds]
+    values = np.empty((len(strategies), len(seeds), rounds))
+    picked = np.empty(values.shape, dtype=object)
+    for s, strategy in enumerate(strategies):
+        for i, seed in enumerate(seeds):
+            cell = cells[strategy, seed]
+            if (cell["num_labeled"].to_numpy()[:rounds] != budget).any():
+                raise UserError(
+                    f"{strategy} and {strategies[0]} label different numbers of items: same budget=, please"
+                )
+            values[s, i] = cell[metric].to_numpy()[:rounds]
+            picked[s, i] = cell["picked"].to_numpy()[:rounds]
+    if np.isnan(values).any():
+        raise UserError(f"{metric} is NaN in some rounds, so the runs cannot be compared by it; choose another metric")
+    initial = np.array([cells[strategies[0], seed]["initial"].iloc[0] for seed in seeds], dtype=object)
+    return Curves(strategies, seeds, budget.astype(np.int64), values, metric, initial, picked)
+
+
+def _one_setting(df: pd.DataFrame) -> None:
+    """UserError that shows by which keys the runs differ in what should be equal."""
+    for column in SETTING:
+        if column not in df or df[column].nunique(dropna=False) < 2:
+            continue
+        keys = {column: list(map(str, df[column].unique()))}
+        if column == "conditions":
+            keys = differing(df[column].fillna(""))
+        words = "; ".join(f"{key} ({' / '.join(values)})" for key, values in keys.items())
+        raise UserError(f"runs of different {words} cannot be paired; compare them one at a time")
+
+
+def _one_run_each(df: pd.DataFrame, label: str) -> None:
+    """UserError where one label stands for several runs, or for several sets of options."""
+    for name, group in df.groupby(label, sort=False):
+        for column in ("query_strategy", "query_options", "behaviour"):
+            if column in group and group[column].nunique(dropna=False) > 1:
+                texts = group[column].fillna("")
+                keys = {column: list(map(str, texts.unique()))} if column == "query_strategy" else differing(texts)
+                words = "; ".join(f"{key}: {' / '.join(values)}" for key, values in keys.items())
+                raise UserError(f"{name!r} stands for runs that differ ({words}); tell them apart with label='run'")
+        if group.duplicated(["seed", "round"]).any():
+            raise UserError(f"there are several runs of {name!r}; tell them apart with label='run' or label='path'")
+
+
+def _one_start_each(df: pd.DataFrame, label: str) -> None:
+    """UserError where replicates of one seed began with different items."""
+    for seed, group in df.groupby("seed"):
+        if group["initial"].nunique() > 1:
+            first = group.groupby("initial")[label].first()
+            raise UserError(
+                f"{first.iloc[0]} and {first.iloc[1]} began seed {seed} with different items and cannot be paired; "
+                "run both with the same init_strategy"
+            )
+
+
+def _same_beginnings(df: pd.DataFrame, label: str) -> None:
+    """UserError where runs that began with the same items measured something else after them.
+
+    The same items of the same cache under the same head give the same first round, up to what other devices and
+    versions do to the last digits: one test item in accuracy, 1e-3 in nll.
+    """
+    first = df.groupby([label, "seed"], sort=False).head(1).reset_index(drop=True)
+    tolerances = {"nll": _NLL_AGREES}
+    if "accuracy" in df:
+        tolerances = {"accuracy": 1 / _test_items(df["accuracy"]), **tolerances}
+    for seed, group in first.groupby("seed", sort=False):
+        for metric, tolerance in tolerances.items():
+            if metric not in group:
+                continue
+            values = group[metric]
+            if values.max() - values.min() > tolerance + SAME:
+                low, high = group.loc[values.idxmin()], group.loc[values.idxmax()]
+                who = " and ".join(f"{row[label]}{_folder(row, label)}" for row in (low, high))
+                raise UserError(
+                    f"{who} began seed {seed} with the same items, but their first rounds differ ({metric} "
+                    f"{low[metric]:.4f} and {high[metric]:.4f}), so something else than the strategy differs; run both "
+                    "again in one environment with force=true"
+                )
+
+
+def _folder(row: pd.Series, label: str) -> str:
+    """Where a run lies, unless its label is that already."""
+    return f" ({row['run']})" if "run" in row and row["run"] != row[label] else ""
+
+
+def _test_items(accuracies: Iterable[float]) -> float:
+    """Size of the test split, which accuracies are counts over: their common denominator, or 1000 if they have none."""
+    size = 1
+    for value in {float(a) for a in accuracies if a == a}:
+        size = math.lcm(size, Fraction(value).limit_denominator(_MOST_ITEMS).denominator)
+        if size > _MOST_ITEMS:
+            return 1000
+    return size

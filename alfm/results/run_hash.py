@@ -1,0 +1,65 @@
+"""What decides a run's picks, as one number that its folder is named by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+FORMAT = 1
+"""Of run folders."""
+# What does not change a result, or is known by a better name: the folder's names and the cache's fingerprint stand
+# for data set, model and cache.
+HASH_IGNORES = (  # fmt: skip
+    "seeds",
+    "device",
+    "memory",
+    "keep_geometry",
+    "force",
+    "cache",
+    "dataset",
+    "model",
+    "paths",  # in runs of version 0.1
+    "run",
+)
+# Options that came later: at this value a run is what it was before, and so is its hash.
+LATER_OPTIONS: Mapping[str, Any] = {
+    "init_strategy.rows": None,
+    "query_strategy.rows": None,
+    "splits.unlabelled": "ask",
+}
+
+
+def run_hash(
+    config: Mapping[str, Any],
+    cache_fingerprint: str,
+    ignore: Sequence[str] = HASH_IGNORES,
+    behaviour: Mapping[str, int] | None = None,
+) -> str:
+    """SHA-256 (hex) of what decides a run's picks: the configuration without `ignore`, and the cache.
+
+    behaviour: where this version gives such a run other picks or curves than one before it, which mends it has and
+    their numbers (see `Simulation.behaviour`); None or empty: the hash of the versions before.
+    """
+    parts = [FORMAT, hashed_config(config, ignore), cache_fingerprint, *([dict(behaviour)] if behaviour else [])]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORES) -> dict[str, Any]:
+    """What of a configuration enters its run's hash, plain."""
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    for dotted in ignore:
+        _drop(plain, dotted)
+    for dotted, before in LATER_OPTIONS.items():
+        _drop(plain, dotted, lambda value, before=before: value == before)
+    return plain
+
+
+def _drop(node: Any, dotted: str, where: Callable[[Any], bool] = lambda value: True) -> None:
+    """Remove the entry a.b.c of nested dicts, if it is there and `where(value)`."""
+    *parents, last = dotted.split(".")
+    for key in parents:
+        node = node.get(key) if isinstance(node, dict) else None
+    if isinstance(node, dict) and last in node and where(node[last]):
+        del node[last]
