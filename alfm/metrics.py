@@ -259,6 +259,8 @@ METRICS: dict[str, Metric] = {
     )
 }
 """What is measured after every round, in the order of the columns of `rounds.csv`."""
+LOWER_IS_BETTER = frozenset(name for name, metric in METRICS.items() if not metric.higher_is_better)
+"""Among this version's own metrics: the name that users of 0.1.0 know."""
 
 
 def evaluate(logits: torch.Tensor, labels: torch.Tensor, prepared: TestLabels | None = None) -> dict[str, float]:
@@ -397,12 +399,3 @@ def area_under_budget_curve(values: Sequence[float], num_labeled: Sequence[int],
     if over == "rounds":
         return float(np.trapezoid(curve) / (len(curve) - 1))
     return float(np.trapezoid(curve, budget) / (budget[-1] - budget[0]))
-
-
-def __getattr__(name: str) -> frozenset[str]:
-    if name == "LOWER_IS_BETTER":
-        import warnings
-
-        warnings.warn("LOWER_IS_BETTER is METRICS[name].higher_is_better now", DeprecationWarning, stacklevel=2)
-        return frozenset(metric.name for metric in METRICS.values() if not metric.higher_is_better)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING
 
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import METRICS
-from alfm.report import markdown, terminal
 from alfm.report.cells import Renderer
 from alfm.report.curves import plot_setting, styles_of
+from alfm.report.markdown import show as as_markdown
 from alfm.report.tables import rank_tables, tables_of
+from alfm.report.terminal import show as on_terminal
 from alfm.results.setting import Setting, apart, settings_of, summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RENDERERS: Mapping[str, Renderer] = {"table": terminal.show, "markdown": markdown.show}
+RENDERERS: Mapping[str, Renderer] = {"table": on_terminal, "markdown": as_markdown}
 """How tables are drawn, by `--format`."""
 _LONGEST_STEM = 120  # of a file's name, to which the metric, the table and the ending are added
 
