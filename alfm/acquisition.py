@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_ELEMENTS = 1 << 22  # of a temporary in the joint scores on a GPU: 16 MB in float32
-BLOCK = 1 << 19  # of one on CPU: 2 MB; smaller ones are nearer the caches, but threads then wait for Python's lock
+from alfm import devices, host_ops
+
 RESOLVED = 1e-6, 1e-3  # what `batchbald` may leave out: nats while exact, then a share of the doubt about the draw
 
 
@@ -27,18 +27,10 @@ def _entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1).clamp_max(0)
 
 
-def _log(p: Tensor, out: Tensor) -> Tensor:
-    """Natural logarithm. On CPU by NumPy, which is faster."""
-    if p.device.type != "cpu":
-        return torch.log(p, out=out)
-    np.log(p.numpy(), out=out.numpy())
-    return out
-
-
 def _plogp(p: Tensor) -> Tensor:
     """p log p with 0 log 0 = 0."""
     positive = p.clamp_min(torch.finfo(p.dtype).tiny)
-    return _log(positive, positive).mul_(p)
+    return host_ops.log(positive, positive).mul_(p)
 
 
 def mean_probabilities(logits: Tensor) -> Tensor:
@@ -123,7 +115,7 @@ def bald(logits: Tensor) -> Tensor:
     M, b, C = logits.shape
     mean = logits.new_zeros(C, b)  # by classes first, as in `mean_probabilities`
     within = logits.new_zeros(b)
-    size = min(M, max(1, BLOCK // (b * C)))
+    size = min(M, max(1, _block(logits) // (b * C)))
     scratch = logits.new_empty(2, size, C, b)
     for members in logits.mT.split(size):
         z, e = scratch[:, : len(members)]
@@ -209,6 +201,7 @@ def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samp
     multiply-adds and C K logarithms, K configurations in doubt, in blocks of bounded size.
     """
     M, n, C = log_probs.shape
+    lazy = devices.of(log_probs).looks_are_free
     log_probs = log_probs.clamp_min(-1e4)  # e^-1e4 is 0, and sums of many stay finite
     p = log_probs.exp()
     within = -(p * log_probs).sum(-1).T.contiguous()  # (n, M)
@@ -222,8 +215,8 @@ def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samp
     while True:
         share = log_joint.logsumexp(1) if source is None else log_joint.new_zeros(len(log_joint))
         left = n - len(picks)
-        open_ = _open(log_joint, torch.softmax(share, 0), source is not None)
-        picks.append(_best(gain, left, within, by_item, *open_, scratch))
+        open_ = _open(log_joint, torch.softmax(share, 0), source is not None, lazy)
+        picks.append(_best(gain, left, within, by_item, *open_, scratch, lazy))
         if len(picks) == min(budget, n):
             return torch.cat(picks)
         gain.index_fill_(0, picks[-1], -torch.inf)
@@ -244,19 +237,20 @@ def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samp
 
 
 def _block(p: Tensor) -> int:
-    return BLOCK if p.device.type == "cpu" else MAX_ELEMENTS
+    """Numbers of a temporary: on CPU 2 MB; fewer are nearer the caches, but threads then wait for Python's lock."""
+    return devices.of(p).block_numbers // 4
 
 
-def _open(log_joint: Tensor, share: Tensor, sampled: bool) -> tuple[Tensor, Tensor]:
+def _open(log_joint: Tensor, share: Tensor, sampled: bool, lazy: bool) -> tuple[Tensor, Tensor]:
     """The draws' probabilities (K', M) given a configuration, and its share (K',), of those that matter.
 
     A configuration that leaves no doubt about its draw adds nothing: at most its share of the draws' entropy. What is
-    left out could add 1e-6 nats in all, of `sampled` ones a thousandth of the whole doubt, far below their noise. On a
-    GPU nothing is left out, because counting would need the host.
+    left out could add 1e-6 nats in all, of `sampled` ones a thousandth of the whole doubt, far below their noise.
+    Unless `lazy` nothing is left out, because counting would need the host.
     """
     log_posterior = torch.log_softmax(log_joint, 1)
     posterior = log_posterior.exp()
-    if log_joint.device.type != "cpu":
+    if not lazy:
         return posterior, share
     doubt = share * -(posterior * log_posterior.clamp_min(-1e4)).sum(1)
     most = RESOLVED[1] * doubt.sum() if sampled else RESOLVED[0]
@@ -265,16 +259,15 @@ def _open(log_joint: Tensor, share: Tensor, sampled: bool) -> tuple[Tensor, Tens
 
 
 def _best(
-    gain: Tensor, left: int, within: Tensor, p: Tensor, posterior: Tensor, share: Tensor, scratch: Tensor
+    gain: Tensor, left: int, within: Tensor, p: Tensor, posterior: Tensor, share: Tensor, scratch: Tensor, lazy: bool
 ) -> Tensor:
     """The candidate of largest gain, int64 (1,); updates `gain` (n,) of those it looks at.
 
     left: how many candidates are not picked; within (n, M): entropies of their labels given a draw; p (n, C, M) > 0;
     posterior (K, M): of the draws given a configuration; share (K,): of a configuration; scratch (2, at least C K):
-    memory to work in. The entropy given a draw is averaged over the same configurations, not over all: the same on
-    average, and every configuration's term is then at least 0.
+    memory to work in; lazy: end where no bound is as large. The entropy given a draw is averaged over the same
+    configurations, not over all: the same on average, and every configuration's term is then at least 0.
     """
-    lazy = p.device.type == "cpu"
     C, K = p.shape[1], len(posterior)
     size = max(1, min(_block(p), scratch.shape[1]) // max(C * K, 1))
     bound, order = gain.sort(descending=True, stable=True)
@@ -286,7 +279,7 @@ def _best(
         rows = order[start : min(start + size, left)]
         mixture, log = scratch[:, : len(rows) * C * K].view(2, len(rows) * C, K)
         torch.mm(p.index_select(0, rows).flatten(0, 1), posterior.T, out=mixture)
-        negentropy = torch.mv(_log(mixture, log).mul_(mixture), share)
+        negentropy = torch.mv(host_ops.log(mixture, log).mul_(mixture), share)
         value = -negentropy.view(len(rows), C).sum(1) - within.index_select(0, rows) @ average
         gain[rows] = value
         best = max(best, float(value.max())) if lazy else best

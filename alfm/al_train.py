@@ -93,6 +93,7 @@ def al_train(cfg: DictConfig) -> None:
     """Run one configuration: all its seeds, all its rounds; prints where the results are."""
     from omegaconf import OmegaConf
 
+    from alfm import devices
     from alfm.cache.checked import remember
     from alfm.config.parts import KINDS
     from alfm.report.terminal import print_summary
@@ -118,7 +119,7 @@ def al_train(cfg: DictConfig) -> None:
     )
     budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
     seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
-    device = str(task.pool.device)
+    device = devices.of(task.pool.device).label
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = RunFolder.open(
         paths().logs,

@@ -1,97 +1,160 @@
-"""The one place that asks what device there is: its choice, free memory, block sizes, clock and peak memory."""
+"""The one place that asks what a device is. Everybody else asks what there is of it, and what is worth doing on it.
+
+`of(x)` gives a `Device`: quantities (how large blocks are, how often the host looks) and abilities (what is cheap
+there). A new kind of accelerator is a row of this file. `choose_device` finds the device that a user names.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
+from torch import Tensor
 
 from alfm.errors import UserError
 
 
-def free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 8 << 30  # where the system does not say
+@dataclass(frozen=True)
+class Device:
+    """What one device offers.
 
-
-def feature_block_rows(device: torch.device, dim: int) -> int:
-    # CPU: a block of a few MB is large enough for full matmul speed and small enough to stay near the caches.
-    # GPU: launches are what costs, so blocks are large.
-    target = (8 << 20) if device.type == "cpu" else (256 << 20)
-    return max(256, target // (4 * dim))
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far, over all runs of the process: on CUDA by torch's allocator, else its resident set.
-
-    0 where the system does not tell (Windows).
+    block_numbers: numbers that a block of a pass over features holds. Few stay near a CPU's caches and are enough for
+    full speed there; on an accelerator launches are what costs. Code for smaller blocks takes a share of it.
+    steps_between_looks: steps that are enqueued before the host asks how far they are: 1 where asking costs nothing.
+    numpy_reads: NumPy and faiss compute on tensors in place.
+    looks_are_free: the host reads a value of a tensor without waiting for anything, so it may stop early, count first,
+    or leave out what does not matter.
+    jobs_run_aside: independent jobs on threads of the host take less time than one after the other.
+    joins_replicates: replicates padded to one length in one product take less time than their own products. Elsewhere
+    each has its own, and its bits do not depend on its company.
+    keeps_pair_lists: lists of near pairs, walked by loops of the host, take less time than all products once more.
+    enqueues_picks: greedy picks can be made by kernels alone, the host some picks ahead (`alfm.geometry.steps`).
+    captures_graphs: a step of fixed shapes can be captured once and replayed.
+    pins_host_memory: copies from pinned host memory run beside computation.
+    has_float64: float64 can be computed there.
     """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+    device: torch.device
+    block_numbers: int
+    steps_between_looks: int
+    numpy_reads: bool = False
+    looks_are_free: bool = False
+    jobs_run_aside: bool = False
+    joins_replicates: bool = False
+    keeps_pair_lists: bool = False
+    enqueues_picks: bool = False
+    captures_graphs: bool = False
+    pins_host_memory: bool = False
+    has_float64: bool = True
+
+    def block_rows(self, dim: int) -> int:
+        """Items of `dim` numbers each that a pass visits together."""
+        return max(256, self.block_numbers // dim)
+
+    @property
+    def label(self) -> str:
+        """As a user would name it."""
+        return str(self.device)
+
+    @property
+    def arithmetic(self) -> str:
+        """What rounds alike: numbers found on a device serve every device of this name."""
+        return self.device.type
+
+    @cached_property
+    def accelerator(self) -> str | None:
+        """The maker's name of the accelerator, where the system tells it."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+
+    def free_bytes(self) -> int:
+        """Memory to be had now."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0])
+        try:
+            with open("/proc/meminfo", encoding="ascii") as lines:
+                for line in lines:
+                    if line.startswith("MemAvailable:"):
+                        return int(line.split()[1]) * 1024
+        except OSError:
+            pass
+        return 8 << 30  # where the system does not say
+
+    def peak_bytes(self) -> int:
+        """Most bytes held so far, over all runs of the process: on CUDA by torch's allocator, else its resident set.
+
+        0 where the system does not tell (Windows).
+        """
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            import resource
+        except ImportError:
+            return 0
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+    def finish(self) -> None:
+        """Waits until all that was enqueued is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def of(x: Tensor | torch.device | str) -> Device:
+    """What the device of a tensor, or a device, offers."""
+    return _known(x.device if isinstance(x, Tensor) else torch.device(x))
+
+
+@lru_cache(maxsize=64)
+def _known(device: torch.device) -> Device:
+    if device.type == "cpu":
+        return Device(
+            device, block_numbers=1 << 21, steps_between_looks=1, numpy_reads=True, looks_are_free=True,
+            jobs_run_aside=True, keeps_pair_lists=True,
+        )  # fmt: skip
+    cuda = device.type == "cuda"
+    return Device(
+        device, block_numbers=1 << 26, steps_between_looks=10, joins_replicates=True, enqueues_picks=cuda,
+        captures_graphs=cuda, pins_host_memory=cuda, has_float64=device.type != "mps",
+    )  # fmt: skip
 
 
 class Clock:
     """Wall time between laps, with the device's queue drained at each."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device = of(device)
         self.last = self._now()
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self.device.finish()
         return time.perf_counter()
 
     def lap(self) -> float:
+        """Seconds since the lap before."""
         now = self._now()
         seconds, self.last = now - self.last, now
         return seconds
 
 
-def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """`auto`: CUDA, else MPS, else CPU. A worker of several takes the GPU of its local rank."""
-    if wanted in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", local_rank % torch.cuda.device_count())
+def choose_device(wanted: str = "auto", local_rank: int | None = None) -> torch.device:
+    """The device a user names. `auto`: CUDA, else MPS, else CPU.
+
+    local_rank: of a worker among several, which takes that GPU; None for the process's current one. Raises UserError
+    for a device that this machine does not have.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = torch.backends.mps.is_available()
+    if wanted in ("auto", "cuda") and gpus:
+        return torch.device("cuda") if local_rank is None else torch.device("cuda", local_rank % gpus)
     if wanted == "auto":
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("mps" if mps else "cpu")
     try:
         device = torch.device(wanted)
-    except RuntimeError as error:
-        raise UserError(f"device={wanted}: use auto, cpu, cuda, cuda:1 or mps.") from error
-    there = {"cpu": True, "mps": torch.backends.mps.is_available()}.get(device.type, False)
-    if device.type == "cuda":
-        there = (device.index or 0) < torch.cuda.device_count()
-    if not there:
-        raise UserError(f"device={wanted} is not there on this machine: use device=auto.")
+    except RuntimeError:
+        raise UserError(f"There is no device {wanted!r}: use device=auto, cpu, cuda, cuda:1 or mps.") from None
+    if (device.index or 0) >= {"cuda": gpus, "mps": int(mps), "cpu": 1}.get(device.type, 0):
+        raise UserError(f"This machine has no device {wanted}: use device=auto, or another.")
     return device
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """`auto`: CUDA, else MPS, else CPU. UserError for a device that this machine does not have."""
-    if device != "auto":
-        try:
-            chosen = torch.device(device)
-        except RuntimeError:
-            raise UserError(f"There is no device {device!r}: use auto, cpu, cuda, cuda:1 or mps.") from None
-        there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
-        if (chosen.index or 0) >= there.get(chosen.type, 0):
-            raise UserError(f"This machine has no device {device}: use device=auto, or another.")
-        return chosen
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

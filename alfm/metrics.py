@@ -352,7 +352,9 @@ def _twice_ranks(columns: torch.Tensor, queries: torch.Tensor, padding: torch.Te
     """
     import torch
 
-    if columns.device.type == "cpu":
+    from alfm import devices
+
+    if devices.of(columns).looks_are_free:
         rounded = columns.float()
         rounded.numpy().sort(axis=1)
         below = torch.searchsorted(rounded, queries.float())

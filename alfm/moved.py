@@ -63,6 +63,7 @@ MOVED: dict[str, tuple[str, ...]] = {
 """Module -> where the names are that it has no more. Some of these modules are gone, others are still there."""
 
 RENAMED: dict[str, str] = {
+    "alfm.experiment.pick_device": "alfm.devices.choose_device",
     "alfm.pool.Pool": "alfm.features.features.Features",
 }
 """Name -> the one that it has now, where that is another."""

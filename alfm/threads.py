@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 import torch
 
+from alfm import devices
+
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -23,19 +27,27 @@ def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[
 
     Jobs share memory and must not write to the same place.
     """
-    if device.type != "cpu":
+    if not devices.of(device).jobs_run_aside:
         return [job() for job in jobs]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        if threads == 1 or len(jobs) <= 1:
+    count = at_once(len(jobs), device)
+    with one_thread():
+        if count <= 1:
             return [job() for job in jobs]
         # Each worker says it for itself: MKL keeps the number per thread, and a product that is a worker's first
         # operation would start threads of its own.
-        with ThreadPoolExecutor(min(threads, len(jobs)), initializer=torch.set_num_threads, initargs=(1,)) as workers:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as workers:
             return list(workers.map(lambda job: job(), jobs))
-    finally:
-        torch.set_num_threads(threads)
+
+
+def at_once(jobs: int, device: torch.device) -> int:
+    """How many of so many jobs `side_by_side` runs at a time."""
+    return min(jobs, torch.get_num_threads() if devices.of(device).jobs_run_aside else 1)
+
+
+def each_of(items: Iterator[S], job: Callable[[S], T], device: torch.device, ahead: int = 16) -> Iterator[tuple[S, T]]:
+    """(item, job(item)) in the items' order, side by side; `ahead` items, on a GPU one, are held at a time."""
+    for group in batched(items, ahead if devices.of(device).jobs_run_aside else 1):
+        yield from zip(group, side_by_side([partial(job, item) for item in group], device), strict=True)
 
 
 def batched(items: Iterator[T], size: int) -> Iterator[list[T]]:

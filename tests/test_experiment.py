@@ -14,7 +14,7 @@ import torch
 import alfm
 from alfm.config.parts import from_config
 from alfm.config.paths import conf_dir
-from alfm.devices import pick_device
+from alfm.devices import choose_device
 from alfm.heads.logistic import Logistic
 from alfm.results.conditions import as_config, config_of_class
 from alfm.results.rounds_file import columns
@@ -228,10 +228,10 @@ def test_budgets():
 
 
 def test_devices():
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device().type == ("cuda" if torch.cuda.is_available() else pick_device().type)
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device().type == ("cuda" if torch.cuda.is_available() else choose_device().type)
     with pytest.raises(alfm.UserError, match="has no device cuda:99"):
-        pick_device("cuda:99")
+        choose_device("cuda:99")
 
 
 def test_rounds_come_as_they_are_made(task):

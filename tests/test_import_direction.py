@@ -25,24 +25,25 @@ MAY_IMPORT = {
     "options": "errors",
     "devices": "errors",
     "threads": "devices",
+    "host_ops": "devices",
     # items and their features on disk
     "datasets": "commands errors options streams",
     "backbones": "datasets errors options",
     "cache": "commands datasets errors options streams",
     "extraction": "backbones cache commands datasets devices errors options streams threads version",
     # the maths
-    "features": "devices errors streams threads version",
-    "geometry": "devices errors features streams threads",
+    "features": "devices errors host_ops streams threads version",
+    "geometry": "devices errors features host_ops streams threads",
     "heads": "devices errors features geometry options streams threads",
-    "posteriors": "devices errors features heads options streams threads",
-    "acquisition": "devices",
+    "posteriors": "devices errors features heads host_ops options streams threads",
+    "acquisition": "devices host_ops",
     "metrics": "devices errors",
     # runs as they lie on disk, and what they say
     "results": "cache datasets devices errors metrics version",
     "report": "commands errors metrics results",
     # what picks, and what plays it through
-    "strategies": "acquisition devices errors features geometry heads metrics options posteriors results streams "
-    "threads",
+    "strategies": "acquisition devices errors features geometry heads host_ops metrics options posteriors results "
+    "streams threads",
     "learner": "devices errors features heads options strategies streams threads",
     "config": "commands errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
@@ -51,7 +52,7 @@ MAY_IMPORT = {
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # commands
     "extract": "backbones cache commands config datasets devices engines errors extraction options",
-    "al_train": "cache commands config engines errors extract options report results simulation",
+    "al_train": "cache commands config devices engines errors extract options report results simulation",
 }
 """Part -> what it may import. `report.__main__` and `config.hydra` are commands' halves: see BESIDES."""
 

@@ -16,7 +16,11 @@ import pytest
 from alfm.moved import MOVED
 
 BEFORE: dict[str, list[str]] = json.loads((Path(__file__).parent / "names_of_0_1_0.json").read_text())
-GONE = {
+GONE: dict[str, tuple[str, ...] | None] = {
+    "alfm.acquisition": ("BLOCK", "MAX_ELEMENTS"),  # sizes of blocks are what `alfm.devices` offers
+    "alfm.loop": ("peak_memory",),
+    "alfm.strategies.bait": ("PIECE",),
+    "alfm.strategies.vaal": ("NUMBERS",),
     "alfm.strategies.catalogue": None,  # wrote a table of the README
 }
 """Module -> its names that are gone for good, None for all of them."""

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.devices import feature_block_rows, free_bytes
+from alfm import devices
 from alfm.errors import UserError
 from alfm.features.kept import Kept
 from alfm.features.spaces import RAW, UNIT, Centred, Scaled, Space, wide_unit_rows
+from alfm.host_ops import widened
 from alfm.threads import batched, side_by_side
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ class Features:
         if len(shape) != 2 or shape[0] < 1 or shape[1] < 1:
             raise UserError(f"Features must be a matrix (items, dimensions) with at least one of each; got {shape}.")
         self.N, self.D = int(shape[0]), int(shape[1])
-        free = free_bytes(self.device)
+        there = devices.of(self.device)
+        free = there.free_bytes()
         if isinstance(features, Tensor):
             if not features.is_floating_point():
                 raise UserError(f"Features must be float16 or float32; got {features.dtype}.")
@@ -158,10 +160,10 @@ class Features:
                 features = features.float()
             if memory == "auto":
                 stored = features.numel() * features.element_size()
-                memory = "device" if stored * 2 <= free or self.device.type == "cpu" else "host"
+                memory = "device" if stored * 2 <= free or there.numpy_reads else "host"
             if memory == "device":
                 features = features.to(self.device)
-            elif memory == "host" and self.device.type == "cuda":
+            elif memory == "host" and there.pins_host_memory:
                 features = features.pin_memory()
         else:
             memory = "file"
@@ -172,7 +174,8 @@ class Features:
         )
         # One float32 copy per space in use (raw, unit, the head's) should fit beside what else runs.
         self.resident = memory == "device" and free >= self.N * self.D * 4 * 4
-        self.block_rows = block_rows or feature_block_rows(self.device, self.D)
+        self.block_numbers = there.block_numbers
+        self.block_rows = block_rows or there.block_rows(self.D)
         self.kept = Kept() if kept is None else kept
         self._part_of = part_of
         self.views = torch.from_numpy(np.ascontiguousarray(views)) if isinstance(views, np.ndarray) else views
@@ -358,15 +361,15 @@ class Features:
         return self.once("moments", self._moments)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        wide = torch.float32 if self.device.type == "mps" else torch.float64
-        total = torch.zeros(self.D, dtype=wide, device=self.device)
+        total = widened(torch.zeros(self.D, device=self.device))
         for _, x in self.raw_blocks():
-            total += x.to(wide).sum(0)
+            total += widened(x).sum(0)
         mean = total / self.N
         square = torch.zeros_like(total)
         for _, x in self.raw_blocks():
-            square += (x.to(wide) - mean).square().sum(0)
-        return mean.to(self.dtype), (square / self.N).sqrt().to(self.dtype)
+            square += (widened(x) - mean).square().sum(0)
+        sd = (square / self.N).sqrt()
+        return mean.to(self.device, self.dtype), sd.to(self.device, self.dtype)
 
     def _check_finite(self) -> None:
         finite = torch.cat([torch.isfinite(x).all(1) for _, x in self.raw_blocks()])

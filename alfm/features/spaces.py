@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from alfm.host_ops import widened
+
 
 class Space(Protocol):
     """Coordinates of features. Two spaces are the same space only when they are the same object."""
@@ -31,7 +33,7 @@ def unit_rows(x: Tensor) -> Tensor:
 
 def wide_unit_rows(x: Tensor) -> Tensor:
     """`unit_rows` in float64, in memory of its own; on the host where the device has no float64 (MPS)."""
-    return unit_rows((x.cpu() if x.device.type == "mps" else x).double())
+    return unit_rows(widened(x))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -24,7 +23,8 @@ from torch import Tensor
 
 from alfm.features.features import Vectors
 from alfm.geometry.pairs import block_pairs, limit, squared_distances
-from alfm.threads import batched, side_by_side
+from alfm.host_ops import any_column, below, count_rows
+from alfm.threads import each_of
 
 _CHUNK = 128  # centres in a product
 _BLOCK = 4096  # items in it
@@ -66,20 +66,13 @@ def _to_all(unit: Vectors, rows: Tensor) -> Tensor:
     return d2.scatter_(1, rows[:, None], -1.0)
 
 
-def below(d2: Tensor, limits: Tensor) -> Tensor:
-    """d2 (m, N) < limits (m,), bool (m, N)."""
-    if d2.device.type == "cpu":  # NumPy compares several times faster than torch
-        return torch.from_numpy(d2.numpy() < limits.numpy()[:, None])
-    return d2 < limits[:, None]
-
-
 def ball_purity(unit: Vectors, d2: Tensor, radii: Tensor, agree: Tensor) -> Tensor:
     """Share of the items in each ball that agree with its centre, float64 (m,).
 
     d2: (m, N) from `Centres`; radii: (m,); agree: bool (m, N).
     """
     hit = below(d2, limit(radii, unit))
-    return _counts(hit & agree).double() / _counts(hit)
+    return count_rows(hit & agree).double() / count_rows(hit)
 
 
 def covered_by(centres: Centres, radii: Tensor) -> Tensor:
@@ -88,15 +81,8 @@ def covered_by(centres: Centres, radii: Tensor) -> Tensor:
     inside = torch.zeros(centres.unit.N, dtype=torch.bool, device=centres.unit.device)
     for chunk, d2 in centres:
         hit = below(d2, limits[chunk])
-        inside |= torch.from_numpy(hit.numpy().any(0)) if hit.device.type == "cpu" else hit.any(0)
+        inside |= any_column(hit)
     return inside
-
-
-def _counts(hit: Tensor) -> Tensor:
-    """How many are True in each row, int64 (m,)."""
-    if hit.device.type == "cpu":
-        return torch.tensor([np.count_nonzero(row) for row in hit.numpy()], dtype=torch.int64)
-    return hit.sum(1)
 
 
 # -- balls of one radius around every item ---------------------------------------------------------------------------
@@ -141,9 +127,8 @@ class NearPairs:
         from scipy.sparse import csr_array
 
         self.indices, self.d2 = self.indices[:0], self.d2[:0]  # the old lists make room
-        pieces: list[_Piece] = []
-        for pairs in batched(block_pairs(self.unit, self._block), _JOBS):
-            pieces += side_by_side([partial(_near, self.unit, most, *pair) for pair in pairs], self.unit.device)
+        pairs = block_pairs(self.unit, self._block)
+        pieces = [own for _, own in each_of(pairs, lambda pair: _near(self.unit, most, *pair), self.unit.device, _JOBS)]
         total = sum(len(piece.d2) * (1 if piece.rows == piece.columns else 2) for piece in pieces)
         self.indices, self.d2 = np.empty(total, dtype=np.int32), np.empty(total, dtype=pieces[0].d2.dtype)
         # In the order of the blocks every row gets its neighbours in ascending order: first, transposed, from the
@@ -250,7 +235,7 @@ class Multiplied:
 
     def counts(self, items: Tensor, flags: Tensor) -> Tensor:
         """See `Around`."""
-        return _counts(self._inside(items) & flags)
+        return count_rows(self._inside(items) & flags)
 
     def clear(self, item: Tensor, flags: Tensor) -> None:
         """See `Around`."""

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.kernels import Kernel
 from alfm.geometry.pairs import block_pairs, pair_block
@@ -192,7 +193,7 @@ def listed(
     device than the CPU, and while nothing is added (every pair would be listed), there are no lists.
     """
     out: list[Lists | None] = [None] * len(added)
-    if vectors.device.type != "cpu":
+    if not devices.of(vectors.device).keeps_pair_lists:
         return out
     rows = [own.tolist() for own in added]
     for r, old in enumerate(kept or ()):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,8 +22,9 @@ from torch import Tensor
 from alfm.geometry.kmeans import kmeans
 from alfm.geometry.max_coverage import Cover
 from alfm.geometry.pairs import squared_distances
+from alfm.host_ops import places
 from alfm.streams import stream
-from alfm.threads import batched, side_by_side
+from alfm.threads import each_of
 
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
@@ -54,8 +54,8 @@ def nearest_centroids(unit: Vectors, centroids: Tensor, count: int) -> Tensor:
         nearest[rows] = (closeness.argmax(1, keepdim=True) if count == 1 else closeness.topk(count).indices).int()
 
     # Threads leave nothing behind: what they made small and was kept would break up the memory of what they made large.
-    for blocks in batched(unit.blocks(1024 if unit.device.type == "cpu" else 1 << 14), 16):
-        side_by_side([partial(find, rows, x) for rows, x in blocks], unit.device)
+    for _ in each_of(unit.blocks(1024), lambda block: find(*block), unit.device):
+        pass
     return nearest
 
 
@@ -96,8 +96,8 @@ class Cells:
 
     def blocks(self) -> Iterator[Block]:
         """All pairs of a cell's members and its visitors, each once."""
-        # On CPU near the caches; places in a block fit into 16 bits.
-        entries, most = (1 << 20, 1 << 13) if self.unit.device.type == "cpu" else (1 << 26, 1 << 16)
+        entries = self.unit.pool.block_numbers // 2
+        most = min(entries >> 7, 1 << 16)  # places in a block fit into 16 bits
         for cell in range(self.count):
             members = self._members[self._first_member[cell] : self._first_member[cell + 1]]
             visitors = self._visitors[self._first_visitor[cell] : self._first_visitor[cell + 1]]
@@ -113,8 +113,7 @@ class Cells:
             x, y = (self.unit.rows(rows.long(), plain=True) for rows in (block.visitors, block.members))
             return job(block, squared_distances(x, y, norms[block.visitors], norms[block.members]))
 
-        for blocks in batched(self.blocks(), 16):
-            yield from zip(blocks, side_by_side([partial(done, b) for b in blocks], self.unit.device), strict=True)
+        yield from each_of(self.blocks(), done, self.unit.device)
 
     def purity_distances(self, pseudo: Tensor) -> Tensor:
         """r (N,) float64, as `coverage.purity_distances` over the pairs that are looked at: never below it."""
@@ -162,8 +161,7 @@ class NearCover(Cover):
     def _found(self, block: Block, d2: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Places (visitor, member) of the block's pairs, of those that two blocks look at in one of them only."""
         cells, hit = self._cells, d2 < self._limit
-        cpu = hit.device.type == "cpu"  # where NumPy is faster
-        flat = np.flatnonzero(hit.numpy()) if cpu else hit.flatten().nonzero()[:, 0].cpu().numpy()
+        flat = places(hit).cpu().numpy()
         visitor, member = flat // hit.shape[1], flat % hit.shape[1]
         x, y = block.visitors[visitor], block.members[member]
         mutual = (cells.visits[y] == cells.cell[x, None]).any(1)

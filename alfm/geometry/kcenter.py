@@ -104,8 +104,8 @@ class FarthestFirst:
             picks[slot] = best
             open_[best], stored[best] = -np.inf, 0
             self._append(torch.tensor([best], device=self.device))
-        if self.device.type != "cpu":
-            self.bound, self.met = torch.from_numpy(stored).to(self.device), torch.from_numpy(met).to(self.device)
+        # on CPU the very same memory
+        self.bound, self.met = torch.from_numpy(stored).to(self.device), torch.from_numpy(met).to(self.device)
         return torch.from_numpy(picks).to(self.device)
 
     def _largest(self, open_: np.ndarray, best: int) -> np.ndarray:

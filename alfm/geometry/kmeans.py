@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.geometry.d2_sampling import d2_sample
+from alfm.host_ops import add_to_groups, argmax_rows, take
 from alfm.threads import side_by_side
 
 # How far beyond the mean a centroid aims after passes 1, 2, 3 and on, as a share of its way to the mean.
@@ -116,15 +118,15 @@ class _Run:
         self.inertia, self.moves, self.ahead, self.done = math.inf, 0, True, False
 
     def blocks(self) -> Iterator[slice]:
-        size = max(256, min(1024, _BLOCK // self.k)) if self.x.device.type == "cpu" else max(256, _BLOCK // self.k)
+        numbers = devices.of(self.x).block_numbers
+        size = max(256, min(numbers >> 11, numbers // self.k))
         for start in range(0, len(self.x), size):
             yield slice(start, start + size)
 
     def assign(self, rows: slice) -> None:
         """The nearest target of some items, ties to the lower one, and x.c - |c|^2 / 2."""
         product = torch.addmm(self.half, self.x[rows], self.target.T)
-        # NumPy's argmax is faster than torch's on CPU, and the first of equals.
-        found = torch.from_numpy(product.numpy().argmax(1)) if product.device.type == "cpu" else product.argmax(1)
+        found = argmax_rows(product)
         self.nearest[rows] = found
         self.score[rows] = product.gather(1, found[:, None])[:, 0]
 
@@ -211,15 +213,8 @@ def _seeds(
         seeds = torch.from_numpy(rng.permutation(usable)[:k]).to(x.device)
     else:
         everyone = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        seeds = d2_sample(sq, lambda rows: (_take(x, rows),), everyone, k, rng, None, weight, "exact")
+        seeds = d2_sample(sq, lambda rows: (take(x, rows),), everyone, k, rng, None, weight, "exact")
     return seeds.repeat(-(-k // len(seeds)))[:k]
-
-
-def _take(x: Tensor, rows: Tensor) -> Tensor:
-    """x[rows]; a view where rows are a range, as in the pass behind the first bounds (the copy costs more)."""
-    if x.device.type == "cpu" and bool((rows.diff() == 1).all()):
-        return x[int(rows[0]) : int(rows[-1]) + 1]
-    return x[rows]
 
 
 def _refill(nearest: Tensor, distance: Tensor, weight: Tensor, k: int) -> None:
@@ -271,15 +266,4 @@ class _Sums:
         cluster = torch.cat([after[moved], before[left]])
         value = torch.cat([self.weight[moved], -self.weight[left]])
         self.mass.index_add_(0, cluster, value.double())
-        if self.x.device.type != "cpu":
-            for start in range(0, len(rows), 8192):  # a product is deterministic where atomic adds are not
-                part = slice(start, start + 8192)
-                share = torch.zeros(self.k, len(rows[part]), dtype=self.x.dtype, device=self.x.device)
-                share[cluster[part], torch.arange(share.shape[1], device=self.x.device)] = value[part]
-                self.total += share @ self.x[rows[part]]
-            return
-        from scipy.sparse import csr_array
-
-        entries = (value.numpy(), (cluster.numpy(), rows.numpy()))
-        share = csr_array(entries, shape=(self.k, len(self.x)))
-        self.total += torch.from_numpy(share @ self.x.numpy())
+        add_to_groups(self.total, cluster, value, self.x, rows)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Vectors
 
 _SIDE = 1024  # rows and columns of a block of products: 4 MB in float32
@@ -43,7 +44,7 @@ def knn(vectors: Vectors | Tensor, k: int, queries: Tensor | None = None) -> tup
     n = N if queries is None else len(queries)
     dtype = next(_blocks(vectors, 0))[1].dtype
     base = vectors.matrix if isinstance(vectors, Vectors) else vectors
-    if base is not None and base.dtype == torch.float32 and device.type == "cpu":
+    if base is not None and base.dtype == torch.float32 and devices.of(device).numpy_reads:
         return _by_faiss(base, k, queries)
     # Scores are x.y - |y|^2 / 2: largest = nearest. Blocks arrive in ascending order of rows, so that a stable merge
     # leaves ties to the lower row.

@@ -25,6 +25,7 @@ from torch import Tensor
 from alfm.geometry import steps
 from alfm.geometry.kcenter import FarthestFirst
 from alfm.geometry.pairs import block_pairs, limit, pair_block, squared_distances
+from alfm.host_ops import places
 
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
@@ -304,9 +305,6 @@ def _to_centres(unit: Vectors, centres: Tensor, size: int = 1024) -> Iterator[tu
 
 def _coordinates(hit: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """(rows, columns) of the True entries of a block, in row order."""
-    if hit.device.type == "cuda":
-        row, column = hit.nonzero(as_tuple=True)
-        return row.cpu().numpy(), column.cpu().numpy()
-    flat = np.flatnonzero(hit.numpy())  # faster than torch's on masks with few entries
+    flat = places(hit).cpu().numpy()
     row = flat // hit.shape[1]
     return row, flat - row * hit.shape[1]

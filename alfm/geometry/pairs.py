@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from alfm.host_ops import widened
 
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
@@ -37,8 +40,8 @@ def block_pairs(vectors: Vectors, size: int | None = None) -> Iterator[tuple[sli
 
 
 def pair_block(vectors: Vectors) -> int:
-    """Rows of a block in a pass over pairs: large enough for full matmul speed, its square near the caches."""
-    return 4096 if vectors.device.type == "cuda" else 1024
+    """Rows of a block in a pass over pairs: two of its squares are what a block of features may hold."""
+    return math.isqrt(vectors.pool.block_numbers // 2)
 
 
 def consecutive(vectors: Vectors, start: int, stop: int) -> Tensor:
@@ -55,7 +58,6 @@ def squared_distances(x: Tensor, y: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tenso
 
 def limit(radius: Tensor | float, unit: Vectors) -> Tensor:
     """The squared distance below which a pair lies inside a ball: radius^2 less the margin, in the pool's dtype."""
-    squared = torch.as_tensor(radius)
-    squared = (squared if squared.device.type == "cuda" else squared.cpu()).double().square()
+    squared = widened(torch.as_tensor(radius)).square()
     margin = (squared / 2).clamp_max(4 * torch.finfo(unit.pool.dtype).eps * unit.level)
     return torch.where(squared.isinf(), squared, squared - margin).to(unit.pool.dtype).to(unit.device)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from alfm import devices
+
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
 
@@ -22,8 +24,8 @@ BATCH = 32  # bounds refreshed in a step: a pass over the pool for fewer costs a
 
 
 def enqueued(vectors: Vectors) -> bool:
-    """Whether picks are made by kernels alone: on CUDA, unless features cross from host memory or a file anyway."""
-    return vectors.device.type == "cuda" and vectors.pool.memory == "device"
+    """Whether picks are made by kernels alone: where they can, unless features cross from host memory or a file."""
+    return devices.of(vectors.device).enqueues_picks and vectors.pool.memory == "device"
 
 
 class Stepwise(Protocol):

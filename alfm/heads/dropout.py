@@ -7,7 +7,7 @@ layer. The loop below serves every head trained by this recipe; a `Network` says
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, NamedTuple, Protocol
@@ -17,6 +17,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm import devices
 from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.features.spaces import Scaled
@@ -165,7 +166,7 @@ def train(
     rows, targets = rows.to(device), targets.to(device)
     weight = None if weight is None else weight.to(device, pool.dtype)
     fit = partial(_fit_group, recipe, network, pool, num_classes, round)
-    if device.type == "cuda" and max(counts) <= recipe.batch_size:  # launches cost most: all replicates together
+    if devices.of(device).joins_replicates and max(counts) <= recipe.batch_size:
         return fit(rows, targets, weight, list(seeds))
     pool.moments  # made once, before the jobs that need them  # noqa: B018
     jobs = []
@@ -263,13 +264,8 @@ class _Run:
         self.root_scale = torch.tensor(1 / np.sqrt(1 - BETA2**t), **like)
         if per_epoch > 1:
             self._shuffled_epochs(seeds, round)
-        elif self.x.device.type == "cuda":
-            self._graph_epochs()
         else:
-            for _ in range(epochs):
-                self._whole_epoch()
-                if not bool(self.active.any()):
-                    break
+            self._whole_epochs()
 
     def result(self) -> Trained:
         weight, bias, *inner = (p.contiguous() for p in self._split(self.best))
@@ -336,8 +332,20 @@ class _Run:
     def _whole_epoch(self) -> None:
         self._end_epoch(self._step(self.x, self.position, self.share, self.bessel, self.target, self.mass))
 
-    def _graph_epochs(self, check: int = 10) -> None:
-        """One captured epoch, replayed; the host looks at the early stop only every `check` epochs."""
+    def _whole_epochs(self) -> None:
+        """All epochs, each with all items at once."""
+        epoch = self._captured_epoch() if devices.of(self.x).captures_graphs else self._whole_epoch
+        for done in range(1, self.recipe.max_epochs + 1):
+            epoch()
+            if self._stopped(done):
+                break
+
+    def _stopped(self, done: int) -> bool:
+        """Whether no replicate goes on, after so many epochs; looked at now and then only where a look takes a wait."""
+        return done % devices.of(self.x).steps_between_looks == 0 and not bool(self.active.any())
+
+    def _captured_epoch(self) -> Callable[[], None]:
+        """`_whole_epoch` as a graph that is replayed."""
         state = [self.flat, self.m, self.v, self.mean, self.var, self.best, self.best_mean, self.best_var]
         state += [self.best_loss, self.wait, self.active, self.epoch, self.step_number]
         before = [s.clone() for s in state]
@@ -351,13 +359,9 @@ class _Run:
             self._whole_epoch()
         for s, b in zip(state, before, strict=True):
             s.copy_(b)
-        for done in range(0, self.recipe.max_epochs, check):
-            for _ in range(min(check, self.recipe.max_epochs - done)):
-                graph.replay()
-            if not bool(self.active.any()):
-                break
+        return graph.replay
 
-    def _shuffled_epochs(self, seeds: list[int], round: int, check: int = 10) -> None:
+    def _shuffled_epochs(self, seeds: list[int], round: int) -> None:
         """More items than a batch holds: one replicate, batches in an order of their own every epoch."""
         slices = _batches(self.n, self.recipe.batch_size)
         for epoch in range(self.recipe.max_epochs):
@@ -379,7 +383,7 @@ class _Run:
                 )
                 loss += part * (b / self.n)
             self._end_epoch(loss)
-            if (self.x.device.type == "cpu" or epoch % check == 0) and not bool(self.active.any()):
+            if self._stopped(epoch + 1):
                 break
 
 

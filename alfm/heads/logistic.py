@@ -21,6 +21,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Features
 from alfm.features.spaces import RAW, Scaled, Space
 from alfm.heads.linear import LinearHead
@@ -87,14 +88,14 @@ class Logistic:
         previous: LinearHead | None = None,
     ) -> LinearHead:
         """Fit R heads; shapes as in `Classifier.fit`. Needs at least one labelled row in each replicate."""
-        space = self.space(pool)
+        space, joined = self.space(pool), devices.of(pool.device).joins_replicates
         R = rows.shape[0]
         if 2 * rows.shape[1] > pool.vectors(space).dim:  # before the jobs, which would each make them
             self._principal(pool, space)
 
         def fit(group: Tensor) -> tuple[Tensor, Tensor]:
             own, wanted, own_weight = rows[group], targets[group], None if weight is None else weight[group]
-            if pool.device.type == "cpu":  # all of a group have equally many: no padding needed
+            if not joined:  # all of a group have equally many: no padding needed
                 valid, shape = own >= 0, (len(group), -1)
                 wanted = wanted[valid].unflatten(0, shape)
                 own_weight = None if own_weight is None else own_weight[valid].view(shape)
@@ -104,7 +105,10 @@ class Logistic:
                 None if previous is None else (previous.weight[group], previous.bias[group]),
             )  # fmt: skip
 
-        groups = _groups(rows, targets, num_classes, pool.vectors(space).dim)
+        if joined:
+            groups = [torch.arange(R, device=rows.device)]
+        else:
+            groups = _groups(rows, targets, num_classes, pool.vectors(space).dim)
         jobs = [partial(fit, group) for group in groups]
         weights, biases = zip(*side_by_side(jobs, pool.device), strict=True)
         place = torch.cat(groups).argsort()
@@ -152,7 +156,8 @@ class Logistic:
         phi = pool.vectors(space).rows(rows.clamp_min(0).flatten()).view(len(rows), n, dim)
         w = valid.to(phi.dtype) if weight is None else weight.to(phi.dtype) * valid
         Y = _one_hot(targets, num_classes, phi.dtype)
-        few = R == 1 and targets.dim() == 2 and phi.device.type == "cpu" and _few(targets, num_classes)
+        joined = devices.of(phi).joins_replicates
+        few = not joined and R == 1 and targets.dim() == 2 and _few(targets, num_classes)
         phi, w, Y = _padded(phi, 2), _padded(w, 1), _padded(Y, 1)
         mass = torch.linalg.vecdot(Y, w[:, None])
         seen = mass > 0
@@ -183,7 +188,7 @@ class Logistic:
             bias = torch.where(warm, torch.where(known, b0, lowest), bias)
             start = torch.bmm(W0, basis) * active[..., None]
         l2, size = 1.0 / self.inverse_l2(num_classes), R
-        if same and pool.device.type == "cpu":
+        if same and not joined:
             size = max(1, BATCHED // (n * len(columns)))
         solved = [
             solve(X, Y, w[m], l2, active[m], start[m], bias[m], self.tolerance, self.max_iterations)
@@ -215,14 +220,11 @@ class Logistic:
 
 
 def _groups(rows: Tensor, targets: Tensor, num_classes: int, dim: int) -> list[Tensor]:
-    """Which of the R replicates are fitted as one batch: int64 vectors of replicates. On a GPU all of them.
+    """Which of the R replicates are fitted as one batch: int64 vectors of replicates.
 
-    On CPU those with equally many labelled rows, so that a replicate's numbers do not depend on its company; one with
-    few of the classes goes alone, without the others' columns.
+    Those with equally many labelled rows, so that a replicate's numbers do not depend on its company; one with few of
+    the classes goes alone, without the others' columns.
     """
-    R, device = len(rows), rows.device
-    if device.type != "cpu":
-        return [torch.arange(R, device=device)]
     alike: dict[tuple[int, int], list[int]] = {}
     for r, count in enumerate((rows >= 0).sum(1).tolist()):
         few = targets.dim() == 2 and _few(targets[r][rows[r] >= 0], num_classes)

@@ -95,8 +95,7 @@ def _reduce(draws: Draws, fn: Callable[..., Any], rows: slice, x: Tensor, r: int
 
 def block_rows(pool: Features, draws: Draws) -> int:
     """Items whose features and logits are held together."""
-    numbers, least = (1 << 19, 64) if pool.device.type == "cpu" else (1 << 26, 256)
-    return max(least, numbers // max(pool.D, draws.passes * draws.C))
+    return max(64, pool.block_numbers // 4 // max(pool.D, draws.passes * draws.C))
 
 
 def row_index(rows: slice | Tensor, device: torch.device) -> Tensor:

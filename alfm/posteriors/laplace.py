@@ -15,6 +15,7 @@ from torch import Tensor
 from alfm.features.features import Features
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
+from alfm.host_ops import widened
 from alfm.options import Fits, checked
 from alfm.streams import stream
 from alfm.threads import side_by_side
@@ -61,7 +62,7 @@ class Laplace:
         noise = stream(seed, round, "laplace").standard_normal((self.passes * head.C, phi.shape[1]))
         # Lambda = L L^T, so L^-T e has covariance Lambda^-1.
         step = torch.linalg.solve_triangular(factor.T, torch.from_numpy(noise).to(factor).T, upper=True).T
-        return head.weight[r] + step.to(phi.dtype).view(self.passes, head.C, -1), factor
+        return head.weight[r] + step.to(phi).view(self.passes, head.C, -1), factor
 
     def _precision(self, classifier: Classifier, num_classes: int, labelled: int) -> float:
         if self.precision != "auto":
@@ -79,8 +80,7 @@ def precision_factor(phi: Tensor, logits: Tensor, precision: float) -> Tensor:
     In float64, because the eigenvalues of the sum spread over many decades.
     """
     p1 = torch.softmax(logits, 1).amax(1)
-    wide = torch.float32 if phi.device.type == "mps" else torch.float64
-    root = phi.to(wide) * (p1 * (1 - p1)).clamp_min(0).sqrt().to(wide)[:, None]
+    root = widened(phi) * widened((p1 * (1 - p1)).clamp_min(0).sqrt())[:, None]
     total = root.T @ root
     total.diagonal().add_(precision)
     return torch.linalg.cholesky(total)
@@ -109,6 +109,6 @@ class LaplaceDraws:
         """
         phi = self.head.spaces[r](x)
         factor = self.factors[r]
-        white = torch.linalg.solve_triangular(factor, phi.to(factor.dtype).T, upper=False)
-        variance = white.square().sum(0).to(phi.dtype)
+        white = torch.linalg.solve_triangular(factor, phi.to(factor).T, upper=False)
+        variance = white.square().sum(0).to(phi)
         return self.head.logits(phi, r) / (1 + math.pi / 8 * variance).sqrt()[:, None]

@@ -16,16 +16,17 @@ def environment_of(device: str, cache_path: str | Path, cache_fingerprint: str, 
 
     import torch
 
+    from alfm import devices
+
     versions = {"python": platform.python_version()}
     for package in ("alfm", "torch", "numpy", "scipy", "scikit-learn", "faiss-gpu", "faiss-cpu", "h5py"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    accelerator = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else None
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seeds": [int(seed) for seed in seeds],
-        "device": str(device),
-        "accelerator": accelerator,
+        "device": device,
+        "accelerator": devices.of(device).accelerator,
         "machine": platform.platform(),
         "threads": torch.get_num_threads(),
         "versions": versions,

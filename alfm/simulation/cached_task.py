@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from alfm import devices
 from alfm.cache.checked import check_once
 from alfm.cache.reader import FeatureCache
 from alfm.cache.split import features_of, labelled
 from alfm.config.paths import paths
 from alfm.datasets.labels import ASK
-from alfm.devices import pick_device
 from alfm.errors import UserError
 from alfm.features.features import Features, Memory
 from alfm.features.kept import Kept
@@ -79,7 +79,7 @@ class Simulation(Task):
         if unlabelled != ASK:
             self.splits["unlabelled"] = unlabelled
         self.train_views = train_views
-        where = pick_device(device)
+        where = devices.choose_device(device)
         pool_rows, labels = labelled(cache, pool_split)
         test_rows, test_labels = labelled(cache, test_split)
         self.cache, self.cache_rows = cache, pool_rows
@@ -93,7 +93,7 @@ class Simulation(Task):
         kept = None
         if keep_geometry:
             rows = hashlib.blake2b(pool_rows.tobytes(), digest_size=16).hexdigest()
-            kept = Kept(cache.path, f"{cache.fingerprint} {pool_split} {rows} {where.type}")
+            kept = Kept(cache.path, f"{cache.fingerprint} {pool_split} {rows} {devices.of(where).arithmetic}")
         super().__init__(
             pool=Features(
                 features_of(cache, pool_split, pool_rows, memory == "file"), where, memory, views=views, kept=kept

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from alfm.devices import Clock, peak_memory
+from alfm import devices
 from alfm.errors import UserError
 from alfm.heads.base import Classifier
 from alfm.learner import Learner
@@ -101,7 +101,7 @@ def play(
     replayed = np.empty((learner.R, 0), np.int64) if done is None else done
     for number, budget in enumerate(budgets, 1):
         replicates = learner.going
-        clock = Clock(device)
+        clock = devices.Clock(device)
         replay, replayed = torch.from_numpy(replayed[:, :budget]), replayed[:, budget:]
         picks = replay if replay.shape[1] else learner.ask(budget)
         query_seconds = clock.lap()
@@ -119,8 +119,8 @@ def play(
             yield Round(
                 number, learner.counts[replicates[0]], picks[replicates].numpy(),
                 [learner.filled[r] for r in replicates], metrics, fit_seconds, query_seconds, clock.lap(),
-                peak_memory(device), "; ".join(dict.fromkeys(filter(None, reasons))) if all(reasons) else None,
-                replicates, reasons,
+                devices.of(device).peak_bytes(),
+                "; ".join(dict.fromkeys(filter(None, reasons))) if all(reasons) else None, replicates, reasons,
             )  # fmt: skip
         if all(reasons):
             return

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.features.spaces import RAW
@@ -47,7 +48,7 @@ class Task:
     def measure(self, head: LinearHead) -> list[dict[str, float]]:
         """The test measures of every replicate: side by side on CPU, with one transfer to the host on a GPU."""
         source = self.test.vectors(head.spaces[0] if head.shared else RAW)  # made once, before the jobs ask for it
-        if source.device.type != "cpu":
+        if not devices.of(source.device).jobs_run_aside:
             return evaluate_all(self.test_logits(head), self.test_labels, self.measured)
 
         def one(r: int) -> dict[str, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.host_ops import at_most, places
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
@@ -57,17 +57,11 @@ def nearest(distance: Tensor, k: int) -> Tensor:
     """Columns (b, min(k, n)) int64 of each row's smallest distances (b, n), in their order; ties to the lower."""
     b, n = distance.shape
     k = min(k, n)
-    if distance.device.type != "cpu":
-        level = torch.topk(distance, k, dim=1, largest=False).values.amax(1, keepdim=True)
-        chosen = distance <= level
-        places = chosen.flatten().nonzero()[:, 0]
-    else:  # NumPy's partition and comparison are several times faster than torch's
-        level = np.partition(distance.numpy(), k - 1, axis=1)[:, k - 1 : k]
-        chosen = torch.from_numpy(distance.numpy() <= level)
-        places = torch.from_numpy(np.flatnonzero(chosen.numpy()))
-    if len(places) > b * k:
+    chosen = at_most(distance, k)
+    found = places(chosen)
+    if len(found) > b * k:
         tied = (chosen.sum(1) > k).nonzero()[:, 0]
         order = torch.sort(distance[tied], dim=1, stable=True).indices[:, :k]
         chosen[tied] = torch.zeros_like(chosen[tied]).scatter_(1, order, True)
-        places = chosen.flatten().nonzero()[:, 0]
-    return places.view(b, k) % n
+        found = places(chosen)
+    return found.view(b, k) % n

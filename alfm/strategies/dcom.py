@@ -12,6 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
 from alfm.geometry import steps
@@ -105,9 +106,9 @@ class Dcom(Strategy):
 
     @staticmethod
     def _around(query: Query, radius: Sequence[Tensor]) -> list[Around]:
-        """The balls of each replicate's radius: read off lists where these fit, on CPU; a GPU multiplies faster."""
+        """The balls of each replicate's radius: read off lists where these fit and are faster than products."""
         unit = query.pool.points()
-        if query.pool.device.type != "cpu":
+        if not devices.of(query.pool.device).keeps_pair_lists:
             return [Multiplied(unit, own) for own in radius]
         near = query.pool.once("near pairs", lambda: NearPairs(unit))
         near.hold(max((own for own in map(float, radius) if own <= near.most), default=0.0))

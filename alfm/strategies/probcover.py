@@ -88,9 +88,8 @@ class ProbCover(Strategy):
         pool, delta, classes = query.pool, self.delta, self.classes or query.num_classes
 
         def make() -> Cover:
-            # A host makes unit features of few items at a time: all of them would double the memory of so large a pool.
-            space = pool.point_space()
-            unit = pool.vectors(replace(space, shared=False) if pool.device.type == "cpu" else space)
+            # Unit features of few items at a time: all of them would double the memory of so large a pool.
+            unit = pool.vectors(replace(pool.point_space(), shared=False))
 
             def arrays() -> dict[str, np.ndarray]:
                 cells, radius = Cells(unit, self.probe), delta

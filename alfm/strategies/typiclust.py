@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.geometry.kmeans import kmeans_each
 from alfm.geometry.knn import CLOSE, SPARE, knn
 from alfm.options import Count, Whole, checked
@@ -92,12 +93,13 @@ def most_typical(x: Tensor, neighbours: int) -> Tensor:
     if k < 1:
         return torch.zeros(1, dtype=torch.int64, device=x.device)
     sq = torch.linalg.vecdot(x, x)
-    if _may_ask(x) and m > _SEARCH:
+    ask = devices.of(x).looks_are_free
+    if ask and m > _SEARCH:
         best = _found(x, sq, k).argmin(0, keepdim=True)
     else:
         size = _rows_at_once(m)
         parts = [slice(start, min(start + size, m)) for start in range(0, m, size)]
-        best = torch.cat([_mean_distances(x, sq, rows, k) for rows in parts]).argmin(0, keepdim=True)
+        best = torch.cat([_mean_distances(x, sq, rows, k, ask) for rows in parts]).argmin(0, keepdim=True)
     # products of equal items may round differently
     return (x == x.index_select(0, best)).all(1).to(torch.uint8).argmax(0, keepdim=True)
 
@@ -115,12 +117,12 @@ def _found(x: Tensor, sq: Tensor, k: int) -> Tensor:
     return mean
 
 
-def _mean_distances(x: Tensor, sq: Tensor, rows: slice, k: int) -> Tensor:
+def _mean_distances(x: Tensor, sq: Tensor, rows: slice, k: int, ask: bool) -> Tensor:
     """Mean distance (b,) of some rows of x (m, D) to the k nearest others; sq (m,): squared lengths."""
     every = (sq[rows, None] + sq - 2 * (x[rows] @ x.T)).clamp_min_(0)
     every.diagonal(rows.start).fill_(torch.inf)
     near = every < CLOSE * sq[rows, None]
-    if _may_ask(x) and not near.numpy().any():
+    if ask and not bool(near.any()):
         return every.topk(k, largest=False, sorted=False).values.sqrt_().mean(1)
     if len(x) <= _SEARCH:
         exact = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist").square_()
@@ -131,10 +133,6 @@ def _mean_distances(x: Tensor, sq: Tensor, rows: slice, k: int) -> Tensor:
         found = torch.where(found < CLOSE * sq[rows, None], exact, found)
     # in order, so that equal distances have equal means
     return found.topk(k, largest=False).values.sqrt_().mean(1)
-
-
-def _may_ask(x: Tensor) -> bool:
-    return x.device.type == "cpu"
 
 
 def _rows_at_once(m: int) -> int:

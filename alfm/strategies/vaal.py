@@ -19,11 +19,11 @@ from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
 from alfm.strategies.query import Query, stack_picks
-from alfm.threads import batched, side_by_side
+from alfm.threads import each_of, side_by_side
 
 BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
 LOG_VARIANCE = 10.0  # bound on the encoder's log variance, so that no minibatch overflows
-NUMBERS = 1 << 18  # of a scored block of features on CPU: 1 MB, which stays in the caches
+PIECES = 8  # of a block of features, scored one by one: on CPU 1 MB, which stays in the caches
 STAGE = 8  # steps of one replicate before a core turns to another: five replicates then keep two cores busy to the end
 
 Standard = Callable[[Tensor], Tensor]
@@ -107,11 +107,9 @@ def scores(pool: Features, nets: Sequence[Networks], standard: Standard) -> Tens
         for r, net in enumerate(nets):
             torch.neg(net.labelled_logit(x), out=out[r, rows])
 
-    size, together = None, 1
-    if pool.device.type == "cpu":
-        size, together = min(pool.block_rows, max(256, NUMBERS // pool.D)), 16
-    for blocks in batched(pool.raw_blocks(size), together):
-        side_by_side([partial(score, rows, x) for rows, x in blocks], pool.device)
+    size = min(pool.block_rows, max(256, pool.block_numbers // PIECES // pool.D))
+    for _ in each_of(pool.raw_blocks(size), lambda block: score(*block), pool.device):
+        pass
     return out
 
 

@@ -11,7 +11,6 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.features.features import Vectors
-from alfm.geometry import steps
 from alfm.options import checked
 from alfm.strategies.badge import prediction_error
 from alfm.strategies.base import Strategy
@@ -72,11 +71,10 @@ class Gradients:
 def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, ridge: float) -> Tensor:
     """Places in the stream that are accepted, int64 (at most budget,), ascending. uniform: (T,) in [0, 1).
 
-    Between two acceptances S does not change, so the next accepted place is found in one vectorised step. A GPU is not
-    asked whether there is one: what follows the last changes nothing.
+    Between two acceptances S does not change, so the next accepted place is found in one vectorised step. Nobody asks
+    whether there is one, which a GPU would wait for: what follows the last changes nothing.
     """
     T, device = len(uniform), uniform.device
-    ask = not steps.enqueued(x.phi)
     place = torch.arange(T, device=device)
     leverage = x.sq_norms / ridge  # x^T S^-1 x
     residuals = torch.zeros(budget, T, dtype=torch.float64, device=device)
@@ -89,8 +87,6 @@ def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, rid
         wanted = rate if rate is not None else (budget - b) / (T - place)
         hit = (uniform < wanted * share) & (place > last)
         found = hit.any()
-        if ask and not bool(found):
-            break
         pick = hit.to(torch.uint8).argmax(0, keepdim=True)  # the first of equals
         last = torch.where(found, pick, T)
         taken[b : b + 1] = last

@@ -14,6 +14,7 @@ from alfm.errors import UserError
 from alfm.features.features import Vectors
 from alfm.geometry.steps import greedy
 from alfm.strategies.query import Query
+from alfm.threads import at_once
 
 ELEMENTS = 1 << 22  # of a temporary: 32 MB in float64
 
@@ -26,8 +27,7 @@ def refuse_if_too_large(query: Query, variant: str, max_bytes: int) -> None:
     head = query.head
     assert head is not None
     size = head.C * head.weight.shape[2]
-    at_once = min(query.R, torch.get_num_threads()) if query.pool.device.type == "cpu" else 1
-    need = 8 * (8 * size**2 + 2 * query.pool.N * head.C**2) * at_once
+    need = 8 * (8 * size**2 + 2 * query.pool.N * head.C**2) * at_once(query.R, query.pool.device)
     if need > max_bytes:
         raise UserError(
             f"BAIT variant={variant} needs {need / 2**30:.1f} GiB for {head.C} classes x {head.weight.shape[2]} "

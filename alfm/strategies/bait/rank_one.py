@@ -11,11 +11,11 @@ from torch import Tensor
 from alfm.features.features import Vectors
 from alfm.geometry.topk import top
 from alfm.strategies.bait.class_wise import prune
-from alfm.threads import batched, side_by_side
+from alfm.threads import each_of
 
 FRONT = 768  # items among which picks are made ahead
 CHUNK = 20  # picks made ahead between two passes over everything
-PIECE = 1 << 18  # numbers of the features that a pass visits together on CPU: 1 MB, so that they stay in the caches
+PIECES = 8  # of a block of features, which a pass visits one by one: on CPU 1 MB, so that they stay in the caches
 
 
 def binary_information(logits: Tensor) -> Tensor:
@@ -143,9 +143,9 @@ def _columns(D: int) -> list[slice]:
     return [slice(start, min(start + size, D)) for start in range(0, D, size)]
 
 
-def piece(phi: Vectors) -> int | None:
-    """Items that a pass visits together; None: the pool's own blocks."""
-    return max(256, PIECE // phi.pool.D) if phi.device.type == "cpu" else None
+def piece(phi: Vectors) -> int:
+    """Items that a pass visits together."""
+    return max(256, phi.pool.block_numbers // PIECES // phi.pool.D)
 
 
 def second_moments(phi: Vectors, weights: Sequence[Callable[[Tensor], Tensor]]) -> list[tuple[Tensor, Tensor]]:
@@ -158,7 +158,7 @@ def second_moments(phi: Vectors, weights: Sequence[Callable[[Tensor], Tensor]]) 
     sums = [torch.zeros(D, D, dtype=torch.float64, device=device) for _ in weights]
 
     def block_sum(rows: slice, x: Tensor, r: int) -> Tensor:
-        pieces = max(1, round(len(x) / (piece(phi) or len(x))))
+        pieces = max(1, round(len(x) / piece(phi)))
         out, at = x.new_zeros(D, D), rows.start
         y = x.new_empty(-(-len(x) // pieces), D)
         for part in x.tensor_split(pieces):
@@ -169,10 +169,9 @@ def second_moments(phi: Vectors, weights: Sequence[Callable[[Tensor], Tensor]]) 
                 out[: J.stop, J].addmm_(part[:, : J.stop].T, scaled[:, J])
         return out
 
-    for blocks in batched(phi.blocks(), 4 if device.type == "cpu" else 1):
-        jobs = [partial(block_sum, rows, x, r) for rows, x in blocks for r in range(len(weights))]
-        for i, part in enumerate(side_by_side(jobs, device)):
-            sums[i % len(weights)] += part
+    jobs = (partial(block_sum, rows, x, r) for rows, x in phi.blocks() for r in range(len(weights)))
+    for i, (_, part) in enumerate(each_of(jobs, lambda job: job(), device, 4 * len(weights))):
+        sums[i % len(weights)] += part
     return [(value, total.triu() + total.triu(1).T) for value, total in zip(values, sums, strict=True)]
 
 
@@ -194,8 +193,8 @@ def quadratic_forms(phi: Vectors, problems: Sequence[Binary]) -> None:
             else:
                 problem.e[rows] += quadratic_form(x, inverse, room)
 
-    for blocks in batched(phi.blocks(piece(phi)), 16 if phi.device.type == "cpu" else 1):
-        side_by_side([partial(visit, rows, x) for rows, x in blocks], phi.device)
+    for _ in each_of(phi.blocks(piece(phi)), lambda block: visit(*block), phi.device):
+        pass
 
 
 def upper(A: Tensor, dtype: torch.dtype) -> list[Tensor]:

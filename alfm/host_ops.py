@@ -1,0 +1,98 @@
+"""Operations that NumPy or SciPy does several times faster than torch, where they can read a tensor in place.
+
+Elsewhere torch's own, with the same result: to the last bit where it is exact, else up to rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alfm import devices
+
+
+def _on_host(x: Tensor) -> np.ndarray | None:
+    """x as an array on the same memory, or None where NumPy cannot read it."""
+    return x.numpy() if devices.of(x).numpy_reads else None
+
+
+def log(p: Tensor, out: Tensor) -> Tensor:
+    """Natural logarithm, into `out`."""
+    host = _on_host(p)
+    if host is None:
+        return torch.log(p, out=out)
+    np.log(host, out=out.numpy())
+    return out
+
+
+def argmax_rows(x: Tensor) -> Tensor:
+    """Column of each row's maximum, the first of equals: x (m, n) -> int64 (m,)."""
+    host = _on_host(x)
+    return x.argmax(1) if host is None else torch.from_numpy(host.argmax(1))
+
+
+def below(x: Tensor, limits: Tensor) -> Tensor:
+    """x (m, n) < limits (m,), bool (m, n)."""
+    host = _on_host(x)
+    return x < limits[:, None] if host is None else torch.from_numpy(host < limits.numpy()[:, None])
+
+
+def at_most(x: Tensor, k: int) -> Tensor:
+    """Which values of each row are at most its k-th smallest: x (m, n) -> bool (m, n), k or, with ties, more a row."""
+    host = _on_host(x)
+    if host is None:
+        return x <= torch.topk(x, k, dim=1, largest=False).values.amax(1, keepdim=True)
+    return torch.from_numpy(host <= np.partition(host, k - 1, axis=1)[:, k - 1 : k])
+
+
+def places(mask: Tensor) -> Tensor:
+    """Where a mask is True, ascending places in it as one row: int64 (m,)."""
+    host = _on_host(mask)
+    return mask.flatten().nonzero()[:, 0] if host is None else torch.from_numpy(np.flatnonzero(host))
+
+
+def any_column(mask: Tensor) -> Tensor:
+    """Which columns hold a True: (m, n) -> bool (n,)."""
+    host = _on_host(mask)
+    return mask.any(0) if host is None else torch.from_numpy(host.any(0))
+
+
+def count_rows(mask: Tensor) -> Tensor:
+    """How many are True in each row: (m, n) -> int64 (m,)."""
+    host = _on_host(mask)
+    if host is None:
+        return mask.sum(1)
+    return torch.tensor([np.count_nonzero(row) for row in host], dtype=torch.int64)
+
+
+def take(x: Tensor, rows: Tensor) -> Tensor:
+    """x[rows], int64 (m,); a view where they follow one another, if that can be seen without a wait."""
+    host = _on_host(rows)
+    if host is not None and len(host) and bool((np.diff(host) == 1).all()):
+        return x[int(host[0]) : int(host[-1]) + 1]
+    return x[rows]
+
+
+def add_to_groups(total: Tensor, group: Tensor, weight: Tensor, x: Tensor, rows: Tensor) -> None:
+    """total[group[i]] += weight[i] x[rows[i]]: total (k, D) float64; group, weight, rows (m,); x (n, D).
+
+    The order of the sums is fixed: products elsewhere, since atomic additions come in any order.
+    """
+    host = _on_host(x)
+    if host is None:
+        for start in range(0, len(rows), 8192):
+            part = slice(start, start + 8192)
+            share = torch.zeros(len(total), len(rows[part]), dtype=x.dtype, device=x.device)
+            share[group[part], torch.arange(share.shape[1], device=x.device)] = weight[part]
+            total += share @ x[rows[part]]
+        return
+    from scipy.sparse import csr_array
+
+    entries = (weight.numpy(), (group.numpy(), rows.numpy()))
+    total += torch.from_numpy(csr_array(entries, shape=(len(total), len(x))) @ host)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float64, on the host where its device has none."""
+    return (x if devices.of(x).has_float64 else x.cpu()).double()
