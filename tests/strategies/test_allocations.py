@@ -6,10 +6,11 @@ import tracemalloc
 
 import pytest
 import torch
-from strategies.test_properties import QUERIES, features, query_of, strategy
+from strategies.test_properties import QUERIES, strategy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alfm.strategies.ask import ask
+from alfm.testing import clusters, query_of
 
 N, D, C = 5000, 64, 20
 SMALLEST = N * C * D  # 6.4 million numbers; N x N is four times that
@@ -32,7 +33,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.fixture(scope="module")
 def pool():
-    x, y = features(N, D, C, seed=3)
+    x, y = clusters(N, D, C, seed=3)
     return x, y, list(range(2 * C))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from strategies.factory import make_query
-from strategies.test_properties import EASY, LABELLED, QUERIES, query_of, strategy
+from strategies.test_properties import EASY, LABELLED, QUERIES, strategy
 
 from alfm.al_train import main
 from alfm.config.parts import from_config
@@ -17,6 +17,7 @@ from alfm.errors import UserError
 from alfm.strategies.ask import ask
 from alfm.strategies.base import Strategy
 from alfm.strategies.index_file import IndexFile
+from alfm.testing import query_of
 
 
 @pytest.mark.parametrize("posterior", ["dropout_joint", "laplace", "ensemble"])
