@@ -19,9 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from machine import comma, describe, strategy_names
+from machine import comma, describe, markdown, strategy_names
 
 from alfm.errors import UserError
+from alfm.metrics import Scale
+from alfm.report.cells import Cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +34,8 @@ OWN_STARTS = {
 }  # fmt: skip
 ORACLES = ("boss",)
 START = "random"
-MARKS = {"better": " ▲", "worse": " ▼", "not better than random": ""}
+MARKS = {"better": "▲", "worse": "▼", "not better than random": ""}
+TENTHS, HUNDREDTHS, POINTS = Scale(digits=1), Scale(digits=2), Scale(digits=1, sign="+")
 Lines = list[str]
 
 
@@ -208,13 +211,14 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 def band_table(runs: pd.DataFrame, numbers: pd.DataFrame, bands: pd.DataFrame) -> Lines:
     """One line per strategy, best AUBC first."""
     names = list(dict.fromkeys(bands["band"]))
-    cells = {(row.strategy, row.band): f"{row.gap:+.1f}{MARKS.get(row.verdict, ' ?')}" for row in bands.itertuples()}
+    gaps = {(row.strategy, row.band): Cell(row.gap, POINTS, MARKS.get(row.verdict, "?")) for row in bands.itertuples()}
     order = numbers.loc[list(dict.fromkeys(runs["query_strategy"]))].sort_values("aubc", ascending=False)
     rows = []
     for row in order.itertuples():
         base = row.Index == "random"
-        phases = [f"{getattr(row, b):.1f} %" if base else cells.get((row.Index, b), "") for b in names]
-        rows.append([row.Index, *phases, f"{row.aubc:.2f}", f"{row.fit_seconds:.2f}", f"{row.query_seconds:.2f}"])
+        phases = [Cell(getattr(row, b), TENTHS, "%") if base else gaps.get((row.Index, b)) for b in names]
+        numbers_of = (row.aubc, row.fit_seconds, row.query_seconds)
+        rows.append([row.Index, *phases, *(Cell(number, HUNDREDTHS) for number in numbers_of)])
     return markdown(["strategy", *names, "AUBC", "fit s", "query s"], rows)
 
 
@@ -223,11 +227,12 @@ def own_table(own: pd.DataFrame, shared: pd.DataFrame) -> Lines:
     rows = []
     for row in summary(own).sort_values("aubc", ascending=False).itertuples():
         beside = shared.loc[row.Index] if row.Index in shared.index else None
-        values = [(getattr(row, k), None if beside is None else beside[k]) for k in ("low", "middle", "high", "aubc")]
-        shown = [
-            "" if a != a else f"{a:.1f}" + ("" if b is None else f" ({b:.1f})") for a, b in values
-        ]  # NaN: no round
-        rows.append([row.Index, row.init_strategy, *shown])
+        cells = []
+        for kind in ("low", "middle", "high", "aubc"):
+            own_start = getattr(row, kind)
+            mark = "" if beside is None else f"({beside[kind]:.1f})"
+            cells.append(None if own_start != own_start else Cell(own_start, TENTHS, mark))  # NaN: no round
+        rows.append([row.Index, row.init_strategy, *cells])
     return markdown(["strategy", "cold start", "low", "middle", "high", "AUBC (from the random start)"], rows)
 
 
@@ -238,7 +243,7 @@ def oracle_lines(shared: pd.DataFrame) -> Lines:
     if not set(ORACLES) <= set(shared["query_strategy"]):
         return []
     lacking = sorted(regret(paired_curves(shared)).items(), key=lambda item: item[1])
-    rows = [[name, f"{value:.2f}"] for name, value in lacking]
+    rows = [[name, Cell(value, HUNDREDTHS)] for name, value in lacking]
     return [
         "",
         "Oracle (sees labels): share of its lead over random that is missing, on AUBC",
@@ -272,11 +277,11 @@ def overall(gaps: dict[str, pd.DataFrame], areas: dict[str, pd.Series]) -> Lines
     names = list(dict.fromkeys(bands["band"]))
     rows = []
     for strategy, rank in ranks.average.items():
-        row = [str(strategy), f"{rank:.1f}"]
+        row: list[Any] = [str(strategy), Cell(rank, TENTHS)]
         for band in names:
             part = bands[(bands["strategy"] == strategy) & (bands["band"] == band)]
             better, worse = (int((part["verdict"] == v).sum()) for v in ("better", "worse"))
-            row.append(f"{part['gap'].mean():+.1f} ({better}▲ {worse}▼)" if len(part) else "")
+            row.append(Cell(part["gap"].mean(), POINTS, f"({better}▲ {worse}▼)") if len(part) else None)
         rows.append(row)
     left_out = sorted({name for series in areas.values() for name in series.index} - set(table.columns))
     note = (
@@ -286,11 +291,6 @@ def overall(gaps: dict[str, pd.DataFrame], areas: dict[str, pd.Series]) -> Lines
         + (f" Not run on every cache, so left out: {', '.join(left_out)}." if left_out else "")
     )
     return [*markdown(["strategy", "rank", *names], rows), "", note]
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 if __name__ == "__main__":

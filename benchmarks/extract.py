@@ -222,27 +222,20 @@ def main() -> None:
     if arguments.smoke:
         arguments.images, arguments.batch_size, arguments.arch, arguments.repeats = 16, 8, "test_vit", 1
         arguments.memory = arguments.memory and "1000,2000"
-    from machine import describe
-    from rich.console import Console
-    from rich.table import Table
+    from machine import describe, table
 
-    out = Console()
     result: dict[str, Any] = {"machine": describe(arguments.device)}
     if arguments.memory:
-        result["memory"] = [peak_memory(int(count)) for count in arguments.memory.split(",")]
-        table = Table("images", "cache MiB", "peak MiB: before", "computed", "finalised", "seconds")
-        for row in result["memory"]:
-            table.add_row(f"{row['images']:,}", *(f"{row[key]:,.0f}" for key in list(row)[1:]))
+        result["memory"] = found = [peak_memory(int(count)) for count in arguments.memory.split(",")]
+        rows = [[f"{row['images']:,}", *(float(row[key]) for key in list(row)[1:])] for row in found]
+        table("Memory", ["images", "cache MiB", "peak MiB: before", "computed", "finalised", "seconds"], rows)
     else:
         result["throughput"] = found = throughput(arguments)
-        title = f"{found['arch']}, batch {found['batch_size']}, {found['num_workers']} readers"
-        table = Table("", "items/s", title=title)
-        for name, rate in found["items_per_second"].items():
-            table.add_row(name, f"{rate:,.1f}")
-        table.add_row("whole / slower of the two", f"{found['share']:.2f}")
+        rows = [[name, rate] for name, rate in found["items_per_second"].items()]
+        rows.append(["whole / slower of the two", found["share"]])
         if found["ceiling"] is not None:
-            table.add_row("the most a CPU can reach", f"{found['ceiling']:.2f}")
-    out.print(table)
+            rows.append(["the most a CPU can reach", found["ceiling"]])
+        table(f"{found['arch']}, batch {found['batch_size']}, {found['num_workers']} readers", ["", "items/s"], rows)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

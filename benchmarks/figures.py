@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from machine import gib, short
+from machine import gib, markdown
 
 HERE = Path(__file__).parent
 Lines = Iterator[str]
@@ -28,15 +28,6 @@ def results(name: str) -> dict[str, Any]:
 def only_pool(found: dict[str, Any]) -> dict[str, Any]:
     (pool,) = found["pools"].values()
     return pool
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]], text: int = 1) -> Lines:
-    """A table whose first `text` columns are words and whose others are numbers of three digits."""
-    yield "| " + " | ".join(columns) + " |"
-    yield "| " + " | ".join(["---"] * text + ["---:"] * (len(columns) - text)) + " |"
-    for row in rows:
-        cells = [*row, *[None] * (len(columns) - len(row))]
-        yield "| " + " | ".join(short(cell) for cell in cells) + " |"
 
 
 def when(found: dict[str, Any]) -> str:
@@ -166,7 +157,7 @@ def peers() -> Lines:
         why = f"out of memory: asked for {asked[1]}" if asked else "no answer" if peer["status"] == "timeout" else None
         rows.append([name, peer["library"].replace("_", "-"), why or peer["status"], ours[0], None, ours[1]])
     yield from markdown(
-        ["strategy", "peer", "peer s", "ours, 1 replicate s", "peer / ours", "ours, 5 replicates s"], rows, text=2
+        ["strategy", "peer", "peer s", "ours, 1 replicate s", "peer / ours", "ours, 5 replicates s"], rows, words=2
     )
 
 
@@ -184,7 +175,7 @@ def roofline() -> Lines:
         for k in found["kernels"]
     ]  # fmt: skip
     yield from markdown(
-        ["kernel", "unit", "seconds", "GB", "Gflop", "nearer limit", "share", "plain limit / ours"], rows, text=2
+        ["kernel", "unit", "seconds", "GB", "Gflop", "nearer limit", "share", "plain limit / ours"], rows, words=2
     )
 
 

@@ -18,7 +18,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alfm.report.cells import Cell
 
 PACKAGES = (
     "alfm", "torch", "numpy", "scipy", "scikit-learn", "faiss-gpu", "faiss-cpu", "scikit-activeml", "small-text",
@@ -229,27 +232,35 @@ def numbers(text: str) -> list[int]:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> None:
     """Print a table; the first column is text, numbers are shortened to three digits."""
-    from rich.console import Console
-    from rich.table import Table
+    from alfm.report.cells import Table
+    from alfm.report.terminal import show
 
-    drawn = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
-    for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(short(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(drawn)
+    show(Table(title, columns, short_cells(columns, rows), [note] if note else []))
 
 
-def short(value: Any) -> str:
-    """A cell: three significant digits, nothing for None."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return str(value)
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]], words: int = 1) -> list[str]:
+    """A table's lines; its first `words` columns are text, the numbers of the others have three digits."""
+    from alfm.report.cells import Table
+    from alfm.report.markdown import lines
+
+    return lines(Table("", columns, short_cells(columns, rows), words=words))
+
+
+def short_cells(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Cell]]:
+    """Values as cells of a table, floats to three digits; a row that is too short is filled up."""
+    from alfm.metrics import Scale
+    from alfm.report.cells import Cell
+
+    class Short(Scale):
+        def text(self, value: float) -> str:
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    def cell(value: Any) -> Cell:
+        if isinstance(value, Cell):
+            return value
+        return Cell(value, Short()) if isinstance(value, float) else Cell(value if value is None else str(value))
+
+    return [[cell(value) for value in (*row, *[None] * (len(columns) - len(row)))] for row in rows]
 
 
 def gib(size: float | None) -> float | None:

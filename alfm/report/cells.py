@@ -67,12 +67,13 @@ class Cell:
 
 @dataclass
 class Table:
-    """A title, a name for each column, rows of cells, the first of which names the row, and sentences below."""
+    """A title, a name for each column, rows of cells, and sentences below. The first `words` columns name the row."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     notes: list[str] = field(default_factory=list)
+    words: int = 1
 
     @property
     def texts(self) -> list[list[str]]:

@@ -14,5 +14,6 @@ def show(table: Table) -> None:
 
 def lines(table: Table) -> list[str]:
     """The grid alone."""
-    cells = [[*table.header], ["---"] + ["---:"] * (len(table.header) - 1), *table.texts]
+    sides = ["---" if i < table.words else "---:" for i in range(len(table.header))]
+    cells = [[*table.header], sides, *table.texts]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]

@@ -33,13 +33,15 @@ def show(table: Table) -> None:
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=_PIPE_WIDTH)  # a file or a pipe has no width to keep to
-    console.print(Text(table.title, style="bold"))
+    if table.title:
+        console.print(Text(table.title, style="bold"))
     texts = table.texts
     widths = _widths(table.header, texts, console.width)
     for columns in _side_by_side(widths, console.width):
         rich = RichTable(box=box.SIMPLE_HEAD, padding=0)
         for i in columns:
-            rich.add_column(Text(table.header[i]), justify="right" if i else "left", overflow="fold", width=widths[i])
+            side = "left" if i < table.words else "right"
+            rich.add_column(Text(table.header[i]), justify=side, overflow="fold", width=widths[i])
         for row in texts:
             rich.add_row(*(Text(row[i]) for i in columns))
         console.print(rich, width=max(console.width, _total(widths, columns)), crop=False)
