@@ -53,7 +53,7 @@ class TransformersAudio(TransformersEncoder):
         # patches of a spectrogram lie in two dimensions: no leading share of them is the clip
         self.framewise = model.config.model_type not in ("clap", "audio-spectrogram-transformer")
         if model.config.model_type == "clap":
-            tower = _ClapTower(model)
+            tower: torch.nn.Module = _ClapTower(model)
         else:
             tower = model.get_encoder() if model.config.is_encoder_decoder else model
         clip = {"rate": self.rate, "seconds": self.seconds, "cut": self.cut, "pad": self.pad}

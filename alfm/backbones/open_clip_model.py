@@ -37,7 +37,8 @@ class OpenClip(ImageEncoder):
         cache_dir: PathName | None = None,
         licence: str | None = None,
     ) -> None:
-        self.arch, self.tag, self.pretrained, self.checkpoint, self.seed = arch, tag, pretrained, checkpoint, seed
+        self.arch, self.tag, self.pretrained, self.seed = arch, tag, pretrained, seed
+        self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.normalise_features, self.cache_dir, self.licence = normalise_features, cache_dir, licence
         if checkpoint:
             origin = os.path.splitext(os.path.basename(checkpoint))[0]

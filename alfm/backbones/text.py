@@ -28,7 +28,7 @@ class TransformersText(TransformersEncoder):
     """
 
     modality = "text"
-    poolings = ("mean", "cls", "last")
+    poolings: tuple[str, ...] = ("mean", "cls", "last")
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class SentenceEncoder(TransformersText):
         except ImportError:
             raise UserError("this model needs sentence-transformers: pip install 'alfm[hf]'") from None
         source = self.checkpoint or self.arch
-        options = {"device": "cpu", "cache_folder": self.cache_dir, "revision": self.revision}
+        options: dict[str, Any] = {"device": "cpu", "cache_folder": self.cache_dir, "revision": self.revision}
         if os.path.isdir(source):
             try:
                 with without_bars(source):

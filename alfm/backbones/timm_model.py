@@ -45,7 +45,8 @@ class Timm(ImageEncoder):
         licence: str | None = None,
         licence_page: str | None = None,
     ) -> None:
-        self.arch, self.pretrained, self.checkpoint, self.seed = arch, pretrained, checkpoint, seed
+        self.arch, self.pretrained, self.seed = arch, pretrained, seed
+        self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.kwargs = dict(kwargs or {})
         self.overrides = {
             "mean": _three(mean),

@@ -48,7 +48,8 @@ class TransformersEncoder(Encoder):
     ) -> None:
         if pooling not in self.poolings:
             raise UserError(f"model.pooling={pooling}: one of {', '.join(self.poolings)} is needed")
-        self.arch, self.pooling, self.pretrained, self.checkpoint = arch, pooling, pretrained, checkpoint
+        self.arch, self.pooling, self.pretrained = arch, pooling, pretrained
+        self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.seed, self.config, self.processor_source = seed, dict(config or {}), processor
         self.revision, self.cache_dir, self.licence, self.licence_page = revision, cache_dir, licence, licence_page
         # a folder on this machine is called by its name: its path is nobody else's business
@@ -61,7 +62,7 @@ class TransformersEncoder(Encoder):
             return os.path.splitext(os.path.basename(self.checkpoint.rstrip("/")))[0]
         return "" if self.pretrained else f"random{self.seed}"
 
-    def _build(self) -> nn.Module:
+    def _build(self) -> Any:
         """The bare model (`AutoModel`), float32, on the CPU."""
         transformers = needs_transformers()
         if self.checkpoint and os.path.isdir(self.checkpoint):

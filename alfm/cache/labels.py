@@ -79,7 +79,8 @@ def class_numbers(
         remarks.append("-1 means unlabelled: if it is a class, store the classes as 0 and 1, or as names")
     values = {Value(number, str(number)): count for number, count in counts.items()}
     try:
-        without = [value.number for value in unlabelled_values(values, names or (), unlabelled, option, remarks)]
+        meant = unlabelled_values(values, names or (), unlabelled, option, remarks)
+        without = [value.number for value in meant if value.number is not None]
     except UserError as error:
         raise UserError(f"{path}: {error}.") from error
     out = {s: np.where(np.isin(column, without), -1, column) if without else column for s, column in labels.items()}

@@ -52,7 +52,7 @@ def merge(folder: PartsFolder) -> Merged:
         raise cannot_write(folder.target, OSError(errno.ENOSPC, "No space left on device"))
     merged = Merged()
     shapes: dict[str, list[int]] = {}
-    dtype = None
+    dtype: Any = None
     for index, (split, _, _) in enumerate(parts):
         tail = read_part(folder.part_path(index), with_features=False)
         merged.rows[split] = merged.rows.get(split, 0) + len(tail.labels)

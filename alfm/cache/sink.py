@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 
 class Sink(io.RawIOBase):
@@ -29,8 +30,8 @@ class Sink(io.RawIOBase):
         """Bytes from the start."""
         return self._at
 
-    def write(self, data: memoryview | bytes) -> int:
-        """All of `data`, or an `error`."""
+    def write(self, data: Any) -> int:
+        """All of `data`, a buffer, or an `error`."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -43,7 +44,7 @@ class Sink(io.RawIOBase):
         self._end = max(self._end, self._at)
         return size
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         """What was written before; zeros for what could not be."""
         target = memoryview(buffer).cast("B")
         target[:] = bytes(len(target))
@@ -53,8 +54,9 @@ class Sink(io.RawIOBase):
         self._at += len(target)
         return len(target)
 
-    def truncate(self, size: int) -> int:
+    def truncate(self, size: int | None = None) -> int:
         """Set the length."""
+        size = self._at if size is None else size
         try:
             if self.error is None:
                 os.truncate(self._handle, size)

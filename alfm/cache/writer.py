@@ -35,7 +35,7 @@ class CacheWriter:
         self.path = path
         self._temporary = temporary or path.with_name(f"{path.name}.{os.getpid()}.tmp")
         self._splits: dict[str, _Split] = {}
-        self._file: h5py.File | None = None
+        self._file: Any = None
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._sink = Sink(self._temporary)

@@ -72,7 +72,7 @@ def labels_from_values(
     if names is None:
         hint = "say which is which: dataset.classes=[NAME, ...] in the order of the numbers"
         hint = hint if option.startswith("dataset.") else "save both as names, or both as numbers"
-        _check_alike({split: set(column) & present for split, column in columns.items()}, hint)
+        _check_alike({split: present & set(column) for split, column in columns.items()}, hint)
         number_of, names = _numbered(present, remarks)
     else:
         number_of = _looked_up(present, names, remarks)

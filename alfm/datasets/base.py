@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -47,7 +48,7 @@ class Dataset:
 
     name: str
     modality: Modality
-    splits: dict[str, Split]
+    splits: Mapping[str, Split]
     classes: list[str] | None
     """Class names by label, or None when there are none."""
     fingerprint: str

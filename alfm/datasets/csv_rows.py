@@ -242,7 +242,7 @@ class _File:
                     if text.strip():
                         yield number, self.pattern.split(text.strip() if self.separator == r"\s+" else text)
                 return
-            how = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+            how: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
             reader = csv.reader(chain(lines, [_END]), delimiter=self.separator, quoting=how, strict=strict)
             self.line = 1 + self.skipped
             for row in reader:

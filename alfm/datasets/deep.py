@@ -60,7 +60,8 @@ def colour_values(high: Any, source: Any, layout: str) -> np.ndarray | None:
         raw = "RGBA" if grey_with_alpha else layout[:-1] + other
         if grey_with_alpha:  # four bytes a pixel, as they lie in the file
             image._mode = "RGBA"
-        image.tile = [(codec, box, at, _with_layout(arguments, raw)) for codec, box, at, arguments in image.tile]
+        tiles: Any = [(codec, box, at, _with_layout(arguments, raw)) for codec, box, at, arguments in image.tile]
+        image.tile = tiles
         image.load()
         low = np.asarray(image).astype(np.uint16)
     if grey_with_alpha:

@@ -59,7 +59,7 @@ def folder(
     Raises `UserError` for a root that is missing or holds nothing to read, for folders that may be classes or splits,
     for listed names that match no file, and for contradictory options.
     """
-    endings, decode = ENDINGS[modality], decode_options(modality, decode)
+    endings, how = ENDINGS[modality], decode_options(modality, decode)
     root = os.path.expanduser(root)
     if not os.path.isdir(root):
         raise UserError(f"dataset.root={root!r} is not a folder: give the folder that holds the {modality} files")
@@ -119,12 +119,12 @@ def folder(
         paths["test"], labels["test"] = paths["train"], labels["train"]
 
     built = {
-        split: Files(root, [escape(paths[split][i]) for i in kept], labels[split][kept], modality, decode)
+        split: Files(root, [escape(paths[split][i]) for i in kept], labels[split][kept], modality, how)
         for split, kept in rows.items()
     }
     sizes = (file_size(part.path(i)) for part in built.values() for i in range(len(part)))
-    options = sorted(decode.items())
-    reading = settle(modality, built, decode)
+    options = sorted(how.items())
+    reading = settle(modality, built, how)
     mark = fingerprint(built, classes, sizes, options, reading.marks)
     derived = file_stem(os.path.basename(os.path.realpath(root)))
     left.foreign = [path for path in left.foreign if path not in (split_lists or {}).values()]

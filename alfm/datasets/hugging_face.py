@@ -122,7 +122,7 @@ def hugging_face(
         import datasets
     except ImportError:
         raise UserError("this data set needs the Hugging Face datasets library: pip install 'alfm[hf]'") from None
-    decode = decode_options(modality, decode)
+    how = decode_options(modality, decode)
     if path == "csv":
         _check_csv(data_files, [c for c in (column, label_column, id_column) if c is not None])
     there = _load(datasets, path, config, streaming, revision, data_files, cache_dir)
@@ -144,7 +144,7 @@ def hugging_face(
             named[split] = list(features[label_column].names)
         if streaming:
             narrow = _undecoded(datasets, rows.select_columns(meta or [column]), column, modality)
-            cells = {c: [] for c in meta}
+            cells: dict[str, list[Any]] = {c: [] for c in meta}
             count = 0
             for count, row in enumerate(narrow, start=1):  # noqa: B007
                 for c in meta:
@@ -174,21 +174,21 @@ def hugging_face(
     built: dict[str, HubSplit] = {}
     kind = StreamedSplit if streaming else HubSplit
     for split, rows in tables.items():
-        built[split] = kind(rows, column, modality, ids[split], labels[split], decode)
+        built[split] = kind(rows, column, modality, ids[split], labels[split], how)
     if test_fraction is not None:
         if streaming or "test" in built or "train" not in built:
             raise UserError("dataset.test_fraction cuts the split called train, of a data set that is not streamed")
         whole = built["train"]
         for split, kept in zip(("train", "test"), stratified_share(whole.labels, test_fraction, seed), strict=True):
             part_ids = [whole.ids[i] for i in kept]
-            built[split] = HubSplit(whole.rows.select(kept), column, modality, part_ids, whole.labels[kept], decode)
+            built[split] = HubSplit(whole.rows.select(kept), column, modality, part_ids, whole.labels[kept], how)
     marks = [str(getattr(rows, "_fingerprint", "")) for rows in tables.values() if not streaming]
     if modality == "text" and any(
         "binary" in str(getattr((r.features or {}).get(column), "dtype", "")) for r in tables.values()
     ):
         marks.append("bytes are text")  # they were embedded as they are printed in Python, b'...', by the first version
-    options = sorted(decode.items())
-    reading = settle(modality, built, decode)
+    options = sorted(how.items())
+    reading = settle(modality, built, how)
     mark = fingerprint(built, classes, [path, config, revision, column], marks, options, reading.marks)
     return Dataset(
         name or file_stem(path.rstrip("/").split("/")[-1]),

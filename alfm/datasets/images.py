@@ -121,11 +121,12 @@ def _deep_to_rgb(
             shades[values == key] = 255
         return Image.fromarray(shades).convert("RGB")
     full = intensity_range is not None and (intensity_range == "container" or list(intensity_range) == [0, CONTAINER])
-    values = None if full and key is None else colour_values(image, source, layout)
-    if values is None:
+    found = None if full and key is None else colour_values(image, source, layout)
+    if found is None:
         if full:
             return to_rgb(image)
         raise ItemError(f"{item_id}: 16-bit colours that are multiplied by their transparency are not read")
+    values = found
     alpha = values.shape[-1] in (2, 4) and image.mode != "CMYK"
     colours = values[..., :-1] if alpha else values
     black, white = _black_and_white(colours, item_id, intensity_range, intensity_clip)
@@ -176,8 +177,8 @@ def _turned(rgb: Any, image: Any) -> Any:
     """`rgb` turned as the metadata of `image` says."""
     from PIL.Image import Transpose
 
-    turns = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, Transpose.TRANSPOSE)
-    turns += (Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
+    turns = [Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, Transpose.TRANSPOSE]
+    turns += [Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90]
     try:
         orientation = int(image.getexif().get(0x0112, 1))
     except Exception:  # metadata that is damaged beside an image that is not

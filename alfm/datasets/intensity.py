@@ -189,10 +189,10 @@ def _look(image: Any, source: Any) -> _Look | None:
         values = grey_values(image)
     else:
         image.load()
-        values = colour_values(image, source, layout)
-        if values is None:  # not known: full
+        colours = colour_values(image, source, layout)
+        if colours is None:  # not known: full
             return _Look(0, CONTAINER, False, False, None)
-        values = values[..., :3] if values.shape[-1] != 2 else values[..., :1]
+        values = colours[..., :3] if colours.shape[-1] != 2 else colours[..., :1]
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
         return None

@@ -146,9 +146,10 @@ def _same(value: Value) -> Any:
 
 def _far(values: Iterable[Value]) -> set[Value]:
     """A usual fill number far above classes that are counted 0, 1, 2, ... or 1, 2, ... without a gap."""
-    numbers = {value.number for value in values}
-    if None in numbers or len(numbers) < 3:
+    found = {value.number for value in values}
+    numbers = sorted(number for number in found if number is not None)
+    if None in found or len(numbers) < 3:
         return set()
-    *rest, top = sorted(numbers)
+    *rest, top = numbers
     far = top in _FILLS and top > rest[-1] + 1 and rest[0] in (0, 1) and rest[-1] - rest[0] == len(rest) - 1
     return {value for value in values if value.number == top} if far else set()

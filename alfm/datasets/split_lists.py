@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
 from alfm.datasets.names import same_name
 from alfm.errors import UserError
+
+T = TypeVar("T")
 
 
 def take_listed(
@@ -46,16 +49,20 @@ def take_listed(
             f"split {split!r}: {len(gone):,} names of {list_file} match no file below {root}, such as {gone[0]!r}: "
             "write paths relative to dataset.root, or take these lines out"
         )
-    for table in (paths, names):
-        cells = table["train"]
-        table["train"] = [cell for cell, move in zip(cells, moved, strict=True) if not move]
-        table[split] = [cell for cell, move in zip(cells, moved, strict=True) if move]
+    _move(paths, split, moved)
+    _move(names, split, moved)
     said = []
     if split == "train" and not all(moved):
         said.append(f"{moved.count(False):,} files that are in no list, such as {column[moved.index(False)]}")
     if unused:
         said.append(f"{len(unused):,} files of {list_file}, by ending, pattern or exclude, such as {unused[0]}")
     return said
+
+
+def _move(table: dict[str, list[T]], split: str, moved: list[bool]) -> None:
+    cells = table["train"]
+    table["train"] = [cell for cell, move in zip(cells, moved, strict=True) if not move]
+    table[split] = [cell for cell, move in zip(cells, moved, strict=True) if move]
 
 
 def _lines(root: str, list_file: str, split: str) -> list[str]:

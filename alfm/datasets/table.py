@@ -176,7 +176,7 @@ def from_rows(
     **decode: Any,
 ) -> Dataset:
     """Rows -> a data set; the arguments are those of `table`, an empty split name means train."""
-    decode = decode_options(modality, decode)
+    how = decode_options(modality, decode)
     if not found.cells:
         raise UserError(f"{name}: the table has no rows")
     groups: dict[str, list[int]] = {}
@@ -203,17 +203,18 @@ def from_rows(
         if modality == "text":
             stems = {path: file_stem(_stem(path)) for path in dict.fromkeys(found.tables)}
             ids = keys or [f"{stems[found.tables[i]]}:{found.rows[i]}" for i in chosen]
-            splits[split] = Texts([found.cells[i] for i in chosen], ids, labels[split])
-            content.extend(splits[split].texts)
+            texts = [found.cells[i] for i in chosen]
+            splits[split] = Texts(texts, ids, labels[split])
+            content.extend(texts)
             continue
         places = [_place(found, i, root, path_format, allow_absolute) for i in chosen]
         ids = keys or [escape(place) for place in places]
         where = [found.tables[i] for i in chosen], [found.rows[i] for i in chosen]
-        splits[split] = RowFiles(root, ids, labels[split], modality, decode, places, *where)
+        splits[split] = RowFiles(root, ids, labels[split], modality, how, places, *where)
         content.extend(places)
         content.extend(file_size(os.path.join(root, place)) for place in places)
-    options = sorted(decode.items())
-    reading = settle(modality, splits, decode)
+    options = sorted(how.items())
+    reading = settle(modality, splits, how)
     mark = fingerprint(splits, names, content, options, reading.marks)
     return Dataset(
         name, modality, splits, names, mark, licence, remarks=remarks + reading.remarks, intensity_range=reading.range
@@ -225,7 +226,7 @@ def read_table(
     wanted: Sequence[str],
     separator: str | None = None,
     columns: Sequence[str] | None = None,
-    quoting: str = "auto",
+    quoting: Quoting = "auto",
     encoding: str | None = None,
 ) -> Columns:
     """The wanted columns of a CSV, TSV or Parquet file; text tables give text, Parquet what it holds."""

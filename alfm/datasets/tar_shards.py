@@ -86,7 +86,7 @@ def tar_shards(
     Ids: "<shard's path below root>/<stem>". The headers are read once, here; the shards must not be compressed.
     `decode`: options of `read_image` or `read_audio`. `UserError`: no shard, a damaged or compressed one, no item.
     """
-    decode = decode_options(modality, decode)
+    how = decode_options(modality, decode)
     wanted = {ending.lower().lstrip(".") for ending in (endings or ENDINGS[modality])}
     label_ending, _, label_field = (label or "").partition(":")
     label_ending = label_ending.lower().lstrip(".")
@@ -138,15 +138,15 @@ def tar_shards(
             [row[3] for row in rows],
             labels[split],
             modality,
-            decode,
+            how,
         )
         for split, rows in tables.items()
     }
     sizes = (part.size.tobytes() for part in built.values())
     first_shard = next(iter(shards.values()))[0]
     derived = file_stem(os.path.basename(os.path.dirname(os.path.abspath(first_shard))))
-    options = sorted(decode.items())
-    reading = settle(modality, built, decode)
+    options = sorted(how.items())
+    reading = settle(modality, built, how)
     mark = fingerprint(built, names, sizes, options, reading.marks)
     return Dataset(
         name or derived,

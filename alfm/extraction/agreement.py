@@ -24,8 +24,10 @@ from alfm.extraction.dtype import choose_dtype
 from alfm.extraction.encoding import Encoder, choose_batch_size
 from alfm.extraction.plan import Plan, choose_part_size, choose_threads, differences
 
-_IDENTITY = ("dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype")
-_IDENTITY += ("views", "view_splits", "augment", "seed")
+_IDENTITY = (
+    "dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype", "views", "view_splits", "augment",
+    "seed",
+)  # fmt: skip
 """What makes two finished caches the same; the rest of the settings decides only the last bits."""
 
 _POLL_SECONDS = 0.1

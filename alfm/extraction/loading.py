@@ -134,7 +134,7 @@ class _Lazy:
         return iter(self._tasks)
 
 
-def _as_it_is(loaded: Loaded) -> Loaded:
+def _as_it_is(loaded: Any) -> Any:
     return loaded
 
 

@@ -52,9 +52,8 @@ class Plan:
 
 def choose_part_size(wanted: int | str, batch_size: int, rows: int) -> int:
     """Rows of a part: whole batches; `auto` is a few thousand, fewer for small sets so that little work is lost."""
-    if wanted == "auto":
-        wanted = min(_PART_ROWS, rows // 16)
-    return max(1, math.ceil(wanted / batch_size)) * batch_size
+    asked = min(_PART_ROWS, rows // 16) if wanted == "auto" else int(wanted)
+    return max(1, math.ceil(asked / batch_size)) * batch_size
 
 
 def choose_threads(wanted: int | str) -> int:

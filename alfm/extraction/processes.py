@@ -11,7 +11,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from alfm.errors import UserError
 
@@ -75,7 +75,7 @@ def launch(cfg: DictConfig, count: int, child: Callable[[dict[str, Any], Place],
         waiting = {worker.sentinel: worker for worker in workers}
         while waiting:
             for sentinel in multiprocessing.connection.wait(list(waiting)):
-                worker = waiting.pop(sentinel)
+                worker = waiting.pop(cast(int, sentinel))
                 worker.join()
                 if worker.exitcode == 1:
                     message = mistakes.get() if not mistakes.empty() else f"{worker.name} failed"

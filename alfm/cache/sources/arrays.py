@@ -138,11 +138,11 @@ def _roles(path: Path, arrays: Mapping[str, Array], options: Options) -> dict[st
             if arrays[name].problem is not None and what in ("features", "labels"):
                 raise UserError(f"{path}: {name} {arrays[name].problem}.")
             chosen.setdefault(split, {})[what] = name
-    for one in chosen.values():
-        for what in [what for what, name in one.items() if arrays[name].problem is not None]:
+    for used in chosen.values():
+        for what in [what for what, name in used.items() if arrays[name].problem is not None]:
             if getattr(options, what, None) is not None:
-                raise UserError(f"{path}: {one[what]} {arrays[one[what]].problem}.")
-            del one[what]
+                raise UserError(f"{path}: {used[what]} {arrays[used[what]].problem}.")
+            del used[what]
     return chosen
 
 
@@ -231,9 +231,9 @@ def _what(name: str, stem: str, array: Array, options: Options) -> str | None:
     return None
 
 
-def _rank(what: str, stem: str) -> int:
-    usual = {"ids": IDS, "split": SPLIT, "classes": _CLASSES}.get(what, ())
-    return usual.index(stem.casefold()) if stem.casefold() in usual else -1
+def _rank(what: str, stem: str | None) -> int:
+    usual, own = {"ids": IDS, "split": SPLIT, "classes": _CLASSES}.get(what, ()), (stem or "").casefold()
+    return usual.index(own) if own in usual else -1
 
 
 def _flat(arrays: Mapping[str, Array], name: str) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _members(path: Path) -> dict[str, Array]:
                     continue
                 if bomb or claimed > member.file_size:
                     raise ValueError(f"{member.filename} claims {claimed} bytes of {dtype}")
-                arrays[name] = Array(shape, dtype, lambda name=name: _member(path, name))
+                arrays[name] = Array(shape, dtype, partial(_member, path, name))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged or no archive of arrays ({error}).") from error
     return arrays
