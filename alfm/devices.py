@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -32,7 +33,6 @@ class Device:
     each has its own, and its bits do not depend on its company.
     keeps_pair_lists: lists of near pairs, walked by loops of the host, take less time than all products once more.
     enqueues_picks: greedy picks can be made by kernels alone, the host some picks ahead (`alfm.geometry.steps`).
-    captures_graphs: a step of fixed shapes can be captured once and replayed.
     pins_host_memory: copies from pinned host memory run beside computation.
     has_float64: float64 can be computed there.
     """
@@ -46,7 +46,6 @@ class Device:
     joins_replicates: bool = False
     keeps_pair_lists: bool = False
     enqueues_picks: bool = False
-    captures_graphs: bool = False
     pins_host_memory: bool = False
     has_float64: bool = True
 
@@ -96,6 +95,26 @@ class Device:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
+    def captured(self, step: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
+        """A step of fixed shapes that changes nothing but `state`, in place: as a graph to replay, where there are any.
+
+        Elsewhere the step itself. `state` comes out as it went in.
+        """
+        if self.device.type != "cuda":
+            return step
+        before = [s.clone() for s in state]
+        side, own = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        side.wait_stream(own)
+        with torch.cuda.stream(side):  # lets libraries allocate before the capture
+            step()
+        own.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        for s, b in zip(state, before, strict=True):
+            s.copy_(b)
+        return graph.replay
+
     def finish(self) -> None:
         """Waits until all that was enqueued is done."""
         if self.device.type == "cuda":
@@ -117,7 +136,7 @@ def _known(device: torch.device) -> Device:
     cuda = device.type == "cuda"
     return Device(
         device, block_numbers=1 << 26, steps_between_looks=10, joins_replicates=True, enqueues_picks=cuda,
-        captures_graphs=cuda, pins_host_memory=cuda, has_float64=device.type != "mps",
+        pins_host_memory=cuda, has_float64=device.type != "mps",
     )  # fmt: skip
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from alfm.threads import side_by_side
+from alfm.threads import at_once, each_of, side_by_side
 
 CPU = torch.device("cpu")
 
@@ -43,3 +44,17 @@ def test_errors_reach_the_caller_and_the_setting_is_restored() -> None:
         side_by_side([lambda: None, broken], CPU)
     assert torch.get_num_threads() == 2
     assert side_by_side([], CPU) == []
+
+
+def test_items_are_worked_on_in_order_and_few_are_held() -> None:
+    def given() -> Iterator[int]:
+        for i in range(7):
+            asked.append(i)
+            yield i
+
+    for device, held in ((CPU, 3), (torch.device("cuda"), 1)):  # nothing is put there
+        asked: list[int] = []
+        seen = each_of(given(), lambda i: i * i, device, ahead=3)
+        assert next(seen) == (0, 0) and asked == list(range(held))
+        assert list(seen) == [(i, i * i) for i in range(1, 7)]
+        assert at_once(7, device) == min(held, 2) and at_once(1, device) == 1

@@ -7,7 +7,7 @@ layer. The loop below serves every head trained by this recipe; a `Network` says
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, NamedTuple, Protocol
@@ -334,7 +334,9 @@ class _Run:
 
     def _whole_epochs(self) -> None:
         """All epochs, each with all items at once."""
-        epoch = self._captured_epoch() if devices.of(self.x).captures_graphs else self._whole_epoch
+        state = [self.flat, self.m, self.v, self.mean, self.var, self.best, self.best_mean, self.best_var]
+        state += [self.best_loss, self.wait, self.active, self.epoch, self.step_number]
+        epoch = devices.of(self.x).captured(self._whole_epoch, state)
         for done in range(1, self.recipe.max_epochs + 1):
             epoch()
             if self._stopped(done):
@@ -343,23 +345,6 @@ class _Run:
     def _stopped(self, done: int) -> bool:
         """Whether no replicate goes on, after so many epochs; looked at now and then only where a look takes a wait."""
         return done % devices.of(self.x).steps_between_looks == 0 and not bool(self.active.any())
-
-    def _captured_epoch(self) -> Callable[[], None]:
-        """`_whole_epoch` as a graph that is replayed."""
-        state = [self.flat, self.m, self.v, self.mean, self.var, self.best, self.best_mean, self.best_var]
-        state += [self.best_loss, self.wait, self.active, self.epoch, self.step_number]
-        before = [s.clone() for s in state]
-        side = torch.cuda.Stream(self.x.device)
-        side.wait_stream(torch.cuda.current_stream(self.x.device))
-        with torch.cuda.stream(side):  # lets libraries allocate before the capture
-            self._whole_epoch()
-        torch.cuda.current_stream(self.x.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._whole_epoch()
-        for s, b in zip(state, before, strict=True):
-            s.copy_(b)
-        return graph.replay
 
     def _shuffled_epochs(self, seeds: list[int], round: int) -> None:
         """More items than a batch holds: one replicate, batches in an order of their own every epoch."""

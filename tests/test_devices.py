@@ -1,0 +1,133 @@
+"""Nobody but devices.py asks what a device is; what it offers is asked for at few places of the maths."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+import alfm
+from alfm import devices
+from alfm.devices import Device, choose_device
+
+ROOT = Path(alfm.__file__).parent
+MAY_ASK = ("devices.py", "extraction/", "extract.py", "backbones/")  # these run others' models, each with its own device's habits
+MATHS = ("geometry/", "heads/", "strategies/", "posteriors/", "acquisition.py", "metrics.py")
+KINDS = {"cpu", "gpu", "cuda", "mps", "xpu"}
+OFFERED = {field.name for field in fields(Device)} - {"device"} | {"enqueued"}
+MOST = 23
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+
+
+def named_device(node: ast.AST) -> bool:
+    """Is this a device, by its name? A setting of that name (`cfg.device`) is what a user typed."""
+    if isinstance(node, ast.Attribute):
+        setting = isinstance(node.value, ast.Name) and node.value.id in ("cfg", "given", "settings")
+        return node.attr == "device" and not setting
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Attribute) and named_device(node.func)
+    return isinstance(node, ast.Name) and node.id == "device"
+
+
+def says_a_kind(node: ast.AST) -> bool:
+    return any(isinstance(n, ast.Constant) and isinstance(n.value, str) and n.value in KINDS for n in ast.walk(node))
+
+
+def spellings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Places that ask what a device is, in any spelling."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            if node.attr in ("is_cuda", "is_cpu", "is_mps", "is_xpu", "get_device", "device_type"):
+                yield node.lineno, node.attr
+            elif node.attr == "type" and named_device(node.value):
+                yield node.lineno, "device.type"
+            elif ast.unparse(node) in ("torch.cuda", "torch.mps", "torch.backends", "torch.accelerator"):
+                yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(map(says_a_kind, sides)) or any(named_device(side) for side in sides):
+                yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            texts = called in ("str", "repr", "format", "getattr") and node.args and named_device(node.args[0])
+            if texts or (called.endswith((".startswith", ".endswith")) and says_a_kind(node)):
+                yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.Return) and node.value is not None and says_a_kind(node.value):
+            yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.Match) and named_device(node.subject):
+            yield node.lineno, "match device"
+
+
+def test_nobody_else_asks_what_a_device_is() -> None:
+    found = [
+        f"alfm/{name}:{line}: {spelling}"
+        for name, tree in sources()
+        if not name.startswith(MAY_ASK)
+        for line, spelling in spellings(tree)
+    ]
+    assert not found, "alfm.devices.of(x) offers what follows from a device's kind:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "if x.device.type == 'cpu': pass", "kind = device.type", "if x.is_cuda: pass",
+        "if 'cuda' in str(x.device): pass", "if x.device == torch.device('cpu'): pass",
+        "if f'{pool.device}' == 'cpu': pass", "torch.cuda.synchronize()", "x.get_device()",
+        "def on(x): return 'gpu' if big(x) else 'cpu'", "torch.device('cpu') != x.device",
+        "if name.startswith('cuda'): pass", "getattr(x.device, 'type')",
+    ],
+)  # fmt: skip
+def test_every_spelling_is_seen(source: str) -> None:
+    assert list(spellings(ast.parse(source)))
+
+
+def test_the_maths_asks_little() -> None:
+    """Every place counts that reads something offered, or whether picks are `enqueued`, which is read in one place."""
+    asked = [
+        f"alfm/{name}:{node.lineno}: {node.attr}"
+        for name, tree in sources()
+        if name.startswith(MATHS)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in OFFERED - {"enqueues_picks"}
+    ]
+    assert len(asked) <= MOST, "\n".join(asked)
+
+
+def test_what_devices_offer() -> None:
+    host, cuda, mps = (devices.of(name) for name in ("cpu", "cuda:1", "mps"))
+    assert devices.of(torch.zeros(2)) is host and (host.label, cuda.label) == ("cpu", "cuda:1")
+    assert host.numpy_reads and host.looks_are_free and host.jobs_run_aside and not host.joins_replicates
+    assert cuda.joins_replicates and cuda.enqueues_picks and not cuda.numpy_reads and cuda.has_float64
+    assert not (mps.has_float64 or mps.enqueues_picks or mps.numpy_reads)
+    assert host.block_rows(384) == 5461 and cuda.block_rows(384) == 174762 and host.block_rows(1 << 20) == 256
+    assert host.free_bytes() > 0 and host.peak_bytes() > 0 and host.accelerator is None
+    assert devices.Clock(torch.device("cpu")).lap() >= 0
+    step = list[int]().clear
+    assert host.captured(step, []) is step
+    assert host.arithmetic == "cpu" and cuda.arithmetic == devices.of("cuda").arithmetic
+
+
+def test_the_device_a_user_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device() == choose_device("cpu") == torch.device("cpu")
+    for name in ("cuda", "mps", "cuda:0"):
+        with pytest.raises(alfm.UserError, match=f"no device {name}: use device=auto"):
+            choose_device(name)
+    with pytest.raises(alfm.UserError, match="no device 'gpu': use device=auto, cpu, cuda"):
+        choose_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device() == choose_device("cuda") == torch.device("cuda")  # the process's current one
+    assert choose_device("auto", local_rank=3) == choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(alfm.UserError, match="no device cuda:2"):
+        choose_device("cuda:2")

@@ -1,0 +1,55 @@
+"""What NumPy does in place and what torch does elsewhere are the same operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from alfm import devices, host_ops
+
+X = torch.randint(0, 9, (40, 30), generator=torch.Generator().manual_seed(0)).float()  # small numbers: many ties
+MASK, ROW = X > 4, X[:, 0].contiguous()
+
+
+def grouped() -> Tensor:
+    total = torch.ones(5, 30, dtype=torch.float64)
+    rows = torch.arange(0, 40, 2)
+    host_ops.add_to_groups(total, rows % 5, torch.where(rows > 20, -1.0, 2.0), X, rows)
+    return total
+
+
+OPERATIONS: dict[str, Callable[[], Tensor]] = {
+    "log": lambda: host_ops.log(X[:, 1:] + 1, torch.empty(40, 29)),
+    "argmax_rows": lambda: host_ops.argmax_rows(X),
+    "below": lambda: host_ops.below(X, ROW),
+    "at_most": lambda: host_ops.at_most(X, 7),
+    "places": lambda: host_ops.places(MASK),
+    "any_column": lambda: host_ops.any_column(MASK[:2]),
+    "count_rows": lambda: host_ops.count_rows(MASK),
+    "take scattered": lambda: host_ops.take(X, torch.tensor([4, 3, 9])),
+    "take a range": lambda: host_ops.take(X, torch.arange(4, 9)),
+    "take nothing": lambda: host_ops.take(X, torch.arange(0)),
+    "add_to_groups": grouped,
+    "widened": lambda: host_ops.widened(X),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_both_ways_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = OPERATIONS[name]()
+    other = replace(devices.of("cpu"), numpy_reads=False, has_float64=False)
+    monkeypatch.setattr(devices, "of", lambda x: other)
+    there = OPERATIONS[name]()
+    assert here.dtype == there.dtype
+    if name == "log":
+        torch.testing.assert_close(here, there)
+    else:
+        assert torch.equal(here, there)
+
+
+def test_a_range_of_rows_is_a_view() -> None:
+    assert host_ops.take(X, torch.arange(4, 9)).data_ptr() == X[4:].data_ptr()
