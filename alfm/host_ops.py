@@ -52,6 +52,12 @@ def places(mask: Tensor) -> Tensor:
     return mask.flatten().nonzero()[:, 0] if host is None else torch.from_numpy(np.flatnonzero(host))
 
 
+def holds_any(mask: Tensor) -> bool:
+    """Whether a mask holds a True; an accelerator is waited for."""
+    host = _on_host(mask)
+    return bool(mask.any()) if host is None else bool(host.any())
+
+
 def any_column(mask: Tensor) -> Tensor:
     """Which columns hold a True: (m, n) -> bool (n,)."""
     host = _on_host(mask)

@@ -15,11 +15,11 @@ from alfm import devices
 from alfm.devices import Device, choose_device
 
 ROOT = Path(alfm.__file__).parent
-MAY_ASK = ("devices.py", "extraction/", "extract.py", "backbones/")  # these run others' models, each with its own device's habits
+MAY_ASK = ("devices.py", "extraction/", "extract.py", "backbones/")  # the last run others' models, which have habits
 MATHS = ("geometry/", "heads/", "strategies/", "posteriors/", "acquisition.py", "metrics.py")
 KINDS = {"cpu", "gpu", "cuda", "mps", "xpu"}
 OFFERED = {field.name for field in fields(Device)} - {"device"} | {"enqueued"}
-MOST = 23
+MOST = 20
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -91,14 +91,18 @@ def test_every_spelling_is_seen(source: str) -> None:
 
 
 def test_the_maths_asks_little() -> None:
-    """Every place counts that reads something offered, or whether picks are `enqueued`, which is read in one place."""
+    """Every place counts that reads what a device offers, or asks whether picks are `enqueued`, which reads it once.
+
+    How large blocks of features are is for the features to say: they asked when they were made.
+    """
     asked = [
         f"alfm/{name}:{node.lineno}: {node.attr}"
         for name, tree in sources()
         if name.startswith(MATHS)
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr in OFFERED - {"enqueues_picks"}
-    ]
+        and not ast.unparse(node.value).endswith(("pool", "features"))
+    ]  # fmt: skip
     assert len(asked) <= MOST, "\n".join(asked)
 
 

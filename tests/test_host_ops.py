@@ -28,6 +28,7 @@ OPERATIONS: dict[str, Callable[[], Tensor]] = {
     "below": lambda: host_ops.below(X, ROW),
     "at_most": lambda: host_ops.at_most(X, 7),
     "places": lambda: host_ops.places(MASK),
+    "holds_any": lambda: torch.tensor([host_ops.holds_any(MASK), host_ops.holds_any(MASK[:0])]),
     "any_column": lambda: host_ops.any_column(MASK[:2]),
     "count_rows": lambda: host_ops.count_rows(MASK),
     "take scattered": lambda: host_ops.take(X, torch.tensor([4, 3, 9])),

@@ -11,6 +11,7 @@ from torch import Tensor
 from alfm import devices
 from alfm.geometry.kmeans import kmeans_each
 from alfm.geometry.knn import CLOSE, SPARE, knn
+from alfm.host_ops import holds_any
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
@@ -122,7 +123,7 @@ def _mean_distances(x: Tensor, sq: Tensor, rows: slice, k: int, ask: bool) -> Te
     every = (sq[rows, None] + sq - 2 * (x[rows] @ x.T)).clamp_min_(0)
     every.diagonal(rows.start).fill_(torch.inf)
     near = every < CLOSE * sq[rows, None]
-    if ask and not bool(near.any()):
+    if ask and not holds_any(near):
         return every.topk(k, largest=False, sorted=False).values.sqrt_().mean(1)
     if len(x) <= _SEARCH:
         exact = torch.cdist(x[rows], x, compute_mode="donot_use_mm_for_euclid_dist").square_()
