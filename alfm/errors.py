@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
@@ -18,3 +19,8 @@ def nearest_names(wrong: str, known: Sequence[str], most: int = 3) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known: {', '.join(sorted(known))}"
+
+
+def say(text: str, head: str = "Error: ") -> None:
+    """A sentence on standard error."""
+    print(head + text, file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
+    "alfm.al_train": ("alfm.simulation.settings", "alfm.simulation.session"),
     "alfm.cache.geometry": ("alfm.features.kept",),
     "alfm.cache.sources.numpy_files": ("alfm.cache.sources.npy",),
     "alfm.commands": ("alfm.cache.after",),
@@ -26,6 +27,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         "alfm.simulation.api", "alfm.simulation.cached_task", "alfm.simulation.replicates", "alfm.config.parts",
         "alfm.cache.split", "alfm.devices",
     ),
+    "alfm.extract": ("alfm.config.paths",),
     "alfm.extraction.encoding": ("alfm.devices",),
     "alfm.geometry.cells": ("alfm.geometry.inverted_file",),
     "alfm.geometry.closer": ("alfm.geometry.herding_lists",),

@@ -95,8 +95,12 @@ def find_caches(folder: Path, wanted: Sequence[str]) -> list[Path]:
 
 def run(arguments: argparse.Namespace, caches: Sequence[Path], strategies: Sequence[str]) -> int:
     """All runs that are not there yet, one cache after the other; the exit status of the worst."""
-    from alfm.al_train import al_train
+    from alfm.al_train import TASK
     from alfm.config.hydra import run_hydra
+    from alfm.engines.base import open_session
+    from alfm.engines.local import Local
+
+    engine = Local(open_session(TASK))  # one for all, so that each cache is read once
 
     seeds = ",".join(str(seed) for seed in range(1, arguments.seeds + 1))
     status = 0
@@ -108,11 +112,11 @@ def run(arguments: argparse.Namespace, caches: Sequence[Path], strategies: Seque
             f"device={arguments.device}",
         ]
         shared = ["-m", *common, f"init_strategy={START}", f"query_strategy={','.join(strategies)}"]
-        status = max(status, run_hydra("al_train", al_train, argv=shared))
+        status = max(status, run_hydra("al_train", TASK, engine.run, argv=shared))
         for strategy, start in OWN_STARTS.items():
             if strategy in strategies and not arguments.no_own_starts:
                 own = [*common, f"init_strategy={start}", f"query_strategy={strategy}"]
-                status = max(status, run_hydra("al_train", al_train, argv=own))
+                status = max(status, run_hydra("al_train", TASK, engine.run, argv=own))
     return status
 
 

@@ -20,6 +20,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -196,19 +197,24 @@ class Probe:
 
 
 def composed(name: str, *words: str) -> Any:
-    """A config as the command line makes it, open for any change; Hydra's choices resolve."""
-    from hydra import initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
+    """A config as the command line makes it, open for any change."""
     from omegaconf import OmegaConf
 
-    from alfm.config.hydra import _compose
-    from alfm.config.paths import conf_dir
-
-    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-        cfg, whole = _compose(name, list(words), None)
-    HydraConfig.instance().set_config(whole)
+    cfg = cell(name, *words).cfg()
     OmegaConf.set_struct(cfg, False)
     return cfg
+
+
+def cell(name: str, *words: str) -> Any:
+    """The cell that a command line makes."""
+    import alfm.al_train
+    import alfm.extract
+    from alfm.config.hydra import run_hydra
+
+    cells: list[Any] = []
+    task = {"al_train": alfm.al_train.TASK, "extract": alfm.extract.TASK}[name]
+    assert run_hydra(name, task, lambda made: cells.extend(made) or 0, argv=list(words)) == 0
+    return cells[0]
 
 
 def units(folder: Path) -> Iterator[tuple[str, Callable[[Probe], None]]]:
@@ -297,15 +303,14 @@ REQUIRED = {
 
 def _described(folder: Path, group: str, names: list[str]) -> Callable[[Probe], None]:
     def probe(all_of: Probe) -> None:
-        from alfm.config.build import build
-        from alfm.extract import _kind
+        from alfm.config.build import build, source_kind
 
         for name in names:
             words = [word.format(folder=folder) for word in REQUIRED[group].get(name, [])]
             cfg = composed("extract", f"{group}={name}", *words)
 
             def run(cfg: Any) -> None:
-                made = build(cfg[group], _kind(group), group)
+                made = build(cfg[group], source_kind(group), group)
                 if group == "dataset":
                     for split in made.splits.values():
                         split.load(0)
@@ -321,13 +326,14 @@ def _top(folder: Path, name: str) -> Callable[[Probe], None]:
         import numpy as np
         from omegaconf import OmegaConf
 
-        import alfm.al_train
-        import alfm.extract
         import alfm.extraction.settings
+        import alfm.simulation.settings
+        from alfm.config.paths import cache_path
+        from alfm.engines.base import open_session
         from alfm.options import options_of
 
         if name == "al_train":
-            kind = alfm.al_train.Settings
+            kind = alfm.simulation.settings.Settings
             cache = f"cache={folder}/tiny/points.h5"
             words = [cache, "query_strategy=margins", "seeds=[1]", "iterations.n=2", "device=cpu"]
             groups = ("dataset", "model", "classifier", "init_strategy", "query_strategy", "paths")
@@ -335,14 +341,16 @@ def _top(folder: Path, name: str) -> Callable[[Probe], None]:
             kind = alfm.extraction.settings.Settings
             words = ["dataset=image_folder", f"dataset.root={folder}/photos", "device=cpu", "force=true", "threads=1"]
             groups = ("dataset", "model", "augment")
-        cfg = composed(name, *words)
+        first = cell(name, *words)
+        cfg = first.cfg()
+        OmegaConf.set_struct(cfg, False)
+        session = open_session(first.task)
 
         def run(cfg: Any) -> None:
+            session.run(replace(first, config=OmegaConf.to_container(cfg, resolve=True)))
             if name == "al_train":
-                alfm.al_train.al_train(cfg)
                 return
-            alfm.extract.extract(cfg)
-            with h5py.File(alfm.extract.cache_path(cfg)) as file:
+            with h5py.File(cache_path(cfg)) as file:
                 for split in {"train", "test"} & set(file):
                     assert np.isfinite(file[split]["features"][()]).all()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-import alfm.al_train
+import alfm
 import alfm.simulation.replicates
 from alfm.al_train import main
 from alfm.cache.reader import FeatureCache
@@ -20,11 +20,6 @@ from alfm.results.rounds_file import columns
 from alfm.results.run_hash import run_hash
 
 TIMES = {"fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes", "num_replicates"}
-
-
-@pytest.fixture(autouse=True)
-def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(alfm.al_train, "_loaded", {})
 
 
 @pytest.fixture

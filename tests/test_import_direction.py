@@ -45,27 +45,28 @@ MAY_IMPORT = {
     "strategies": "acquisition devices errors features geometry heads host_ops metrics options posteriors results "
     "streams threads",
     "learner": "devices errors features heads options strategies streams threads",
-    "config": "commands errors heads options strategies",
+    "config": "backbones commands datasets errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
     "strategies streams threads",
-    "engines": "errors",
+    "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # commands
-    "extract": "backbones cache commands config datasets devices engines errors extraction options",
-    "al_train": "cache commands config devices engines errors extract options report results simulation",
+    "extract": "config engines",
+    "al_train": "config engines",
 }
-"""Part -> what it may import. `report.__main__` and `config.hydra` are commands' halves: see BESIDES."""
+"""Part -> what it may import. What a command does from start to end stands in BESIDES."""
 
 BESIDES = {
     ("alfm.report.__main__", "config"),  # a command: it looks for the user's folders
-    ("alfm.config.hydra", "engines"),  # the command line hands its jobs to an engine
+    ("alfm.extraction.session", "config"),  # a command: from a cell to a cache
+    ("alfm.simulation.session", "commands"),  # a command: from a cell to a run folder and its tables
+    ("alfm.simulation.session", "report"),
 }
 
 NOT_YET = {
     ("alfm.features.features", "heads"),
     ("alfm.strategies.boss", "simulation"),
     ("alfm.strategies.query", "simulation"),
-    ("alfm.engines.local", "config"),
 }
 
 

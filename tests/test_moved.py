@@ -22,6 +22,8 @@ GONE: dict[str, tuple[str, ...] | None] = {
     "alfm.strategies.bait": ("PIECE",),
     "alfm.strategies.vaal": ("NUMBERS",),
     "alfm.strategies.catalogue": None,  # wrote a table of the README
+    "alfm.extract": ["extract"],  # took what Hydra had composed, and looked into Hydra's own state besides
+    "alfm.al_train": ["al_train"],
 }
 """Module -> its names that are gone for good, None for all of them."""
 

@@ -26,11 +26,6 @@ from alfm.strategies.index_file import IndexFile
 N = 200
 
 
-@pytest.fixture(autouse=True)
-def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(alfm.al_train, "_loaded", {})
-
-
 @pytest.fixture
 def make_cache(tmp_path, digits_arrays):
     x, y, test_x, test_y = digits_arrays

@@ -12,22 +12,33 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from alfm.config.build import build
+from alfm.config.cell import Cell
 from alfm.config.hydra import run_hydra
 from alfm.config.paths import conf_dir, paths
+from alfm.engines.local import Local
 from alfm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*words: str, task=None, **options) -> tuple[int, list[DictConfig]]:
-    seen: list[DictConfig] = []
+class Remember:
+    """A session that keeps the configs it is given, and does `task` with each."""
 
-    def remember(cfg: DictConfig) -> None:
-        seen.append(cfg)
-        if task:
-            task(cfg)
+    def __init__(self, task, key) -> None:
+        self.seen: list[DictConfig] = []
+        self.task, self.of = task, key
 
-    return run_hydra("extract", remember, argv=list(words), **options), seen
+    def key(self, cell: Cell):
+        return self.of(cell.cfg())
+
+    def run(self, cell: Cell) -> None:
+        self.seen.append(cell.cfg())
+        self.task(self.seen[-1])
+
+
+def run(*words: str, task=lambda cfg: None, sort_key=lambda cfg: 0, about: str = "") -> tuple[int, list[DictConfig]]:
+    session = Remember(task, sort_key)
+    return run_hydra("extract", "", Local(session).run, about=about, argv=list(words)), session.seen
 
 
 @pytest.fixture(autouse=True)

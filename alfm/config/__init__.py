@@ -1,1 +1,1 @@
-"""Where things lie, and how a configuration becomes an object."""
+"""Where things lie, and how a command line becomes cells, a cell a configuration, a configuration objects."""

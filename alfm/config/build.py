@@ -37,6 +37,14 @@ def build(node: Any, kind: type | None = None, group: str = "", **extra: Any) ->
     return made
 
 
+def source_kind(group: str) -> type:
+    """What the config of `dataset` or `model` must build."""
+    from alfm.backbones.base import Backbone
+    from alfm.datasets.base import Dataset
+
+    return {"dataset": Dataset, "model": Backbone}[group]
+
+
 def _why(error: Exception, node: DictConfig) -> Exception:
     """A constructor's own exception, or a sentence that names the setting."""
     from omegaconf import OmegaConf

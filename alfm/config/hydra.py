@@ -1,8 +1,8 @@
-"""Where things lie, and how the entry points run Hydra.
+"""From a command line to the cells of a sweep.
 
 Hydra's own `main` finds configs relative to a Python file, writes an `outputs/` folder and ends in tracebacks.
 `run_hydra` composes the same configs through Hydra's compose API instead: it works as `python -m`, from a script and
-from a test, writes nothing, and answers mistakes in one sentence.
+from a test, writes nothing, and answers mistakes in one sentence. Nobody else asks Hydra's global state for anything.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alfm.commands import typed
-from alfm.config.paths import conf_dir, environment
-from alfm.engines.local import Job, run_jobs, say
-from alfm.errors import UserError, nearest_names
+from alfm.config.cell import Cell
+from alfm.config.paths import conf_dir, environment, folder_variables
+from alfm.errors import UserError, nearest_names, say
 
 if TYPE_CHECKING:
     from hydra.errors import OverrideParseException
@@ -30,26 +31,25 @@ if TYPE_CHECKING:
 
 def run_hydra(
     config_name: str,
-    task: Callable[[DictConfig], None],
+    task: str,
+    run: Callable[[list[Cell]], int],
     *,
-    sort_key: Callable[[DictConfig], Any] | None = None,
     about: str = "",
     argv: list[str] | None = None,
 ) -> int:
-    """Compose `conf/<config_name>.yaml` with the command line's overrides, run `task(cfg)`, return the exit status.
+    """Compose `conf/<config_name>.yaml` with the command line's overrides, `run` the cells, return the exit status.
 
-    Use it as `sys.exit(run_hydra("extract", main))`. `argv` defaults to `sys.argv[1:]`; `about` is shown by `--help`.
+    task: dotted name of the class whose objects run a cell; run: an engine's, see `alfm.engines.base`. Use it as
+    `sys.exit(run_hydra("extract", "alfm.extraction.session.Extraction", Local().run))`. `argv` defaults to
+    `sys.argv[1:]`; `about` is shown by `--help`.
 
-    Options: `-m` runs every combination of `key=a,b`; jobs whose `sort_key(cfg)` (hashable) is equal run one after the
-    other, in order of first appearance, so that a task which keeps the last model or cache loads each once.
-    `--config-dir DIR` adds a user's own config groups, `--cfg` prints the composed config, `--help` lists groups.
+    Options: `-m` makes a cell of every combination of `key=a,b`. `--config-dir DIR` adds a user's own config groups,
+    `--cfg` prints the composed config, `--help` lists groups.
 
-    `cfg` has no `hydra` node, but `${hydra:runtime.choices.dataset}` resolves. Variables of `.env` are in `os.environ`
-    while the task runs, real ones winning, as are defaults of the four folders.
+    A cell's config has no `hydra` node; `${hydra:runtime.choices.dataset}` and other references are resolved in it.
+    Variables of `.env` are in `os.environ` while cells run, real ones winning, as are defaults of the four folders.
 
-    Status: 0; 1 after a `UserError` of a task (printed as one sentence) or a failed job of a sweep (the other jobs
-    still run); 2 for a wrong command line, found for all jobs before the first runs; 130 after Ctrl-C. Any other
-    exception of a single job is a bug and is raised.
+    Status: what `run` returns; 2 for a wrong command line, found for all cells before the first runs.
     """
     from hydra import initialize_config_dir
 
@@ -59,24 +59,48 @@ def run_hydra(
         if arguments.help:
             print(_help(config_name, about, extra))
             return 0
-        with environment(), initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            try:
-                jobs = [Job(words, *_compose(config_name, words, extra)) for words in _jobs(arguments)]
-            except UserError as error:
-                say(str(error))
-                return 2
+        with environment():
+            with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+                sweep = [(words, *_compose(config_name, words, extra)) for words in _sweep(arguments)]
             if arguments.cfg:
                 from omegaconf import OmegaConf
 
-                print("---\n".join(OmegaConf.to_yaml(job.cfg) for job in jobs), end="")
+                print("---\n".join(OmegaConf.to_yaml(cfg) for _, cfg, _ in sweep), end="")
                 return 0
-            return run_jobs(jobs, task, sort_key)
+            return run([_cell(task, *composed) for composed in sweep])
     except UserError as error:
         say(str(error))
         return 2
     except BrokenPipeError:  # `... --help | head`: nobody is listening any more, the interpreter's last flush included
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _cell(task: str, words: list[str], cfg: DictConfig, whole: DictConfig) -> Cell:
+    """Plain data of what `_compose` has made."""
+    from omegaconf import OmegaConf
+
+    with _hydra_node(whole):
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+    choices = {str(group): option for group, option in whole.hydra.runtime.choices.items()}
+    own = {group: option for group, option in choices.items() if not group.startswith("hydra/")}
+    return Cell(task, config, own, tuple(words), str(Path.cwd()), folder_variables())
+
+
+@contextmanager
+def _hydra_node(whole: DictConfig) -> Iterator[None]:
+    """Let `${hydra:...}` look into this config, and for nobody else. UserError when a `${...}` leads nowhere."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = whole  # type: ignore[assignment]
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        raise UserError(_syntax(error)) from error
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 # ---- the command line -----------------------------------------------------------------------------------------------
@@ -104,8 +128,8 @@ def _config_dir(given: str | None) -> Path | None:
     return folder
 
 
-def _jobs(arguments: argparse.Namespace) -> list[list[str]]:
-    """One list of overrides per job."""
+def _sweep(arguments: argparse.Namespace) -> list[list[str]]:
+    """One list of overrides per cell."""
     if not arguments.multirun:
         return [arguments.overrides]
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -151,7 +175,8 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
         if (chosen := whole.hydra.runtime.choices.get(group)) is not None:
             raise UserError(f"{group}=null: one is needed, such as {group}={chosen}; --help lists them all.")
     cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    with _hydra_node(whole):
+        missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given: add {' '.join(f'{key}=VALUE' for key in missing)}.")
     return cfg, whole

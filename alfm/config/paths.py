@@ -1,4 +1,4 @@
-"""Where things lie: the user's four folders, and the configs."""
+"""Where things lie: the user's four folders, the configs, and the caches."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from alfm.config.build import build, source_kind
 from alfm.errors import UserError
+from alfm.options import Name, check
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 _DEFAULTS = {
     "DATASET_DIR": "./data",
@@ -30,11 +36,40 @@ class Paths:
 
 def paths() -> Paths:
     """Read the four folders now: DATASET_DIR, MODEL_CACHE_DIR, FEATURE_CACHE_DIR, LOG_DIR, each with a default."""
-    from dotenv import dotenv_values, find_dotenv
+    return Paths(*(Path(value).expanduser() for value in folder_variables().values()))
 
-    known = {key: value for key, value in dotenv_values(find_dotenv(usecwd=True)).items() if value}
-    found = {name: os.environ.get(name) or known.get(name) or default for name, default in _DEFAULTS.items()}
-    return Paths(*(Path(found[name]).expanduser() for name in _DEFAULTS))
+
+def folder_variables() -> dict[str, str]:
+    """The four variables as they are now."""
+    known = _env_file()
+    return {name: os.environ.get(name) or known.get(name) or default for name, default in _DEFAULTS.items()}
+
+
+def cache_path(cfg: DictConfig) -> Path:
+    """Where the cache of `cfg.dataset` and `cfg.model` lies: `<FEATURE_CACHE_DIR>/<dataset>/<model>.h5`.
+
+    Names come from `cfg.cache.dataset` and `cfg.cache.model` (where there is such a group), then from what the data set
+    and the backbone call themselves; nothing is loaded on a device, and a `name` in the config saves building at all.
+    """
+    given = cfg.get("cache")
+    given = given if hasattr(given, "get") else {}
+    return cache_file(*(given.get(group) or _own_name(cfg, group) for group in ("dataset", "model")))
+
+
+def cache_file(dataset: str, model: str) -> Path:
+    """Where the cache of a data set and a backbone of these names lies."""
+    from alfm.datasets.ids import file_stem
+
+    return paths().features / file_stem(dataset) / f"{file_stem(model)}.h5"
+
+
+def _own_name(cfg: DictConfig, group: str) -> str:
+    node = cfg.get(group)
+    name = node.get("name") if hasattr(node, "get") else None
+    if name is not None:
+        check(group, "name", name, Name, ".")
+        return name
+    return build(node, source_kind(group), group).name
 
 
 def conf_dir() -> Path:
@@ -49,9 +84,7 @@ def conf_dir() -> Path:
 @contextmanager
 def environment() -> Iterator[None]:
     """`.env` and the folders' defaults in `os.environ` for as long as the block runs."""
-    from dotenv import dotenv_values, find_dotenv
-
-    wanted = _DEFAULTS | {key: value for key, value in dotenv_values(find_dotenv(usecwd=True)).items() if value}
+    wanted = _DEFAULTS | _env_file()
     added = {key: value for key, value in wanted.items() if not os.environ.get(key)}
     before = {key: os.environ.get(key) for key in added}
     os.environ.update(added)
@@ -63,3 +96,9 @@ def environment() -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
+
+
+def _env_file() -> dict[str, str]:
+    from dotenv import dotenv_values, find_dotenv
+
+    return {key: value for key, value in dotenv_values(find_dotenv(usecwd=True)).items() if value}

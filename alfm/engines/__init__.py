@@ -1,1 +1,1 @@
-"""Who runs the jobs of a sweep."""
+"""Who has the cells of a sweep run."""

@@ -11,12 +11,9 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from alfm.errors import UserError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True)
@@ -49,22 +46,19 @@ def this_process(shard: str | None) -> Place:
     return Place(number("RANK", 0), local, number("LOCAL_WORLD_SIZE", world), world, parsed)
 
 
-def launch(cfg: DictConfig, count: int, child: Callable[[dict[str, Any], Place], None]) -> None:
-    """Run `child(cfg, place)` in `count` processes, one per GPU, and wait. `UserError` when one of them failed.
+def launch(config: dict[str, Any], count: int, child: Callable[[dict[str, Any], Place], None]) -> None:
+    """Run `child(config, place)` in `count` processes, one per GPU, and wait. `UserError` when one of them failed.
 
     The first failure of a worker stops the others. One that was killed does not: they take over its parts.
     """
-    from omegaconf import OmegaConf
-
-    place = this_process(cfg.get("shard"))
-    container = OmegaConf.to_container(cfg, resolve=True)
+    place = this_process(config.get("shard"))
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     mistakes = context.SimpleQueue()
     run = uuid.uuid4().hex
     workers = [
         context.Process(
             target=_guarded,
-            args=(child, container, Place(rank, rank, count, count, place.shard, run), mistakes),
+            args=(child, config, Place(rank, rank, count, count, place.shard, run), mistakes),
             name=f"alfm-worker-{rank}",
         )
         for rank in range(count)
@@ -90,9 +84,9 @@ def launch(cfg: DictConfig, count: int, child: Callable[[dict[str, Any], Place],
             worker.join()
 
 
-def _guarded(child: Callable[[dict[str, Any], Place], None], container: dict[str, Any], place: Place, out: Any) -> None:
+def _guarded(child: Callable[[dict[str, Any], Place], None], config: dict[str, Any], place: Place, out: Any) -> None:
     try:
-        child(container, place)
+        child(config, place)
     except UserError as error:
         out.put(str(error))
         sys.exit(1)

@@ -20,11 +20,10 @@ from alfm.errors import UserError
 
 @pytest.fixture(autouse=True)
 def another_process(monkeypatch):
-    """Forgets what this process has checked or loaded."""
+    """Forgets what this process has checked."""
 
     def forget() -> None:
         monkeypatch.setattr(module, "_whole", {})
-        monkeypatch.setattr(alfm.al_train, "_loaded", {})
 
     forget()
     return forget

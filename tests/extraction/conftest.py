@@ -20,7 +20,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH")))))  # for workers
     monkeypatch.chdir(tmp_path)
     configs = write_configs(tmp_path / "conf")
-    monkeypatch.setattr(extract, "_loaded", {})
     common = ["--config-dir", str(configs), "dataset=dots", "model=tiny", "threads=1", "batch_size=8", "part_size=16"]
 
     def call(*words: str) -> int:

@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 from standins import dots, plain_features
 
-from alfm import extract
 from alfm.cache import open_cache
 from alfm.cache.parts import PartsFolder, PartWriter
 from alfm.cache.verify import verify
@@ -602,16 +601,16 @@ def test_another_worker_finishes_the_cache_meanwhile(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """`moment`: when the whole of the other's run happens, seen from this worker."""
-    from alfm.extraction import agreement
+    from alfm.extraction import agreement, session
     from alfm.extraction.runner import Runner
 
-    configs = []
-    inner = extract._extract
-    monkeypatch.setattr(extract, "_extract", lambda cfg, here: (configs.append(cfg), inner(cfg, here)))
+    cells = []
+    inner = session.Extraction.run
+    monkeypatch.setattr(session.Extraction, "run", lambda self, cell: (cells.append(cell), inner(self, cell)))
     log = Path("encoded.log")
     module, name = {
         "agree": (agreement, "already_there"),
-        "first look": (agreement, "agree"),
+        "first look": (session, "agree"),
         "Runner.run": (Runner, "run"),
     }[moment]
     original, other = getattr(module, name), []
@@ -621,7 +620,7 @@ def test_another_worker_finishes_the_cache_meanwhile(
         result = None if before else original(*arguments, **named)
         if not other:
             other.append(1)  # before it runs, as it comes through here too
-            extract.extract(configs[0])
+            session.Extraction().run(cells[0])
             other.append(log.read_text())
         return original(*arguments, **named) if before else result
 
@@ -652,7 +651,7 @@ def test_the_chosen_gpu_is_the_current_one_before_anything_is_loaded(
     def chosen(device: torch.device) -> None:
         raise UserError(f"current: {device}")
 
-    monkeypatch.setattr("alfm.devices.choose_device", lambda wanted, local_rank: torch.device("cuda", 3))
+    monkeypatch.setattr("alfm.extraction.session.choose_device", lambda wanted, local_rank: torch.device("cuda", 3))
     monkeypatch.setattr(torch.cuda, "set_device", chosen)
     assert run("model.trouble=load") == 1
     assert capsys.readouterr().err == "Error: current: cuda:3\n"

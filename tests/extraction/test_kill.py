@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import workers
-from omegaconf import OmegaConf
 from standins import write_configs
 
 from alfm import extract
@@ -48,7 +47,6 @@ class Worker:
                 for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
                     os.environ.pop(name, None)
                 os.environ.update({"FEATURE_CACHE_DIR": str(folder / "features"), **env})
-                extract._loaded.clear()
                 status = extract.main([*common, *words])
             except BaseException:
                 traceback.print_exc()
@@ -186,12 +184,12 @@ def test_a_worker_that_fails_stops_the_run(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     with pytest.raises(UserError, match=says):
-        launch(OmegaConf.create({"shard": None}), 2, child)
+        launch({"shard": None}, 2, child)
 
 
 def test_workers_are_told_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    launch(OmegaConf.create({"shard": None, "out": str(tmp_path)}), 2, workers.placed)
+    launch({"shard": None, "out": str(tmp_path)}, 2, workers.placed)
     places = sorted(path.read_text() for path in tmp_path.iterdir())
     assert [place.split()[:2] for place in places] == [["0", "2"], ["1", "2"]]
     assert len({place.split()[2] for place in places}) == 1  # one name of the run

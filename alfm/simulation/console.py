@@ -1,0 +1,61 @@
+"""What a person watching simulated rounds sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from alfm import devices
+from alfm.simulation.cached_task import Simulation
+from alfm.simulation.loop import Round
+
+
+def announce(task: Simulation, names: dict[str, str], budgets: Sequence[int], seeds: Sequence[int]) -> None:
+    """Say what is run on what, and what was left out of it."""
+    start = names["init_strategy"]
+    print(
+        f"{names['query_strategy']} from {'an' if start[0] in 'aeiou' else 'a'} {start} start, "
+        f"{names['classifier']} head, on {devices.of(task.pool.device).label}: "
+        f"pool {task.pool.N} x {task.pool.D}, {task.num_classes} classes, test {task.test.N}; "
+        f"{len(budgets)} rounds to {min(sum(budgets), task.pool.N)} labels, seeds {', '.join(map(str, seeds))}",
+        flush=True,
+    )
+    for remark in task.cache.remarks:
+        print(f"note: {remark}")
+    for split, count in zip(("pool", "test split"), task.left_out, strict=True):
+        if count:
+            print(f"Left out of the {split}: {count} items without a label")
+
+
+class RoundsBar:
+    """A live bar over rounds, for `on_round`."""
+
+    def __init__(self, name: str, rounds: int) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+        )
+        self.name, self.rounds = name, rounds
+        self.task: Any = None
+
+    def __enter__(self) -> RoundsBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()  # a failed run would leave it drawing into the next job's output
+
+    def __call__(self, made: Round, seeds: Any) -> None:
+        if self.task is None:
+            self.bar.start()
+            self.task = self.bar.add_task(self.name, total=self.rounds, status="")
+        accuracy = sum(m["accuracy"] for m in made.metrics) / len(made.metrics)
+        status = f"{made.num_labeled} labels, accuracy {accuracy:.3f}"
+        self.bar.update(self.task, completed=made.round, status=status)
+        if made.ended:
+            self.bar.stop()
+            self.task = None

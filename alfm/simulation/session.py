@@ -1,0 +1,124 @@
+"""Stage 2, one configuration from start to end: from a cell to a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alfm import devices
+from alfm.cache.checked import remember
+from alfm.commands import command
+from alfm.config.build import build
+from alfm.config.cell import Cell
+from alfm.config.parts import KINDS
+from alfm.config.paths import cache_path, paths
+from alfm.errors import UserError
+from alfm.options import read
+from alfm.report.terminal import print_summary
+from alfm.results.environment import environment_of
+from alfm.results.load import load_runs
+from alfm.results.run_folder import RunFolder
+from alfm.simulation.cached_task import Simulation
+from alfm.simulation.console import RoundsBar, announce
+from alfm.simulation.replicates import budgets_of, run_replicates
+from alfm.simulation.settings import Settings
+
+
+class Training:
+    """Runs configurations, one after the other, in one process; keeps the last cache, so that a sweep reads each once.
+
+    A session of an engine: see `alfm.engines.base.Session`.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[Any, ...], Simulation] = {}
+        """At most one: the file, as it was, and how it was read -> what was read."""
+
+    def key(self, cell: Cell) -> str:
+        """Cells on the same cache have the same. Raises UserError where a data set or a model has no name."""
+        cfg = cell.cfg()
+        return str(cfg.cache or cache_path(cfg))
+
+    def run(self, cell: Cell) -> None:
+        """All seeds and rounds of a cell of conf/al_train.yaml; says where the results are. Raises UserError."""
+        cfg = cell.cfg()
+        given = read(Settings, cfg)
+        built = {group: build(cfg.get(group), kind, group) for group, kind in KINDS.items()}
+        task = self._task(find_cache(cell).absolute(), given)
+        budget, rounds = given.budget, given.iterations
+        budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
+        seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
+        names = {group: str(cell.choices[group]) for group in built}
+        with _run_folder(cell, task, names, built, seeds, given.force) as folder:
+            remember(task.cache, paths().logs)
+            finished = folder.completed_seeds()
+            waiting = [seed for seed in seeds if seed not in finished]
+            if not waiting:
+                print(f"Already done: {folder.path} (force=true runs it again)")
+            else:
+                announce(task, names, budgets, waiting)
+                with RoundsBar(names["query_strategy"], len(budgets)) as bar:
+                    for _ in run_replicates(
+                        task, **built, budgets=budgets, seeds=seeds, folder=folder, warm_start=given.warm_start,
+                        on_round=bar,
+                    ):  # fmt: skip
+                        pass
+                for why in {why for why in folder.completed_seeds().values() if "exhausted" in why}:
+                    print(f"Ended early: {why}.")
+        print_summary(load_runs(folder.path))
+        print(f"Results: {folder.path}")
+        print(f"Next: {command('report', str(paths().logs))}")
+
+    def _task(self, path: Path, given: Settings) -> Simulation:
+        """The cache as a task; the last one again when neither the file nor the way of reading it changed."""
+        splits = given.splits
+        unlabelled = tuple(splits.unlabelled) if isinstance(splits.unlabelled, list) else splits.unlabelled
+        how = (given.device, given.memory, splits.pool, splits.test, given.train_views, given.keep_geometry, unlabelled)
+        stamp = path.stat() if path.exists() else None  # a missing file is the cache reader's to explain
+        key = (path, stamp and (stamp.st_mtime_ns, stamp.st_size), *how)
+        if key not in self._loaded:
+            self._loaded.clear()  # before the next one is read: two may not fit
+            self._loaded[key] = Simulation(path, *how)
+        return self._loaded[key]
+
+
+def _run_folder(
+    cell: Cell, task: Simulation, names: dict[str, str], built: dict[str, Any], seeds: Sequence[int], force: bool
+) -> RunFolder:
+    path, fingerprint = task.cache.path, task.cache.fingerprint
+    return RunFolder.open(
+        paths().logs,
+        dataset=path.parent.name,
+        model=path.stem,
+        **names,
+        config=cell.config,
+        cache_fingerprint=fingerprint,
+        force=force,
+        environment=environment_of(devices.of(task.pool.device).label, path, fingerprint, seeds),
+        behaviour=task.behaviour(**built) | _unsaid_tolerance(cell.config["classifier"]),
+    )
+
+
+def find_cache(cell: Cell) -> Path:
+    """The cache that a configuration means; UserError, with the command that makes it, when it is not there."""
+    cfg = cell.cfg()
+    if cfg.cache is not None:
+        return Path(cfg.cache).expanduser()
+    path = cache_path(cfg)
+    if not path.exists():
+        raise UserError(
+            f"There is no feature cache {path}: make it with python -m alfm.extract dataset={cell.choices['dataset']} "
+            f"model={cell.choices['model']} (and the same dataset. and model. settings), or name a file with "
+            "cache=PATH."
+        )
+    return path
+
+
+def _unsaid_tolerance(node: Any) -> dict[str, int]:
+    """The behaviour number of a config that leaves a logistic head's tolerance open: it was 2.5e-5 once."""
+    if not isinstance(node, dict):
+        return {}
+    if node.get("_target_") == "alfm.heads.logistic.Logistic" and "tolerance" not in node:
+        return {"logistic_tolerance": 1}
+    return next(filter(None, map(_unsaid_tolerance, node.values())), {})
