@@ -1,6 +1,8 @@
-"""Run folders, and what follows from finished runs."""
+"""Run folders, and what follows from finished runs: which may be compared, their numbers, and tests of them."""
 
 from alfm.results.load import load_runs
+from alfm.results.pairing import Curves, paired_curves
 from alfm.results.run_folder import RunFolder
+from alfm.results.setting import Setting, settings_of, summary
 
-__all__ = ["RunFolder", "load_runs"]
+__all__ = ["Curves", "RunFolder", "Setting", "load_runs", "paired_curves", "settings_of", "summary"]
