@@ -381,7 +381,9 @@ def _calibration_error(confidence: torch.Tensor, hit: torch.Tensor) -> torch.Ten
     return (gap * in_bin).sum(dim=1).abs().sum() / len(confidence)
 
 
-def area_under_budget_curve(values: Sequence[float], num_labeled: Sequence[int], over: str = "rounds") -> float:
+def area_under_budget_curve(
+    values: Sequence[float] | np.ndarray, num_labeled: Sequence[int] | np.ndarray, over: str = "rounds"
+) -> float:
     """Area under one replicate's learning curve (AUBC; Zhan et al. 2021), in the unit of `values`.
 
     `values` (rounds,) and `num_labeled` (rounds,), strictly increasing. `over="rounds"`: trapezoids of width

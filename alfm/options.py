@@ -88,7 +88,7 @@ def checked(target: T) -> T:
     def __post_init__(self: Any) -> None:
         """Refuses wrong options."""
         known, hints = type(self).__dataclass_fields__, _hints(target)
-        for field in dataclasses.fields(target):  # type: ignore[arg-type]
+        for field in dataclasses.fields(target):
             if field.init and known[field.name] is field:  # else a subclass has declared it anew
                 check(type(self).__name__, field.name, getattr(self, field.name), hints[field.name])
         if own is not None:
@@ -140,10 +140,12 @@ def check(owner: str, option: str, value: Any, hint: Any, separator: str = " ") 
 
 def options_of(target: Any) -> dict[str, Any]:
     """Name -> annotation of everything that a class or function takes; `**options: Unpack[...]` are among them."""
-    if dataclasses.is_dataclass(target):
+    if isinstance(target, type) and dataclasses.is_dataclass(target):
         hints = _hints(target)
         return {field.name: hints[field.name] for field in dataclasses.fields(target) if field.init}
-    function = target.__init__ if isinstance(target, type) else target
+    function: Any = target
+    if isinstance(target, type):
+        function = target.__init__  # type: ignore[misc]  # asked of the class itself
     found: dict[str, Any] = {}
     for name, hint in _hints(function).items():
         if inspect.signature(function).parameters[name].kind is inspect.Parameter.VAR_KEYWORD:

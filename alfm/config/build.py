@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def build(node: Any, kind: type | None = None, group: str = "", **extra: Any) -> Any:
+def build(node: Any, kind: Any = None, group: str = "", **extra: Any) -> Any:
     """Build what a config's `_target_` names, with plain lists and dicts as arguments.
 
     kind: what it must be, a class or a protocol; group: where `node` stands, in words for the user. Hydra wraps every
@@ -45,7 +45,7 @@ def source_kind(group: str) -> type:
     return {"dataset": Dataset, "model": Backbone}[group]
 
 
-def _why(error: Exception, node: DictConfig) -> Exception:
+def _why(error: Exception, node: DictConfig) -> BaseException:
     """A constructor's own exception, or a sentence that names the setting."""
     from omegaconf import OmegaConf
 

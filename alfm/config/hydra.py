@@ -174,7 +174,7 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
     for group in none:
         if (chosen := whole.hydra.runtime.choices.get(group)) is not None:
             raise UserError(f"{group}=null: one is needed, such as {group}={chosen}; --help lists them all.")
-    cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+    cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
     with _hydra_node(whole):
         missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
@@ -194,7 +194,7 @@ def _unknown_key(name: str, wrong: str, overrides: list[str], search: list[str],
     except HydraException:  # two mistakes at once: the options of the first are then what is known
         cfg = compose(name)
     keys = sorted(_flatten(OmegaConf.to_container(cfg)))
-    known = sorted({*keys, *(key for key in cfg)})
+    known = sorted({*keys, *map(str, cfg)})
     parent = wrong.rpartition(".")[0]
     siblings = [key for key in keys if key.rpartition(".")[0] == parent]
     if wrong in known or any(key.startswith(f"{wrong}.") for key in keys):

@@ -135,9 +135,10 @@ def hugging_face(
     for split, rows in tables.items():
         features = rows.features or {}
         if features:
-            column, label_column, id_column = (
+            column = _found(column, list(features), path, "column")
+            label_column, id_column = (
                 None if wanted is None else _found(wanted, list(features), path, "column")
-                for wanted in (column, label_column, id_column)
+                for wanted in (label_column, id_column)
             )
         meta = [c for c in (label_column, id_column) if c is not None]
         if label_column is not None and getattr(features.get(label_column), "names", None) is not None:

@@ -84,7 +84,7 @@ class Rows:
 
 
 @checked
-def table(
+def table(  # type: ignore[misc]  # `encoding` is the table's, and that of text files
     path: str | None = None,
     files: Annotated[Mapping[str, str], Means("{train: FILE, test: FILE} (a single table is dataset.path=FILE)")]
     | None = None,

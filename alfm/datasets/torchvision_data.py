@@ -112,10 +112,10 @@ def torchvision_dataset(
         parts = [_build(cls, root, {**(kwargs or {}), **piece}, download) for piece in pieces]
         labels = []
         for part in parts:
-            column, names = _labels(part), _classes(part)
-            classes = classes or names
-            if names is not None and classes is not None and names != classes:  # each split has numbered its own
-                column, classes = _renumbered(column, names, classes)
+            column, theirs = _labels(part), _classes(part)
+            classes = classes or theirs
+            if theirs is not None and classes is not None and theirs != classes:  # each split has numbered its own
+                column, classes = _renumbered(column, theirs, classes)
             labels.append(column)
         built[split] = TorchvisionSplit(
             parts, np.concatenate(labels), _ids(parts, split, root), class_name in GREY, decode

@@ -25,8 +25,8 @@ from alfm.extraction.encoding import Encoder, choose_batch_size
 from alfm.extraction.plan import Plan, choose_part_size, choose_threads, differences
 
 _IDENTITY = (
-    "dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype", "views", "view_splits", "augment",
-    "seed",
+    "dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype",
+    "views", "view_splits", "augment", "seed",
 )  # fmt: skip
 """What makes two finished caches the same; the rest of the settings decides only the last bits."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -255,7 +255,7 @@ class Features:
         """The pool in a space; shared spaces are made once and kept."""
         if not space.shared:
             return Vectors(self, space)
-        return self.once(space, lambda: Vectors(self, space))
+        return self.once(cast(Hashable, space), lambda: Vectors(self, space))
 
     @property
     def raw(self) -> Vectors:

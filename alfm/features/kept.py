@@ -78,7 +78,8 @@ def _write(file: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
     try:
         file.parent.mkdir(exist_ok=True)
         with temporary.open("wb") as handle:
-            np.savez(handle, question=np.array(key), **arrays)
+            named: dict[str, Any] = {"question": np.array(key), **arrays}
+            np.savez(handle, **named)
         os.replace(temporary, file)
     except OSError as error:
         reason = error.strerror or error

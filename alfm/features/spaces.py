@@ -18,7 +18,10 @@ from alfm.host_ops import widened
 class Space(Protocol):
     """Coordinates of features. Two spaces are the same space only when they are the same object."""
 
-    shared: bool
+    @property
+    def shared(self) -> bool:
+        """Do they depend on the pool's features alone?"""
+        ...
 
     def __call__(self, x: Tensor) -> Tensor:
         """(b, D) float32 -> (b, D') float32, a row's result independent of the other rows."""

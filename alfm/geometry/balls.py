@@ -204,7 +204,7 @@ class Listed:
         if np.count_nonzero(own) * 4 < near.N:
             total = own.astype(np.int64)
             for i in np.flatnonzero(own):
-                total[self._ball(i)] += 1
+                total[self._ball(int(i))] += 1
             return torch.from_numpy(total)
         weight = own.astype(np.float32)  # counts below 2^24: exact
         inside = (near.d2 < self.limit).astype(np.float32)

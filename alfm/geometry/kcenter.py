@@ -87,7 +87,7 @@ class FarthestFirst:
         met = self.met.cpu().numpy()  # on CPU: the state itself, written in place
         stored = self.bound.cpu().numpy()
         hot = np.zeros(0, dtype=np.int64)
-        x = sq = None
+        x = sq = torch.empty(0)  # of `hot`
         picks = np.zeros(budget, dtype=np.int64)
         for slot in range(budget):
             if len(hot):

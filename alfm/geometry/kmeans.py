@@ -223,14 +223,14 @@ def _refill(nearest: Tensor, distance: Tensor, weight: Tensor, k: int) -> None:
     empty = (members == 0).nonzero()[:, 0].tolist()
     if not empty:
         return
-    members = members.cpu().numpy()
+    left = members.cpu().numpy()
     loss = weight * distance
     for row in torch.sort(loss, descending=True, stable=True).indices.tolist():
         if not empty or float(loss[row]) <= 0:
             break  # the remaining items sit on their centroids: nothing to split
         donor = int(nearest[row])
-        if members[donor] > 1:
-            members[donor] -= 1
+        if left[donor] > 1:
+            left[donor] -= 1
             nearest[row] = empty.pop(0)
 
 

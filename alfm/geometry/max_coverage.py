@@ -134,13 +134,13 @@ class Cover:
     def _compress(self, pieces: list[tuple[slice, slice, np.ndarray, np.ndarray]]) -> None:
         self.offsets = np.zeros(self.N + 1, dtype=np.int64)
         np.cumsum(self.degrees.numpy(), out=self.offsets[1:])
-        self.indices = np.empty(int(self.offsets[-1]), dtype=np.int32)
+        self.indices = indices = np.empty(int(self.offsets[-1]), dtype=np.int32)
         ends = self.offsets[:-1].copy()  # where each row's next neighbour goes
 
         def append(block: slice, per_row: np.ndarray, neighbours: np.ndarray) -> None:
             before = np.cumsum(per_row) - per_row
             place = np.repeat(ends[block] - before, per_row) + np.arange(len(neighbours))
-            self.indices[place] = neighbours
+            indices[place] = neighbours
             ends[block] += per_row
 
         # Pieces come in the order of their rows' blocks, so every row receives its neighbours in ascending order:

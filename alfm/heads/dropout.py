@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -237,7 +237,7 @@ class _Run:
             rng = stream(seed, round, "head start")
             first.append([*linear_start(rng, self.D, self.C), *self.network.start(rng, self.D)])
         self.shapes = [a.shape for a in first[0]]
-        like = {"dtype": self.x.dtype, "device": self.x.device}
+        like: dict[str, Any] = {"dtype": self.x.dtype, "device": self.x.device}
         self.flat = torch.tensor(np.stack([np.concatenate([a.ravel() for a in f]) for f in first]), **like)
         for w in self._split(self.flat):
             if w.ndim == 3 and w.shape[2] == self.D:
@@ -281,7 +281,7 @@ class _Run:
         """Dropout, normalisation, gradient and one AdamW update. Returns the losses (R,)."""
         R, n, D = x.shape
         key = self.keys.index_select(1, self.epoch).expand(R, n).reshape(-1)
-        keep = keep_mask(key, position.reshape(-1), D, self.drop).view(R, n, D)  # type: ignore[arg-type]
+        keep = keep_mask(key, position.reshape(-1), D, self.drop).view(R, n, D)
         x = keep.view(torch.uint8).to(x.dtype).mul_(x)  # bytes convert several times faster than bool
         weight, bias, *inner = self._split(self.flat)
         if not inner:

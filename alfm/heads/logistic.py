@@ -267,7 +267,8 @@ def solve(
     S: list[Tensor] = []
     D: list[Tensor] = []
     rho: list[Tensor] = []
-    step = old = None
+    step: Tensor | None = None
+    old: Tensor | None = None
     for _ in range(max_iterations):
         wP = weight[:, None] * P
         expected = wP.sum(2)
@@ -278,7 +279,7 @@ def solve(
         running = 0.5 * (G.square() / H).sum(1) > tolerance * f
         if not bool(running.any()):
             break
-        if step is not None:
+        if step is not None and old is not None:
             y = G - old
             sy = torch.linalg.vecdot(step, y)
             S.append(step)

@@ -109,10 +109,10 @@ def propagation_graph(pool: Features, k: int, gamma: float) -> Tensor:
     """S = D^-1/2 (A + A^T) D^-1/2 as a sparse CSR tensor (N, N) on the pool's device; see `Propagated`."""
     unit = pool.points()
     found = unit.arrays(f"propagation graph {k} neighbours gamma {gamma!r}", lambda: _edges(unit, k, gamma))
-    edges = (torch.from_numpy(found[name]) for name in ("indptr", "indices", "data"))
+    start, index, value = (torch.from_numpy(found[name]) for name in ("indptr", "indices", "data"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "Sparse CSR tensor support is in beta state"
-        return torch.sparse_csr_tensor(*edges, (pool.N, pool.N)).to(pool.device, pool.dtype)
+        return torch.sparse_csr_tensor(start, index, value, (pool.N, pool.N)).to(pool.device, pool.dtype)
 
 
 def _edges(unit: Vectors, k: int, gamma: float) -> dict[str, np.ndarray]:
@@ -129,7 +129,7 @@ def _edges(unit: Vectors, k: int, gamma: float) -> dict[str, np.ndarray]:
     cosine *= there[:, None] & there[index]
     values = cosine.clamp_min_(0).pow_(gamma).cpu().numpy()
     small = np.int32 if N * k * 2 < 2**31 else np.int64
-    start = np.arange(N + 1, dtype=small) * small(k)
+    start = (np.arange(N + 1) * k).astype(small)
     a = sparse.csr_array((values.ravel(), index.cpu().numpy().astype(small).ravel(), start), (N, N))
     a.eliminate_zeros()
     w = (a + a.T).tocsr()

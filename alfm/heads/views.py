@@ -46,7 +46,7 @@ class OnViews:
 class ReweightedOnViews(OnViews):
     """The same for a classifier that fits many heads on the same rows."""
 
-    classifier: Reweighted
+    classifier: Reweighted  # type: ignore[assignment]  # both: `on_all_views` has seen to it
 
     def fit_reweighted(
         self, pool: Features, rows: Tensor, targets: Tensor, num_classes: int, weight: Tensor, start: LinearHead

@@ -42,8 +42,15 @@ class Posterior(Protocol):
     and round address the random streams. Call it once per round, then use the draws for any rows.
     """
 
-    passes: int
-    joint: bool
+    @property
+    def passes(self) -> int:
+        """M, draws for each replicate."""
+        ...
+
+    @property
+    def joint(self) -> bool:
+        """See `Draws`."""
+        ...
 
     def bind(
         self,

@@ -77,7 +77,7 @@ class _Affine(NamedTuple):
 class _Kept(NamedTuple):
     """What one mask for all items leaves of the head: a pass works on the kept features only."""
 
-    index: list[Tensor]  # M vectors of kept features
+    columns: list[Tensor]  # M vectors of kept features
     weight: list[Tensor]  # M times (C, kept)
     constant: Tensor  # (M, C, 1) W phi of the dropped features
     masks: Tensor  # (M, D) 1 = kept
@@ -146,7 +146,7 @@ class DropoutDraws:
         phi = torch.addcmul(affine.offset, x, affine.factor).T.contiguous()
         product = x.new_empty(self.passes, self.C, len(x))
         for m in range(self.passes):
-            torch.mm(kept.weight[m], phi.index_select(0, kept.index[m]), out=product[m])
+            torch.mm(kept.weight[m], phi.index_select(0, kept.columns[m]), out=product[m])
         product += kept.constant
         if not affine.unit:
             return product, None

@@ -89,8 +89,9 @@ def _tables(settings: Sequence[Setting], out: Path, metric: str, style: str) -> 
     written = []
     for setting, stem in zip(settings, stems, strict=True):
         tables, full = tables_of(setting, metric)
-        for table in tables if show else ():
-            show(table)
+        for table in tables:
+            if show is not None:
+                show(table)
         for name, frame in full.items():
             written.append(_write_csv(frame, out / f"{stem}-{metric}-{name}.csv"))
     if show:
@@ -118,7 +119,7 @@ def _csv(settings: Sequence[Setting], metric: str) -> str:
 def _by_quarter(numbers: pd.DataFrame) -> pd.DataFrame:
     """Settings have different budgets: in one CSV their columns are named by the quarter, the labels beside them."""
     places = [c.removesuffix(" mean") for c in numbers if c.startswith("after ") and c.endswith(" mean")]
-    renamed = {}
+    renamed: dict[str, str] = {}
     for quarter, place in zip(range(5 - len(places), 5), places, strict=True):
         renamed |= {f"{place} mean": f"quarter {quarter} mean", f"{place} std": f"quarter {quarter} std"}
         numbers = numbers.assign(**{f"quarter {quarter} labels": int(place.removeprefix("after "))})
@@ -145,7 +146,7 @@ def _stems(settings: Sequence[Setting]) -> list[str]:
         for part in ("classifier", "head", "budget", "rest"):
             values = [one.names.get(part) or getattr(one, part, "") for one in same]
             if len(set(values)) > 1:
-                parts.append(setting.names.get(part) or getattr(setting, part, ""))
+                parts.append(str(setting.names.get(part) or getattr(setting, part, "")))
         stems.append(file_name("-".join(filter(None, parts)).replace(" ", "_")))
     for i, stem in enumerate(stems):
         if len(stem) > _LONGEST_STEM or stems.count(stem) > 1:

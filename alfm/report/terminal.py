@@ -40,8 +40,9 @@ def show(table: Table) -> None:
     for columns in _side_by_side(widths, console.width):
         rich = RichTable(box=box.SIMPLE_HEAD, padding=0)
         for i in columns:
-            side = "left" if i < table.words else "right"
-            rich.add_column(Text(table.header[i]), justify=side, overflow="fold", width=widths[i])
+            rich.add_column(
+                Text(table.header[i]), justify="left" if i < table.words else "right", overflow="fold", width=widths[i]
+            )
         for row in texts:
             rich.add_row(*(Text(row[i]) for i in columns))
         console.print(rich, width=max(console.width, _total(widths, columns)), crop=False)

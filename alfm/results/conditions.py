@@ -125,7 +125,7 @@ def _names(target: Any, kind: type) -> bool:
 
 
 def _parameters(kind: type) -> dict[str, inspect.Parameter]:
-    if kind.__init__ is object.__init__:
+    if kind.__init__ is object.__init__:  # type: ignore[misc]  # of the class itself
         return {}
     try:
         parameters = inspect.signature(kind).parameters.values()

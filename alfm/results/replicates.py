@@ -7,12 +7,12 @@ with the same initial set, or, where all began with one set, those with the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 
-def units(initial: Sequence[str], *picked: Sequence[str]) -> np.ndarray:
+def units(initial: Iterable[str], *picked: Iterable[str]) -> np.ndarray:
     """Unit of each of n seeds, int64 (n,) in [0, number of units).
 
     initial: the fingerprint of each seed's initial set; picked: for every strategy compared, the fingerprint of each
@@ -31,7 +31,7 @@ def per_unit(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     return np.stack([values[unit == u].mean(axis=0) for u in range(unit.max() + 1)])
 
 
-def _numbered(names: Sequence[str]) -> np.ndarray:
+def _numbered(names: Iterable[str]) -> np.ndarray:
     """Equal names, equal numbers, in order of appearance."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)

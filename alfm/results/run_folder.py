@@ -215,7 +215,8 @@ class RunFolder:
 
     def _write_picks(self) -> None:
         data = io.BytesIO()
-        np.savez(data, **{str(seed): picks for seed, picks in self._state.picks.items()})
+        named: dict[str, Any] = {str(seed): picks for seed, picks in self._state.picks.items()}
+        np.savez(data, **named)
         _replace(self.path / "picks.npz", data.getvalue())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import eq
 from typing import Any
 
 FORMAT = 1
@@ -52,7 +54,7 @@ def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORE
     for dotted in ignore:
         _drop(plain, dotted)
     for dotted, before in LATER_OPTIONS.items():
-        _drop(plain, dotted, lambda value, before=before: value == before)
+        _drop(plain, dotted, partial(eq, before))
     return plain
 
 

@@ -169,7 +169,7 @@ def summary(df: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
             cells[f"AUBC over {over}"] = areas, pd.concat(ends)
         for name, (values, there) in cells.items():
             row[f"{name} mean"] = np.mean(values) if values else np.nan
-            apart = per_unit(np.array(values), units_of(there)) if values else []
+            apart = per_unit(np.array(values), units_of(there)) if values else np.empty(0)
             row[f"{name} std"] = np.std(apart, ddof=1) if len(apart) > 1 else np.nan
         for part in ("fit", "query", "eval"):  # each row holds the wall time of its whole batch of replicates
             row[f"{part} seconds"] = float((run[f"{part}_seconds"] / run["num_replicates"]).sum())

@@ -66,7 +66,7 @@ class Strategy(ABC):
             if (own < 0).any():
                 raise numbers.not_in_pool(what, given[int((own < 0).argmax())])
             turned[option] = own.tolist()
-        return replace(self, **turned)
+        return replace(self, **turned)  # type: ignore[type-var]  # one with options is a dataclass
 
     def _rows_of(self, option: str) -> list[int]:
         given = getattr(self, option)

@@ -70,7 +70,8 @@ class Boss(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         assert query.head is not None
-        for space in {id(space): space for space in (RAW, UNIT, *query.head.spaces) if space.shared}.values():
+        spaces: tuple[Space, ...] = (RAW, UNIT, *query.head.spaces)
+        for space in {id(space): space for space in spaces if space.shared}.values():
             query.pool.vectors(space)  # made once, before the candidates ask for it side by side
             query.pool.points(space)
         # All candidates of all replicates side by side: a core does not wait for the last replicate.
@@ -146,8 +147,8 @@ class _SubPool(Features):
 def errors(oracle: Oracle, heads: LinearHead) -> list[int]:
     """How many test items each head gets wrong: one product for as many heads as 16 million logits hold."""
     if not heads.shared:
-        wrong = [(logits.argmax(1) != oracle.test_labels).sum() for logits in oracle.test_logits(heads)]
-        return torch.stack(wrong).tolist()
+        own = [(logits.argmax(1) != oracle.test_labels).sum() for logits in oracle.test_logits(heads)]
+        return torch.stack(own).tolist()
     source = oracle.test.vectors(heads.spaces[0])
     parts = []
     size = max(1, (1 << 24) // (min(oracle.test.N, oracle.test.block_rows) * heads.C))

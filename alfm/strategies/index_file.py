@@ -6,6 +6,7 @@ import copy
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ class IndexFile(Strategy):
     path: str
     rows: Counted | None = None
     needs_head = False
-    _numbers = None  # of the cache that is worked on; None: whatever is listed counts the pool's rows
+    # of the cache that is worked on; None: whatever is listed counts the pool's rows
+    _numbers = cast("RowNumbers | None", None)
 
     @property
     def lists_rows(self) -> bool:

@@ -28,7 +28,7 @@ class Power(Scored):
     beta: Annotated[float, Ge(0), Le(1e6)] = 1.0
 
     def score(self, query: Query) -> Tensor:
-        score = super().score(query)
+        score = super().score(query)  # type: ignore[safe-super]  # of the class that it is mixed with
         tiny = torch.finfo(score.dtype).tiny
         noise = [query.rng(r, "gumbel").gumbel(size=query.pool.N) for r in range(query.R)]
         gumbel = torch.stack([torch.from_numpy(one).to(score) for one in noise])

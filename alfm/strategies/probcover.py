@@ -89,7 +89,7 @@ class ProbCover(Strategy):
 
         def make() -> Cover:
             # Unit features of few items at a time: all of them would double the memory of so large a pool.
-            unit = pool.vectors(replace(pool.point_space(), shared=False))
+            unit = pool.vectors(replace(pool.point_space(), shared=False))  # type: ignore[type-var]
 
             def arrays() -> dict[str, np.ndarray]:
                 cells, radius = Cells(unit, self.probe), delta

@@ -180,7 +180,10 @@ class Networks:
     def descend(self, lr: float) -> None:
         """One step of Adam (Kingma & Ba 2015) in one pass: torch's fused form."""
         adam(
-            *([part] for part in (self.flat, self.slope, self.first, self.second)),
+            [self.flat],
+            [self.slope],
+            [self.first],
+            [self.second],
             max_exp_avg_sqs=[],
             state_steps=[self.step],
             fused=True,

@@ -118,8 +118,8 @@ def _roles(path: Path, arrays: Mapping[str, Array], options: Options) -> dict[st
     parts = {name: _parts(name) for name in arrays}
     names = split_names({split for split, _ in parts.values()})
     for name, (split, stem) in parts.items():
-        if what := _what(name, stem, arrays[name], options):
-            found.setdefault(names[split], {}).setdefault(what, []).append(name)
+        if role := _what(name, stem, arrays[name], options):
+            found.setdefault(names[split], {}).setdefault(role, []).append(name)
     for what, given in (("features", options.features), ("labels", options.labels), ("ids", options.ids)):
         if given is not None and not any(what in one for one in found.values()):
             raise UserError(f"{path} has no array {given!r} for {what}: {nearest_names(given, list(arrays))}")

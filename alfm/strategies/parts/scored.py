@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -57,7 +57,8 @@ class PredictionScored(Scored):
 
     enable_dropout: bool = False
     posterior: Posterior = field(default_factory=DropoutPosterior)
-    acquisition: ClassVar[Callable[[Tensor], Tensor]]
+    acquisition: ClassVar[Any]
+    """logits (b, C) -> scores (b,); a static method."""
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
