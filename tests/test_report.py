@@ -294,6 +294,14 @@ def test_runs_that_have_not_measured_a_metric_are_left_out_by_name(
         plot_curves(load_runs(old), logs / "x.png", "ece")
 
 
+def test_a_metric_that_some_rounds_lack_is_shown_where_it_is(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    df = load_runs(logs).query("query_strategy == 'margins'")
+    df.loc[(df["seed"] == 1) & (df["round"] < 2), "ece"] = np.nan  # a run that an earlier version began
+    print_summary(df, "ece")
+    line = next(text.split() for text in capsys.readouterr().out.splitlines() if text.strip().startswith("margins"))
+    assert line[:2] == ["margins", "-"] and "±" in line[3] and line.count("-") == 2  # and no area
+
+
 def test_mistakes_are_one_sentence(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_report(capsys, logs / "nowhere") == (
         1,

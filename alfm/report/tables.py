@@ -28,7 +28,9 @@ _MIN_BLOCKS = 5  # settings from which ranks over them are shown
 def summary_table(df: pd.DataFrame, metric: str, title: str, show_start: bool = False) -> Table:
     """`summary` for reading: the metric at each quarter of the budget, its areas, and what they cost."""
     numbers = summary(df, metric)
-    even = np.allclose(numbers["AUBC over rounds mean"], numbers["AUBC over labels mean"], rtol=0, atol=5e-5)
+    even = np.allclose(
+        numbers["AUBC over rounds mean"], numbers["AUBC over labels mean"], rtol=0, atol=5e-5, equal_nan=True
+    )
     places = [c.removesuffix(" mean") for c in numbers if c.endswith(" mean")]
     if even:
         places.remove("AUBC over labels")
