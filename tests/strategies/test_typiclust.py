@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from reference.typiclust import typicality, typiclust
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
 from waits import Waits
 
+from alfm import devices
 from alfm.strategies import typiclust as module
 from alfm.strategies.ask import ask
 from alfm.strategies.typiclust import TypiClust, cluster_pool, most_typical
@@ -22,6 +25,12 @@ def test_sequence_with_its_own_clusters() -> None:
     found = cluster_pool(query, [12 + 30])[0].numpy()
     expected = typiclust(query.pool.features.numpy(), found, view.labelled, view.free, 30)
     assert TypiClust().select(query, 30)[0].tolist() == expected
+
+
+def looks_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: a look at a value is a wait."""
+    other = replace(devices.of("cpu"), looks_are_free=False)
+    monkeypatch.setattr(devices, "of", lambda x: other)
 
 
 def given(monkeypatch: pytest.MonkeyPatch, assignment: np.ndarray) -> None:
@@ -82,7 +91,7 @@ def test_a_large_cluster_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_device_is_never_waited_for_per_pick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters visited once or again and again, small ones too."""
-    monkeypatch.setattr(module, "_may_ask", lambda x: False)
+    looks_cost(monkeypatch)
     assignment = np.repeat([0, 1, 2, 3], [100, 14, 4, 2])
     counts = []
     for budget in (2, 30, 105):
@@ -143,7 +152,8 @@ def test_near_members_are_measured_by_their_differences(
     size: int, spread: float, waiting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Products of unit vectors leave no digit of such distances; a quarter of the members are far away."""
-    monkeypatch.setattr(module, "_may_ask", lambda x: waiting)
+    if not waiting:
+        looks_cost(monkeypatch)
     rng = np.random.default_rng(0)
     h = rng.normal(size=64) + spread * rng.normal(size=(size, 64)) * rng.uniform(0.3, 2, (size, 1))
     h[::4] = rng.normal(size=(len(h[::4]), 64))
@@ -155,7 +165,7 @@ def test_near_members_are_measured_by_their_differences(
 
 
 def test_large_clusters_on_a_gpu_repair_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_may_ask", lambda x: False)
+    looks_cost(monkeypatch)
     monkeypatch.setattr(module, "_SEARCH", 10**6)
     rng = np.random.default_rng(1)
     x = rng.normal(size=(300, 64))
@@ -182,4 +192,4 @@ def test_without_near_members_not_a_bit_changes() -> None:
     sq = torch.linalg.vecdot(u, u)
     every = (sq[:, None] + sq - 2 * (u @ u.T)).clamp_min_(0).fill_diagonal_(torch.inf)
     before = every.topk(20, largest=False, sorted=False).values.sqrt_().mean(1)
-    assert torch.equal(module._mean_distances(u, sq, slice(0, 200), 20), before)
+    assert torch.equal(module._mean_distances(u, sq, slice(0, 200), 20, ask=True), before)
