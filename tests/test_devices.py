@@ -15,7 +15,7 @@ from alfm import devices
 from alfm.devices import Device, choose_device
 
 ROOT = Path(alfm.__file__).parent
-MAY_ASK = ("devices.py", "extraction/", "extract.py", "backbones/")  # the last run others' models, which have habits
+MAY_ASK = ("devices.py", "extraction/", "backbones/")  # the last run others' models, which have habits
 MATHS = ("geometry/", "heads/", "strategies/", "posteriors/", "acquisition.py", "metrics.py")
 KINDS = {"cpu", "gpu", "cuda", "mps", "xpu"}
 OFFERED = {field.name for field in fields(Device)} - {"device"} | {"enqueued"}
