@@ -32,7 +32,7 @@ class Device:
     joins_replicates: replicates padded to one length in one product take less time than their own products. Elsewhere
     each has its own, and its bits do not depend on its company.
     keeps_pair_lists: lists of near pairs, walked by loops of the host, take less time than all products once more.
-    enqueues_picks: greedy picks can be made by kernels alone, the host some picks ahead (`alfm.geometry.steps`).
+    enqueues_picks: greedy picks can be made by kernels alone, the host some picks ahead (`alfm.geometry.greedy`).
     pins_host_memory: copies from pinned host memory run beside computation.
     has_float64: float64 can be computed there.
     """

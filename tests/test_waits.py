@@ -14,8 +14,8 @@ import torch
 from strategies.factory import SITUATIONS, clusters, make_query, picks_in
 from waits import Waits
 
+from alfm.geometry import greedy
 from alfm.geometry import herding_lists as closer
-from alfm.geometry import steps
 from alfm.heads.dropout import Dropout
 from alfm.strategies.badge import Badge
 from alfm.strategies.base import Strategy
@@ -67,7 +67,7 @@ def no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def enqueued(no_lists: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "enqueued", lambda vectors: True)
+    monkeypatch.setattr(greedy, "enqueued", lambda vectors: True)
 
 
 @pytest.mark.parametrize("classifier", [None, Dropout()])
@@ -76,7 +76,7 @@ def test_picks_are_those_of_the_cpu(case: str, classifier, no_lists: None, monke
     """Also in a later round with what is carried, and where coordinates are not resident."""
     rounds = []
     for form in (False, True):
-        monkeypatch.setattr(steps, "enqueued", lambda vectors, form=form: form)
+        monkeypatch.setattr(greedy, "enqueued", lambda vectors, form=form: form)
         one, strategy = query(classifier=classifier, seeds=(1, 2)), CASES[case]()
         one.pool.resident = classifier is None
         first = strategy.select(one, 40)

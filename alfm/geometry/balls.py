@@ -242,7 +242,7 @@ class Multiplied:
         flags &= ~self._inside(item)[0]
 
     def look(self, items: Tensor, flags: Tensor) -> tuple[Tensor, Tensor]:
-        """`counts`, and the balls themselves, bool (m, N); kernels only, for `steps.greedy`."""
+        """`counts`, and the balls themselves, bool (m, N); kernels only, for `greedy.stepwise`."""
         ball = _to_all(self.unit, items) < self.limit
         return (ball & flags).sum(1), ball
 

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alfm.geometry import steps
-from alfm.geometry.greedy import largest, lazy_greedy
+from alfm.geometry import greedy
 from alfm.geometry.kernels import WIDTH, Kernel, best_similarity, similarities, target_blocks
 from alfm.geometry.pairs import block_pairs
 
@@ -152,7 +151,7 @@ class Herding:
         return gain if self.bonus is None else gain + self.bonus[items]
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """See `steps.Stepwise`: gains (m,), and what kappa would rise to, (m, T)."""
+        """See `greedy.Stepwise`: gains (m,), and what kappa would rise to, (m, T)."""
         self._made += len(items)
         similar = similarities(self.vectors, self.kernel, items, self.targets)
         if self.cap is not None:
@@ -162,7 +161,7 @@ class Herding:
         return gain if self.bonus is None else gain + self.bonus[items], similar
 
     def take(self, row: Tensor, live: Tensor) -> None:
-        """See `steps.Stepwise`."""
+        """See `greedy.Stepwise`."""
         self.kappa = torch.where(live, torch.maximum(self.kappa, row), self.kappa)
 
     def renew(self, bounds: Tensor) -> bool:
@@ -186,11 +185,11 @@ class Herding:
 
     def select(self, allowed: Tensor, budget: int, batch: int = WIDTH) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
-        if steps.enqueued(self.vectors):
-            picks = steps.greedy(self, self.bounds, allowed, budget)
+        if greedy.enqueued(self.vectors):
+            picks = greedy.stepwise(self, self.bounds, allowed, budget)
             self.added.append(picks)
             return picks
-        picks = lazy_greedy(self, self.bounds, allowed, budget, batch, self._choose)
+        picks = greedy.lazy(self, self.bounds, allowed, budget, batch, self._choose)
         self._columns.clear()
         self._cached.zero_()
         self._store = self._room = self._store[:0].clone()  # room for the next replicate
@@ -199,7 +198,7 @@ class Herding:
     def _choose(self, stale: Tensor, batch: int) -> Tensor:
         """Candidates whose similarities are at hand if the best is one of them, else a full product of others."""
         known = self._cached if bool(self._cached[stale.argmax()]) else ~self._cached
-        return largest(stale.where(known, -torch.inf), batch)
+        return greedy.largest(stale.where(known, -torch.inf), batch)
 
     def _similar(self, items: Tensor) -> Iterator[Tensor]:
         """k(item, targets), (T,), item by item: one that is refreshed again and again has its product made once."""

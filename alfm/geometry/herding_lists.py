@@ -137,7 +137,7 @@ class Listed(Lists):
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made, ties lower index.
 
-        allowed: bool (N,). Lazy greedy (see `herding.lazy_greedy`), one candidate at a time.
+        allowed: bool (N,). Lazy greedy (see `greedy.lazy`), one candidate at a time.
         """
         self.prune(2.0)
         free = allowed.numpy()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alfm.features.features import Vectors
 from alfm.features.spaces import unit_rows
-from alfm.geometry import steps
+from alfm.geometry import greedy
 from alfm.threads import one_thread
 
 # Below this many units of rounding |x|^2 + |c|^2 - 2xc is noise, and is taken again from the differences.
@@ -77,8 +77,8 @@ class FarthestFirst:
             budget -= 1
         if budget and bool(((self.met == 0) & allowed).any()):
             self._first_pass()
-        greedy = self._eager if steps.enqueued(self.vectors) else self._lazy
-        return torch.cat([*first, greedy(allowed, budget)])
+        pick = self._eager if greedy.enqueued(self.vectors) else self._lazy
+        return torch.cat([*first, pick(allowed, budget)])
 
     # -- the two ways to pick ------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 Item x covers y iff |u_x - u_y| < delta; every item covers itself. N x N work is done once, over the upper triangle of
 blocks: a pair's product serves both directions and every replicate. What differs per replicate is integer work on
 neighbour lists, kept on the host whatever the device, so that a greedy step never waits for a device. Where there are
-no lists, a GPU finds balls again without being asked for each pick (`alfm.geometry.steps`).
+no lists, a GPU finds balls again without being asked for each pick (`alfm.geometry.greedy`).
 
 Strictness leaves a margin for rounding: a pair whose squared distance lies within 4 float epsilons (times the squared
 length `Vectors.level`) of delta^2 counts as outside, so that the pair that defines a purity radius is outside in
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm.geometry import steps
+from alfm.geometry import greedy
 from alfm.geometry.kcenter import FarthestFirst
 from alfm.geometry.pairs import block_pairs, limit, pair_block, squared_distances
 from alfm.host_ops import places
@@ -243,9 +243,9 @@ class CoverState:
         cover, device = self.cover_of, self.cover_of.unit.device
         free = allowed.cpu().numpy().copy()
         picks: list[int] = []
-        if cover.indices is None and steps.enqueued(cover.unit):
+        if cover.indices is None and greedy.enqueued(cover.unit):
             bounds = self.degrees.to(device, torch.float64)
-            picks = steps.greedy(_Uncovered(self), bounds, allowed, budget, least=1.0).tolist()
+            picks = greedy.stepwise(_Uncovered(self), bounds, allowed, budget, least=1.0).tolist()
             free[picks] = False
             self.cover(torch.tensor(picks, dtype=torch.int64))
         else:
@@ -269,21 +269,21 @@ class CoverState:
 
 
 class _Uncovered:
-    """A batch on the device, for `steps.greedy`: how many items that nothing covers yet lie in a ball."""
+    """A batch on the device, for `greedy.stepwise`: how many items that nothing covers yet lie in a ball."""
 
     def __init__(self, state: CoverState) -> None:
         self.balls = state.cover_of
         self.uncovered = ~state.covered.to(self.balls.unit.device)
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """See `steps.Stepwise`: the balls are the rows, bool (m, N)."""
+        """See `greedy.Stepwise`: the balls are the rows, bool (m, N)."""
         ball = self.uncovered.new_empty(len(items), self.balls.N)
         for rows, hit in self.balls.products(items):
             ball[:, rows] = hit.T
         return (ball & self.uncovered).sum(1).double(), ball
 
     def take(self, row: Tensor, live: Tensor) -> None:
-        """See `steps.Stepwise`."""
+        """See `greedy.Stepwise`."""
         self.uncovered &= ~(row & live)
 
     def renew(self, bounds: Tensor) -> bool:

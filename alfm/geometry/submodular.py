@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alfm.geometry import steps
-from alfm.geometry.greedy import lazy_greedy
+from alfm.geometry import greedy
 from alfm.geometry.herding import Herding, first_gains, prepare
 from alfm.geometry.kernels import Kernel, best_similarity, similarities
 
@@ -113,11 +112,11 @@ class GraphCut:
 
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
-        if steps.enqueued(self.vectors):
+        if greedy.enqueued(self.vectors):
             return self._plain(allowed, budget)
         # Gains of another round come from products of another shape: a little above them bounds what is found now.
         self.bounds += 64 * torch.finfo(self.total.dtype).eps * self.total.abs()
-        return lazy_greedy(self, self.bounds, allowed, budget)
+        return greedy.lazy(self, self.bounds, allowed, budget)
 
     def _plain(self, allowed: Tensor, budget: int) -> Tensor:
         """Plain greedy without a question to the device: a pick changes all gains by one product with the pool."""
@@ -188,9 +187,9 @@ class LogDet:
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
         row_bytes = self.vectors.N * self.bounds.element_size()
-        if steps.enqueued(self.vectors) and (len(self.added) + budget) * row_bytes <= HELD:
+        if greedy.enqueued(self.vectors) and (len(self.added) + budget) * row_bytes <= HELD:
             return self._plain(allowed, budget)
-        return lazy_greedy(self, self.bounds, allowed, budget)
+        return greedy.lazy(self, self.bounds, allowed, budget)
 
     def _plain(self, allowed: Tensor, budget: int) -> Tensor:
         """Plain greedy without a question to the device; every row of F^-1 S_A. is held for all items, (|A|, N)."""

@@ -15,9 +15,8 @@ from torch import Tensor
 from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
-from alfm.geometry import steps
+from alfm.geometry import greedy
 from alfm.geometry.balls import Around, Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
-from alfm.geometry.greedy import lazy_greedy
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
@@ -73,17 +72,17 @@ class Dcom(Strategy):
             zip(rest, out_degrees(unit, [radius[r] for r in rest], [uncovered[r] for r in rest]), strict=True)
         )
 
-        def greedy(r: int) -> Tensor:
+        def select(r: int) -> Tensor:
             own = balls[r]
             degrees = own.degrees(uncovered[r]) if isinstance(own, Listed) else shared[r]
             share = float((~uncovered[r]).double().mean())
             competence = (1 + math.exp(-self.k * (1 - self.a))) / (1 + math.exp(-self.k * (share - self.a)))
             batch = _Batch(own, uncovered[r], degrees, uncertainty[r], competence, query.available[r])
-            if isinstance(own, Multiplied) and steps.enqueued(unit):
-                return steps.greedy(batch, batch.score(degrees), query.available[r], budget)
-            return lazy_greedy(batch, batch.score(degrees), query.available[r], budget)
+            if isinstance(own, Multiplied) and greedy.enqueued(unit):
+                return greedy.stepwise(batch, batch.score(degrees), query.available[r], budget)
+            return greedy.lazy(batch, batch.score(degrees), query.available[r], budget)
 
-        return query.each(greedy, budget)
+        return query.each(select, budget)
 
     def radii(self, query: Query, r: int, predicted: Tensor, balls: Centres | None = None) -> Tensor:
         """Radius of each labelled item's ball, (n,), by bisection; predicted (N,): the head's classes."""
@@ -116,7 +115,7 @@ class Dcom(Strategy):
 
 
 class _Batch:
-    """The batch's objective, for `lazy_greedy` and `steps.greedy`.
+    """The batch's objective, for `greedy.lazy` and `greedy.stepwise`.
 
     Degrees only fall as balls are covered, so stale scores bound new ones. The density is scaled once per batch, by the
     degrees (N,) at its start. uncovered (N,) is written to.

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from alfm.features.features import Features, Vectors
-from alfm.geometry import herding
-from alfm.geometry.greedy import lazy_greedy
+from alfm.geometry import greedy, herding
 from alfm.geometry.herding import Herding, first_gains
 from alfm.geometry.kernels import RBF, Dot, Kernel, best_similarity, similarities
 
@@ -199,5 +198,5 @@ def test_bounds_are_renewed_when_stale_ones_no_longer_help(monkeypatch: pytest.M
 def test_lazy_greedy_with_no_budget_or_nothing_allowed() -> None:
     vectors = unit(20)
     state = Herding(vectors, RBF(), vectors.sq_norms * 0, vectors.sq_norms)
-    assert lazy_greedy(state, state.bounds, torch.zeros(20, dtype=torch.bool), 3).tolist() == []
+    assert greedy.lazy(state, state.bounds, torch.zeros(20, dtype=torch.bool), 3).tolist() == []
     assert state.select(torch.ones(20, dtype=torch.bool), 0).tolist() == []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alfm.features.features import Features, Vectors
-from alfm.geometry import steps
+from alfm.geometry import greedy
 from alfm.geometry.herding import Herding, first_gains
 from alfm.geometry.kernels import RBF, Dot, best_similarity
 
@@ -65,11 +65,11 @@ def test_plain_greedy_with_many_ties(n: int, share: float, renewing: bool, often
     for budget in (0, 1, 25, n, 2 * n):
         objective = Covering(one, weight, renewing)
         bounds = one.double() @ weight + 0.5  # a little too large
-        picks = steps.greedy(objective, bounds, allowed, budget, steps=often)
+        picks = greedy.stepwise(objective, bounds, allowed, budget, steps=often)
         assert picks.tolist() == plain(one, weight, allowed, budget)
         assert (bounds >= (one & objective.open).double() @ weight).all()
         assert objective.renewals > 0 or not renewing or budget < 25 or n < 25
-    assert steps.greedy(Covering(one, weight), bounds, torch.zeros(n, dtype=torch.bool), 3).tolist() == []
+    assert greedy.stepwise(Covering(one, weight), bounds, torch.zeros(n, dtype=torch.bool), 3).tolist() == []
 
 
 @pytest.mark.parametrize("often", [1, 3, 100])
@@ -77,16 +77,16 @@ def test_it_ends_before_a_gain_that_is_too_small(often: int) -> None:
     one, weight, allowed = sets(300, 200, 0.05)
     expected = plain(one, weight, allowed, 300, least=4.0)
     assert 0 < len(expected) < 100
-    picks = steps.greedy(Covering(one, weight), one.double() @ weight, allowed, 300, least=4.0, steps=often)
+    picks = greedy.stepwise(Covering(one, weight), one.double() @ weight, allowed, 300, least=4.0, steps=often)
     assert picks.tolist() == expected
-    nothing = steps.greedy(Covering(one, weight), one.double() @ weight, allowed, 300, least=1e9, steps=often)
+    nothing = greedy.stepwise(Covering(one, weight), one.double() @ weight, allowed, 300, least=1e9, steps=often)
     assert nothing.tolist() == []
 
 
 def test_a_pick_needs_few_steps_and_the_last_ones_are_few() -> None:
     one, weight, allowed = sets(2000, 500, 0.02)
     objective = Covering(one, weight)
-    picks = steps.greedy(objective, one.double() @ weight, allowed, 50)
+    picks = greedy.stepwise(objective, one.double() @ weight, allowed, 50)
     assert len(picks) == 50 and objective.looks < 200
 
 
@@ -94,9 +94,9 @@ def test_where_kernels_alone_make_picks() -> None:
     def vectors(device: str, memory: str) -> SimpleNamespace:
         return SimpleNamespace(device=torch.device(device), pool=SimpleNamespace(memory=memory))
 
-    assert steps.enqueued(vectors("cuda", "device")) and steps.enqueued(vectors("cuda:1", "device"))
-    assert not steps.enqueued(vectors("cuda", "host")) and not steps.enqueued(vectors("cuda", "file"))
-    assert not steps.enqueued(Features(np.ones((3, 2), dtype=np.float32)).unit)
+    assert greedy.enqueued(vectors("cuda", "device")) and greedy.enqueued(vectors("cuda:1", "device"))
+    assert not greedy.enqueued(vectors("cuda", "host")) and not greedy.enqueued(vectors("cuda", "file"))
+    assert not greedy.enqueued(Features(np.ones((3, 2), dtype=np.float32)).unit)
 
 
 def pool(n: int, dtype: str) -> tuple[Vectors, Tensor]:
@@ -117,7 +117,7 @@ def test_herding_from_nothing_and_its_state(kernel: RBF | Dot, n: int, monkeypat
     vectors, allowed = pool(n, "float64")
     none = torch.zeros(0, dtype=torch.int64)
     lazy = state(vectors, kernel, none).select(allowed, 60)
-    monkeypatch.setattr(steps, "enqueued", lambda vectors: True)
+    monkeypatch.setattr(greedy, "enqueued", lambda vectors: True)
     run = state(vectors, kernel, none)
     first = run.select(allowed, 35)
     rest = allowed.clone()
@@ -133,7 +133,7 @@ def test_herding_from_nothing_and_its_state(kernel: RBF | Dot, n: int, monkeypat
 def test_what_was_added_pick_by_pick_is_to_the_last_bit_what_is_added_at_once(
     kernel: RBF | Dot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "enqueued", lambda vectors: True)
+    monkeypatch.setattr(greedy, "enqueued", lambda vectors: True)
     vectors, allowed = pool(900, "float32")
     run = state(vectors, kernel, torch.zeros(0, dtype=torch.int64))
     picks = run.select(allowed, 60)
@@ -141,7 +141,7 @@ def test_what_was_added_pick_by_pick_is_to_the_last_bit_what_is_added_at_once(
 
 
 def test_equal_items_are_taken_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "enqueued", lambda vectors: True)
+    monkeypatch.setattr(greedy, "enqueued", lambda vectors: True)
     vectors = Features(np.ones((120, 3), dtype=np.float32)).unit
     allowed = torch.ones(120, dtype=torch.bool)
     allowed[0] = False

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.features.features import Vectors
-from alfm.geometry.steps import greedy
+from alfm.geometry import greedy
 from alfm.strategies.query import Query
 from alfm.threads import at_once
 
@@ -166,16 +166,16 @@ class Diagonal:
         return (f / (f + self.now)).mul_(self.F / self.now).flatten(1).sum(1)
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """For `steps.greedy`: gains of pool rows (m,) now, and their information (m, C D)."""
+        """For `greedy.stepwise`: gains of pool rows (m,) now, and their information (m, C D)."""
         f = self._information(items)
         return self._gains(f), f.flatten(1)
 
     def take(self, row: Tensor, live: Tensor) -> None:
-        """For `steps.greedy`: adds the information row (C D,) if live."""
+        """For `greedy.stepwise`: adds the information row (C D,) if live."""
         self.now += (row * live).view_as(self.now)
 
     def renew(self, bounds: Tensor) -> bool:
-        """For `steps.greedy`: never cheaper than looking at the largest."""
+        """For `greedy.stepwise`: never cheaper than looking at the largest."""
         return False
 
     def forward(self, free: Tensor, count: int) -> Tensor:
@@ -183,7 +183,7 @@ class Diagonal:
         self.now = self.M.clone()
         pieces = torch.arange(self.phi.N, device=free.device).split(max(1, ELEMENTS // self.F.numel()))
         bounds = torch.cat([self._gains(self._information(rows)) for rows in pieces])
-        return greedy(self, bounds, free, count)
+        return greedy.stepwise(self, bounds, free, count)
 
     def keep(self, picks: Tensor, budget: int) -> Tensor:
         """Places (budget,) among the picks (m,) that stay after backward pruning, ascending."""
