@@ -29,6 +29,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
     "alfm.extract": ("alfm.config.paths",),
     "alfm.extraction.encoding": ("alfm.devices",),
+    "alfm.geometry.balls": (),
     "alfm.geometry.cells": ("alfm.geometry.inverted_file",),
     "alfm.geometry.closer": ("alfm.geometry.herding_lists",),
     "alfm.geometry.coverage": ("alfm.geometry.max_coverage", "alfm.geometry.pairs"),
@@ -36,6 +37,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "alfm.geometry.herding": ("alfm.geometry.kernels", "alfm.geometry.greedy"),
     "alfm.geometry.neighbours": ("alfm.geometry.knn",),
     "alfm.geometry.robust": ("alfm.geometry.robust_kcenter",),
+    "alfm.geometry.steps": ("alfm.geometry.greedy",),
     "alfm.geometry.threads": ("alfm.threads",),
     "alfm.geometry.top": ("alfm.geometry.topk",),
     "alfm.heads.base": ("alfm.heads.linear",),
@@ -66,6 +68,11 @@ MOVED: dict[str, tuple[str, ...]] = {
 
 RENAMED: dict[str, str] = {
     "alfm.experiment.pick_device": "alfm.devices.choose_device",
+    "alfm.geometry.balls.Listed": "alfm.geometry.balls.ListedBalls",
+    "alfm.geometry.balls.Multiplied": "alfm.geometry.balls.MultipliedBalls",
+    "alfm.geometry.closer.Listed": "alfm.geometry.herding_lists.ListHerding",
+    "alfm.geometry.herding.lazy_greedy": "alfm.geometry.greedy.lazy",
+    "alfm.geometry.steps.greedy": "alfm.geometry.greedy.stepwise",
     "alfm.pool.Pool": "alfm.features.features.Features",
 }
 """Name -> the one that it has now, where that is another."""

@@ -165,8 +165,8 @@ def probcover(folder: str, labelled: int, batch: int, replicates: int, repeats: 
         picks = []
         for r in range(replicates):
             state = CoverState(cover)
-            state.cover(query.labelled(r))
-            picks.append(state.greedy(query.available[r], batch))
+            state.add(query.labelled(r))
+            picks.append(state.select(query.available[r], batch))
         return picks
 
     def plain(cover: Any) -> list[int]:

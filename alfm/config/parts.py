@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from alfm.config.build import build
@@ -23,7 +24,15 @@ def from_config(group: str, name: str, **options: Any) -> Any:
     """
     from omegaconf import OmegaConf
 
-    return build(OmegaConf.merge(node_of(group, name), options), KINDS.get(group), group)
+    return named(build(OmegaConf.merge(node_of(group, name), options), KINDS.get(group), group), name)
+
+
+def named(part: Any, name: str) -> Any:
+    """The part of a run, which is called as its config from now on if it is a strategy."""
+    if isinstance(part, Strategy):
+        with suppress(AttributeError):  # a class that works out its name itself
+            part.name = name
+    return part
 
 
 def node_of(group: str, name: str) -> DictConfig:

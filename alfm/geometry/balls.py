@@ -190,7 +190,7 @@ class Around(Protocol):
         ...
 
 
-class Listed:
+class ListedBalls:
     """Balls of one radius, at most the lists' reach, read off `NearPairs`."""
 
     def __init__(self, near: NearPairs, radius: Tensor) -> None:
@@ -227,7 +227,7 @@ class Listed:
         return self.near.indices[own][self.near.d2[own] < self.limit]
 
 
-class Multiplied:
+class MultipliedBalls:
     """Balls of one radius by products with the pool, where lists do not pay or do not fit: N D per ball."""
 
     def __init__(self, unit: Vectors, radius: Tensor) -> None:

@@ -117,7 +117,7 @@ class Herding:
         self.vectors, self.kernel, self.targets = vectors, kernel, targets
         self.weight, self.cap, self.bonus = weight, cap, bonus
         self.kappa = kappa.clone()
-        self.added: list[Tensor] = []  # pool rows int64 (m,) each, in order: from `prepare` on
+        self._added: list[Tensor] = []
         self.bounds = self._above(bounds)
         self._column_bytes = column_bytes
         self._columns: OrderedDict[int, int] = OrderedDict()  # item -> its row of _store, least recent first
@@ -125,9 +125,14 @@ class Herding:
         self._store = self._room = self.kappa.new_empty(0, len(self.kappa))
         self._made = 0  # similarities' rows made since all bounds were last right
 
+    @property
+    def added(self) -> Tensor:
+        """Rows added and picked so far, int64 (n,), in that order, from `prepare` on."""
+        return torch.cat(self._added) if self._added else torch.zeros(0, dtype=torch.int64, device=self.kappa.device)
+
     def add(self, rows: Tensor) -> None:
         """Raises kappa to the similarity with pool rows, int64 (m,)."""
-        self.added.append(rows)
+        self._added.append(rows)
         if len(rows) == 1 and int(rows) in self._columns:
             best = self._store[self._columns[int(rows)]]
         else:
@@ -187,7 +192,7 @@ class Herding:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
         if greedy.enqueued(self.vectors):
             picks = greedy.stepwise(self, self.bounds, allowed, budget)
-            self.added.append(picks)
+            self._added.append(picks)
             return picks
         picks = greedy.lazy(self, self.bounds, allowed, budget, batch, self._choose)
         self._columns.clear()
@@ -254,5 +259,5 @@ def prepare(
         Herding(vectors, k, kappa[r], gains[r], row(weight, r), targets, row(cap, r)) for r, k in enumerate(kernels)
     ]
     for state, rows in zip(states, added, strict=True):
-        state.added.append(rows)
+        state._added.append(rows)
     return states

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from alfm import devices
-from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.kernels import Kernel
 from alfm.geometry.pairs import block_pairs, pair_block
 from alfm.threads import batched, side_by_side
@@ -42,7 +41,7 @@ class Lists:
 
     Item x's targets are targets[offsets[x] : offsets[x + 1]] (int32) and how close it is to each is in `values`, at
     the same places: any measure that rises with similarity. kappa (N,): each target's largest value with what was
-    added; every pair above it is listed. added: pool rows, in order. most: no similarity is larger.
+    added; every pair above it is listed. most: no similarity is larger.
     """
 
     def __init__(
@@ -55,23 +54,31 @@ class Lists:
         most: float,
     ) -> None:
         self.offsets, self.targets, self.values, self.kappa = offsets, targets, values, kappa
-        self.added, self.most = added, most
+        self._added, self.most = added, most
         self._pruned = len(added)
 
-    def add(self, rows: Sequence[int]) -> None:
-        """Raises kappa to the values of more pool rows."""
+    @property
+    def added(self) -> Tensor:
+        """Pool rows added and picked so far, int64 (n,), in that order."""
+        return torch.tensor(self._added, dtype=torch.int64)
+
+    def add(self, rows: Tensor) -> None:
+        """Raises kappa to the values of more pool rows, int64 (m,)."""
+        self._add(rows.tolist())
+
+    def _add(self, rows: Sequence[int]) -> None:
         for row in rows:
             place = slice(self.offsets[row], self.offsets[row + 1])
             near, value = self.targets[place], self.values[place]
             up = np.flatnonzero(value > self.kappa[near])
             self.kappa[near[up]] = value[up]
-        self.added = [*self.added, *rows]
+        self._added = [*self._added, *rows]
 
     def prune(self, growth: float) -> None:
         """Drops pairs that add nothing any more, once there is `growth` times as much added as at the last time."""
-        if len(self.added) <= growth * self._pruned:
+        if len(self._added) <= growth * self._pruned:
             return
-        self._pruned = len(self.added)
+        self._pruned = len(self._added)
         ends, targets, values = [np.zeros(1, dtype=np.int64)], [], []
         for items, pairs in _chunks(self.offsets):
             near, value = self.targets[pairs], self.values[pairs]
@@ -83,15 +90,15 @@ class Lists:
         self.offsets = np.concatenate(ends)
         self.targets, self.values = _joined(targets, self.targets), _joined(values, self.values)
 
-    def at(self, kernel: Kernel, weight: Tensor | None = None, last: bool = False) -> Listed:
+    def at(self, kernel: Kernel, weight: Tensor | None = None, last: bool = False) -> ListHerding:
         """Gains for a kernel and the targets' weights >= 0, (N,): values are the kernel's `closeness` here.
 
         last: these lists are not needed afterwards, so their memory may be used.
         """
-        return Listed(self, kernel, None if weight is None else weight.numpy(), last)
+        return ListHerding(self, kernel, None if weight is None else weight.numpy(), last)
 
 
-class Listed(Lists):
+class ListHerding(Lists):
     """Herding on lists: `select` what comes next. Its picks are those of `herding.Herding`, up to rounding.
 
     Values are weighted similarities, scaled so that contributions can be rounded to integers: a step is less than 2^-58
@@ -117,7 +124,9 @@ class Listed(Lists):
         for start in range(0, len(values), CHUNK):
             part = slice(start, start + CHUNK)
             values[part] = value(lists.values[part], lists.targets[part])
-        super().__init__(lists.offsets, lists.targets, values, value(lists.kappa, slice(None)), lists.added, lists.most)
+        super().__init__(
+            lists.offsets, lists.targets, values, value(lists.kappa, slice(None)), lists._added, lists.most
+        )
         self.bounds = self.gains()
 
     def gains(self) -> np.ndarray:
@@ -145,7 +154,7 @@ class Listed(Lists):
         picks: list[int] = []
         for _ in range(min(budget, int(np.count_nonzero(free)))):
             best = self._best(open_bounds)
-            self.add([best])
+            self._add([best])
             open_bounds[best] = -1
             picks.append(best)
         return torch.tensor(picks, dtype=torch.int64)
@@ -183,60 +192,16 @@ def _joined(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
 # -- making lists ----------------------------------------------------------------------------------------------------
 
 
-def listed(
-    vectors: Vectors, kernel: Kernel, added: Sequence[Tensor], kept: Sequence[object] | None
-) -> list[Lists | None]:
+def make_lists(vectors: Vectors, kernel: Kernel, added: Sequence[Tensor]) -> list[Lists | None]:
     """Each replicate's lists with the pool rows added[r], int64 (n_r,); None where they would be longer than PAIRS.
 
-    kept: what was kept from the round before, or None. Lists among it go on where what they hold comes first in
-    added[r]. Values are `kernel.closeness`. All that is missing costs one pass of N^2 D / 2 products. On another
-    device than the CPU, and while nothing is added (every pair would be listed), there are no lists.
+    Values are `kernel.closeness`. One pass of N^2 D / 2 products for all. Where a device does not keep lists, and while
+    nothing is added (every pair would be listed), there are no lists.
     """
     out: list[Lists | None] = [None] * len(added)
     if not devices.of(vectors.device).keeps_pair_lists:
         return out
-    rows = [own.tolist() for own in added]
-    for r, old in enumerate(kept or ()):
-        if isinstance(old, Lists) and old.added == rows[r][: len(old.added)]:
-            old.add(rows[r][len(old.added) :])
-            out[r] = old
-    missing = [r for r, one in enumerate(out) if one is None]
-    if missing:
-        for r, one in zip(missing, _make(vectors, kernel, [added[r] for r in missing]), strict=True):
-            out[r] = one
-    return out
-
-
-def states(
-    vectors: Vectors, kernel: Kernel, added: Sequence[Tensor], kept: Sequence[Herding | Listed | None] | None = None
-) -> list[Herding | Listed]:
-    """One state per replicate: on lists where they are short enough, else `Herding` without them.
-
-    added: pool rows int64 (n_r,). kept: last round's states of the same replicates: each goes on if its kernel is this
-    one and what it holds comes first in added[r].
-    """
-    old = [one if one is not None and one.kernel == kernel else None for one in kept or [None] * len(added)]
-    out: list[Herding | Listed | None] = []
-    for one, before in zip(listed(vectors, kernel, added, old), old, strict=True):
-        out.append(one if one is None or one is before else one.at(kernel, last=True))
-    for r, before in enumerate(old):
-        if out[r] is None and isinstance(before, Herding):
-            held = torch.cat(before.added)
-            if torch.equal(held, added[r][: len(held)]):
-                if len(held) < len(added[r]):
-                    before.add(added[r][len(held) :])
-                out[r] = before
-    missing = [r for r, one in enumerate(out) if one is None]
-    if missing:
-        for r, new in zip(missing, prepare(vectors, kernel, [added[r] for r in missing]), strict=True):
-            out[r] = new
-    return [one for one in out if one is not None]
-
-
-def _make(vectors: Vectors, kernel: Kernel, added: list[Tensor]) -> list[Lists | None]:
-    """New lists, from one pass for all whose lists are short enough."""
     least = _reached(vectors, kernel, added)
-    out: list[Lists | None] = [None] * len(added)
     expected = _expected(vectors, kernel, least)
     most_expected = 0.75 * PAIRS if vectors.N**2 > PAIRS else torch.inf
     few = [r for r, own in enumerate(added) if len(own) and expected[r] <= most_expected]
@@ -247,13 +212,13 @@ def _make(vectors: Vectors, kernel: Kernel, added: list[Tensor]) -> list[Lists |
     for r, pairs in zip(few, made, strict=True):
         if pairs is not None:
             one = Lists(*pairs.whole(), np.full(vectors.N, kernel.floor, dtype=pairs.values.dtype), [], most)
-            one.add(added[r].tolist())  # the blocks' own values, so that a best value does not depend on when it came
-            one._pruned = len(one.added)
+            one.add(added[r])  # the blocks' own values, so that a best value does not depend on when it came
+            one._pruned = len(one._added)
             out[r] = one
     return out
 
 
-def _reached(vectors: Vectors, kernel: Kernel, added: list[Tensor]) -> Tensor:
+def _reached(vectors: Vectors, kernel: Kernel, added: Sequence[Tensor]) -> Tensor:
     """(R, N): a little less than each target's largest closeness to what was added, whatever shape products have."""
     sq = vectors.sq_norms
     best = sq.new_full((len(added), vectors.N), kernel.floor)

@@ -44,6 +44,7 @@ class FarthestFirst:
         self.centres = probe[:0]  # (capacity, D); the first `count` rows are in use
         self.count = 0
         self.evaluated = 0
+        self._added: list[Tensor] = []
         self.is_centre = torch.zeros(self.N, dtype=torch.bool, device=self.device)
         # Upper bounds of the squared distance to the nearest centre, and how many centres each bound has met.
         self.bound = torch.full((self.N,), torch.inf, dtype=self.dtype, device=self.device)
@@ -52,8 +53,14 @@ class FarthestFirst:
         self.block = min(1 << 14, max(128, self.N // 100))
         self.floor = _ROUNDING * torch.finfo(self.dtype).eps
 
+    @property
+    def added(self) -> Tensor:
+        """Rows added and picked so far, int64 (n,), in that order."""
+        return torch.cat(self._added) if self._added else self.is_centre.nonzero()[:0, 0]
+
     def add(self, rows: Tensor) -> None:
         """Append centres by pool row, int64 (m,). Rows that are centres already are passed over; no distance yet."""
+        self._added.append(rows.to(self.device))
         rows = torch.unique(rows.to(self.device))
         rows = rows[~self.is_centre[rows]]
         if len(rows):
@@ -78,7 +85,9 @@ class FarthestFirst:
         if budget and bool(((self.met == 0) & allowed).any()):
             self._first_pass()
         pick = self._eager if greedy.enqueued(self.vectors) else self._lazy
-        return torch.cat([*first, pick(allowed, budget)])
+        picks = torch.cat([*first, pick(allowed, budget)])
+        self._added.append(picks)
+        return picks
 
     # -- the two ways to pick ------------------------------------------------------------------------------------
 

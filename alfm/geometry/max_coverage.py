@@ -214,7 +214,12 @@ class CoverState:
         """Share of the pool inside a covered ball."""
         return int(np.count_nonzero(self.covered.numpy())) / self.cover_of.N
 
-    def cover(self, rows: Tensor) -> None:
+    @property
+    def added(self) -> Tensor:
+        """Rows whose balls were covered, int64 (n,), in that order, on the host."""
+        return torch.tensor(self._centres, dtype=torch.int64)
+
+    def add(self, rows: Tensor) -> None:
         """Marks the balls of pool rows, int64 (m,), as covered."""
         items = rows.cpu().numpy().astype(np.int64)
         if len(items):
@@ -234,7 +239,7 @@ class CoverState:
         else:
             self.degrees.numpy()[:] = self.cover_of.counts(left)
 
-    def greedy(self, allowed: Tensor, budget: int) -> Tensor:
+    def select(self, allowed: Tensor, budget: int) -> Tensor:
         """Picks, int64 (min(budget, allowed items),): repeatedly the allowed item that covers most, ties lower index.
 
         allowed: bool (N,). When no allowed item covers anything new, goes on with the item farthest from all centres
@@ -247,7 +252,7 @@ class CoverState:
             bounds = self.degrees.to(device, torch.float64)
             picks = greedy.stepwise(_Uncovered(self), bounds, allowed, budget, least=1.0).tolist()
             free[picks] = False
-            self.cover(torch.tensor(picks, dtype=torch.int64))
+            self.add(torch.tensor(picks, dtype=torch.int64))
         else:
             degrees = self.degrees.numpy()
             for _ in range(min(budget, int(np.count_nonzero(free)))):

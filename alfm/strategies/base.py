@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -21,12 +21,14 @@ class Strategy(ABC):
 
     Say what its options may be in their annotations and decorate it with `alfm.options.checked`; or check nothing.
 
-    needs_head: wants a fitted head, so it cannot be a cold start. stochastic: other seeds give other picks.
-    oracle: sees hidden labels (a ceiling for benchmarks, never a method). refits: fits heads of its own with the
-    query's classifier (as does one whose `posterior` says so). measures: the spaces in which it takes distances by
+    name: what a user types to get it: the config's name where it was built from one, otherwise the class's; no option.
+    needs_head: wants a fitted head, so it cannot be a cold start. stochastic: other seeds give other picks. oracle:
+    sees hidden labels (a ceiling for benchmarks, never a method). refits: fits heads of its own with the query's
+    classifier (as does one whose `posterior` says so). measures: the spaces in which it takes distances by
     `Features.points`; repairs_near: takes those of near pairs from differences (see `Simulation.behaviour`).
     """
 
+    name: str
     needs_head: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
     oracle: ClassVar[bool] = False
@@ -38,6 +40,12 @@ class Strategy(ABC):
 
     limits: ClassVar[dict[str, tuple[float, float]]] = {}
     """Lowest and highest values of numeric options, for classes from before `checked`; None passes."""
+
+    def __init_subclass__(cls) -> None:
+        """A class that does not say its `name` is called as it is written, in small letters."""
+        super().__init_subclass__()
+        if "name" not in vars(cls) and isinstance(getattr(cls, "name", ""), str):
+            cls.name = cls.__name__.lower()
 
     def __post_init__(self) -> None:
         """Refuses a number outside `limits`; UserError."""
@@ -66,7 +74,13 @@ class Strategy(ABC):
             if (own < 0).any():
                 raise numbers.not_in_pool(what, given[int((own < 0).argmax())])
             turned[option] = own.tolist()
-        return replace(self, **turned)  # type: ignore[type-var]  # one with options is a dataclass
+        return self.varied(**turned)
+
+    def varied(self, **options: Any) -> Self:
+        """The same strategy, a dataclass, with other options, under the same name."""
+        other = replace(self, **options)  # type: ignore[type-var]  # one with options is a dataclass
+        other.name = self.name
+        return other
 
     def _rows_of(self, option: str) -> list[int]:
         given = getattr(self, option)
@@ -78,7 +92,3 @@ class Strategy(ABC):
 
         `budget` never exceeds the number of available items. The caller completes what is -1 at random and counts it.
         """
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__.lower()

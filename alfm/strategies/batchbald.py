@@ -42,7 +42,7 @@ class BatchBald(Strategy):
         super().__post_init__()
         if not self.posterior.joint:
             raise UserError(
-                "batchbald needs joint draws: choose query_strategy/posterior=dropout_joint, laplace or ensemble."
+                f"{self.name} needs joint draws: choose query_strategy/posterior=dropout_joint, laplace or ensemble."
             )
 
     def select(self, query: Query, budget: int) -> Tensor:

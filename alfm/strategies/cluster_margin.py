@@ -39,6 +39,7 @@ class ClusterMargin(Strategy):
     Cost: once O(N D K + m^2 (D + log m)) for K clusters, m sampled items, then O(N D C); memory O(N + m^2).
     """
 
+    name = "cluster_margin"
     stochastic = True
     measures = ("unit",)
     oversample: Count = 10
@@ -70,7 +71,7 @@ class ClusterMargin(Strategy):
         rng = stream(query.seeds[r], 0, "cluster margin sample")
         if min(unit.N, self.exact_up_to) > MOST:
             raise UserError(
-                f"cluster_margin: a linkage of {min(unit.N, self.exact_up_to):,} items needs their distances to one "
+                f"{self.name}: a linkage of {min(unit.N, self.exact_up_to):,} items needs their distances to one "
                 f"another, 8 bytes each: set query_strategy.exact_up_to to at most {MOST}."
             )
         sample = np.arange(unit.N) if exact else np.sort(rng.choice(unit.N, self.exact_up_to, replace=False))

@@ -11,6 +11,7 @@ from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
 from alfm.errors import UserError
+from alfm.features.features import Vectors
 from alfm.features.spaces import RAW, UNIT, Space, unit_rows
 from alfm.geometry.kcenter import FarthestFirst
 from alfm.geometry.robust_kcenter import robust_k_center
@@ -46,18 +47,15 @@ class Coreset(Strategy):
         return (self.space,)
 
     def select(self, query: Query, budget: int) -> Tensor:
-        states = [self._state(query, r) for r in range(query.R)]
+        vectors, metric = zip(*(self._points(query, r) for r in range(query.R)), strict=True)
 
         def farthest(r: int) -> Tensor:
-            state, known = states[r]
-            labelled = query.labelled(r)
-            state.add(labelled[known:])
+            def fits(state: FarthestFirst) -> bool:
+                return state.vectors is vectors[r] and state.metric == metric[r]
+
+            state = query.kept(self.name, r, lambda: FarthestFirst(vectors[r], metric[r]), fits)
             picks = state.select(query.available[r], budget)
-            if self.robust is not None:
-                return self._robust(state, labelled, query.available[r], picks)
-            # a pick is a centre at once; it must become the next label for the state to stand
-            query.carry[f"coreset {r}"] = (state, [*labelled.tolist(), *picks.tolist()])
-            return picks
+            return picks if self.robust is None else self._robust(state, query.labelled(r), query.available[r], picks)
 
         return query.each(farthest, budget)
 
@@ -67,7 +65,7 @@ class Coreset(Strategy):
         N = state.vectors.N
         if N > self.most or not 0 <= self.robust < 1:
             raise UserError(
-                f"coreset robust={self.robust} needs a share in [0, 1) and a pool of at most {self.most} items "
+                f"{self.name} robust={self.robust} needs a share in [0, 1) and a pool of at most {self.most} items "
                 f"({N} here, {8 * N * N / 2**30:.1f} GiB of distances): use robust=null, or a smaller pool."
             )
         x = torch.cat([block for _, block in state.vectors.blocks()]).double()
@@ -88,18 +86,12 @@ class Coreset(Strategy):
         free[chosen] = False
         return torch.cat([chosen, rest.select(free, len(greedy) - len(chosen))])
 
-    def _state(self, query: Query, r: int) -> tuple[FarthestFirst, int]:
-        """Distances to the first labels of replicate r, and how many labels that is."""
+    def _points(self, query: Query, r: int) -> tuple[Vectors, Literal["l2", "cosine"]]:
+        """Where distances are taken for replicate r, and which."""
         space: Space = RAW
         if self.space == "head":
             assert query.head is not None
             space = query.head.spaces[r]
-        metric = self.metric
-        if metric == "cosine" and space is RAW and query.pool.offset:
-            space, metric = UNIT, "l2"  # whose coordinates keep their digits
-        vectors = query.pool.points(space)
-        state, centres = query.carry.get(f"coreset {r}", (None, []))
-        same = state is not None and state.vectors is vectors and state.metric == metric
-        if same and centres == query.labelled(r)[: len(centres)].tolist():
-            return state, len(centres)
-        return FarthestFirst(vectors, metric), 0
+        if self.metric == "cosine" and space is RAW and query.pool.offset:
+            return query.pool.points(UNIT), "l2"  # whose coordinates keep their digits
+        return query.pool.points(space), self.metric

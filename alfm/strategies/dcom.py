@@ -16,7 +16,16 @@ from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
 from alfm.geometry import greedy
-from alfm.geometry.balls import Around, Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
+from alfm.geometry.balls import (
+    Around,
+    Centres,
+    ListedBalls,
+    MultipliedBalls,
+    NearPairs,
+    ball_purity,
+    covered_by,
+    out_degrees,
+)
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
@@ -47,7 +56,7 @@ class Dcom(Strategy):
 
     def __post_init__(self) -> None:
         if self.start > self.largest:
-            raise UserError(f"dcom start={self.start:g} must not exceed largest={self.largest:g}.")
+            raise UserError(f"{self.name} start={self.start:g} must not exceed largest={self.largest:g}.")
 
     def select(self, query: Query, budget: int) -> Tensor:
         head = query.head
@@ -67,18 +76,18 @@ class Dcom(Strategy):
         found = side_by_side([partial(labelled, r) for r in range(query.R)], query.pool.device)
         radius, uncovered = [own for own, _ in found], [own for _, own in found]
         balls = self._around(query, radius)
-        rest = [r for r in range(query.R) if not isinstance(balls[r], Listed)]
+        rest = [r for r in range(query.R) if not isinstance(balls[r], ListedBalls)]
         shared = dict(
             zip(rest, out_degrees(unit, [radius[r] for r in rest], [uncovered[r] for r in rest]), strict=True)
         )
 
         def select(r: int) -> Tensor:
             own = balls[r]
-            degrees = own.degrees(uncovered[r]) if isinstance(own, Listed) else shared[r]
+            degrees = own.degrees(uncovered[r]) if isinstance(own, ListedBalls) else shared[r]
             share = float((~uncovered[r]).double().mean())
             competence = (1 + math.exp(-self.k * (1 - self.a))) / (1 + math.exp(-self.k * (share - self.a)))
             batch = _Batch(own, uncovered[r], degrees, uncertainty[r], competence, query.available[r])
-            if isinstance(own, Multiplied) and greedy.enqueued(unit):
+            if isinstance(own, MultipliedBalls) and greedy.enqueued(unit):
                 return greedy.stepwise(batch, batch.score(degrees), query.available[r], budget)
             return greedy.lazy(batch, batch.score(degrees), query.available[r], budget)
 
@@ -108,10 +117,10 @@ class Dcom(Strategy):
         """The balls of each replicate's radius: read off lists where these fit and are faster than products."""
         unit = query.pool.points()
         if not devices.of(query.pool.device).keeps_pair_lists:
-            return [Multiplied(unit, own) for own in radius]
+            return [MultipliedBalls(unit, own) for own in radius]
         near = query.pool.once("near pairs", lambda: NearPairs(unit))
         near.hold(max((own for own in map(float, radius) if own <= near.most), default=0.0))
-        return [Listed(near, own) if float(own) <= near.most else Multiplied(unit, own) for own in radius]
+        return [ListedBalls(near, own) if float(own) <= near.most else MultipliedBalls(unit, own) for own in radius]
 
 
 class _Batch:
@@ -147,7 +156,7 @@ class _Batch:
         self.balls.clear(item, self.uncovered)
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.balls, Multiplied)
+        assert isinstance(self.balls, MultipliedBalls)
         degrees, ball = self.balls.look(items, self.uncovered)
         return self.score(degrees, items), ball
 

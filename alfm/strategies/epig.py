@@ -45,7 +45,7 @@ class Epig(Strategy):
     def __post_init__(self) -> None:
         if not self.posterior.joint:
             raise UserError(
-                "epig needs joint draws: choose query_strategy/posterior=dropout_joint, laplace or ensemble."
+                f"{self.name} needs joint draws: choose query_strategy/posterior=dropout_joint, laplace or ensemble."
             )
 
     def select(self, query: Query, budget: int) -> Tensor:
@@ -72,7 +72,7 @@ class Epig(Strategy):
         if self.targets is not None:
             rows = torch.as_tensor(list(self.targets), dtype=torch.int64, device=query.pool.device)
             if not len(rows) or int(rows.min()) < 0 or int(rows.max()) >= query.pool.N:
-                raise UserError(f"epig targets must be pool rows in [0, {query.pool.N}).")
+                raise UserError(f"{self.name} targets must be pool rows in [0, {query.pool.N}).")
             return rows
         free = query.available[r].nonzero()[:, 0]
         drawn = query.rng(r, "epig targets").choice(len(free), min(self.num_targets, len(free)), replace=False)

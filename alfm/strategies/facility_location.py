@@ -8,14 +8,13 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.geometry.herding import Herding
-from alfm.geometry.herding_lists import Listed, states
 from alfm.geometry.kernels import Dot
 from alfm.geometry.submodular import location_information, query_location
 from alfm.options import Rows, checked
 from alfm.results.row_numbers import Counted
 from alfm.strategies.base import Strategy
 from alfm.strategies.cosines import cosines
+from alfm.strategies.parts.herding import herders
 from alfm.strategies.parts.query_set import QuerySet
 from alfm.strategies.query import Query
 
@@ -32,6 +31,7 @@ class FacilityLocation(Strategy):
     Cost: once O(N^2 D), then O(N^2 / n); memory O(N^2 / n).
     """
 
+    name = "facility_location"
     needs_head = False
     row_options = ("query_rows",)
     query_rows: Rows = ()
@@ -41,19 +41,14 @@ class FacilityLocation(Strategy):
     rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
-        unit, shown = cosines(query.pool, "facility_location"), QuerySet(self.query_rows, self.query_classes)
-        labelled = [query.labelled(r) for r in range(query.R)]
+        unit, shown = cosines(query.pool, self.name), QuerySet(self.query_rows, self.query_classes)
         sets = [shown.of(query, r) for r in range(query.R)]
         plain = [r for r in range(query.R) if not len(sets[r])]
         about = [r for r in range(query.R) if len(sets[r])]
-        made: dict[int, Herding | Listed] = {}
-        if plain:
-            kept = query.carry.get("facility_location", {})
-            new = states(unit, Dot(), [labelled[r] for r in plain], [kept.get(r) for r in plain])
-            query.carry["facility_location"] = made = dict(zip(plain, new, strict=True))
+        made = herders(query, self.name, unit, Dot(), plain)
         if about:
             # what is labelled is not there to represent the query set: it is the query set, in part
-            chosen = [labelled[r][:0] for r in about]
+            chosen = [query.rows[r, :0] for r in about]
             shown_to = [sets[r] for r in about]
             if self.form == "flvmi":
                 found = location_information(unit, Dot(), chosen, shown_to, self.eta)

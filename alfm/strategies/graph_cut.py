@@ -32,6 +32,7 @@ class GraphCut(Strategy):
     Cost: once O(N^2 D), then O(B N D) at most; memory O(N + n D).
     """
 
+    name = "graph_cut"
     needs_head = False
     row_options = ("query_rows",)
     query_rows: Rows = ()
@@ -40,7 +41,7 @@ class GraphCut(Strategy):
     rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
-        unit, shown = cosines(query.pool, "graph_cut"), QuerySet(self.query_rows, self.query_classes)
+        unit, shown = cosines(query.pool, self.name), QuerySet(self.query_rows, self.query_classes)
         sets = [shown.of(query, r) for r in range(query.R)]
         if not all(map(len, sets)):
             total = query.pool.once("total similarity", lambda: _total(query.pool))
@@ -48,11 +49,7 @@ class GraphCut(Strategy):
         def select(r: int) -> Tensor:
             if len(sets[r]):
                 return top(cut_information(unit, Dot(), sets[r]), query.available[r], budget)
-            labelled, key = query.labelled(r), f"graph cut {r}"
-            cut = query.carry.get(key)
-            if cut is None or not torch.equal(cut.added, labelled[: len(cut.added)]):
-                cut = query.carry[key] = Cut(unit, Dot(), total, self.trade)
-            cut.add(labelled[len(cut.added) :])
+            cut = query.kept(self.name, r, lambda: Cut(unit, Dot(), total, self.trade))
             return cut.select(query.available[r], budget)
 
         return query.each(select, budget)

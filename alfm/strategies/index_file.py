@@ -32,6 +32,7 @@ class IndexFile(Strategy):
     UserError when the file holds no such rows; fewer than `budget` are completed at random.
     """
 
+    name = "index_file"
     path: str
     rows: Counted | None = None
     needs_head = False

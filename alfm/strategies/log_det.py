@@ -28,6 +28,7 @@ class LogDet(Strategy):
     Cost: O(N D n + B N (D + n + B)) at most; memory O(N + (n + B)^2).
     """
 
+    name = "log_det"
     needs_head = False
     row_options = ("query_rows",)
     query_rows: Rows = ()
@@ -37,7 +38,7 @@ class LogDet(Strategy):
     rows: Counted | None = None
 
     def select(self, query: Query, budget: int) -> Tensor:
-        unit, shown = cosines(query.pool, "log_det"), QuerySet(self.query_rows, self.query_classes)
+        unit, shown = cosines(query.pool, self.name), QuerySet(self.query_rows, self.query_classes)
 
         def select(r: int) -> Tensor:
             examples, free = shown.of(query, r), query.available[r]

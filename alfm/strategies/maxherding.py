@@ -8,11 +8,11 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.geometry.herding_lists import states
 from alfm.geometry.kernels import rbf
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.sub_pool import on_samples
+from alfm.strategies.parts.herding import herders
+from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.query import Query
 
 
@@ -37,12 +37,7 @@ class MaxHerding(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         if query.pool.N > self.exact_up_to:
-            return on_samples(query, budget, self.sample, self._greedy)
-        return self._greedy(query, budget)
-
-    def _greedy(self, query: Query, budget: int) -> Tensor:
-        labelled = [query.labelled(r) for r in range(query.R)]
+            return Subsampled(self.varied(exact_up_to=query.pool.N), self.sample).select(query, budget)
         unit = query.pool.points()
-        kept = states(unit, rbf(unit, self.width), labelled, query.carry.get("maxherding"))
-        query.carry["maxherding"] = kept
-        return query.each(lambda r: kept[r].select(query.available[r], budget), budget)
+        states = herders(query, self.name, unit, rbf(unit, self.width), range(query.R))
+        return query.each(lambda r: states[r].select(query.available[r], budget), budget)

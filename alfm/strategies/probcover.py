@@ -15,7 +15,7 @@ from alfm.geometry.kmeans import kmeans
 from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.options import Bytes, Count, Whole, checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.sub_pool import on_samples
+from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.query import Query
 from alfm.streams import stream
 
@@ -46,25 +46,16 @@ class ProbCover(Strategy):
     sample: Count = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
-        if query.pool.N > self.exact_up_to and self._cover(query).indices is None:
-            # each replicate has a graph of its own
-            part = replace(self, memory_cap=self.memory_cap // query.R, exact_up_to=query.pool.N)
-            return on_samples(query, budget, self.sample, part._greedy)
-        return self._greedy(query, budget)
-
-    def _greedy(self, query: Query, budget: int) -> Tensor:
         cover = self._cover(query)
+        if query.pool.N > self.exact_up_to and cover.indices is None:
+            # each replicate has a graph of its own
+            exact = self.varied(memory_cap=self.memory_cap // query.R, exact_up_to=query.pool.N)
+            return Subsampled(exact, self.sample).select(query, budget)
 
         def greedy(r: int) -> Tensor:
-            state, known = query.carry.get(f"probcover {r}", (None, []))
-            labelled = query.labelled(r)
-            # flags belong to one radius, and what they cover must have been labelled
-            if state is None or state.cover_of is not cover or known != labelled[: len(known)].tolist():
-                state, known = CoverState(cover), []
-            state.cover(labelled[len(known) :])
-            picks = state.greedy(query.available[r], budget)
-            query.carry[f"probcover {r}"] = (state, [*labelled.tolist(), *picks.tolist()])
-            return picks
+            # flags belong to one radius
+            state = query.kept(self.name, r, lambda: CoverState(cover), lambda old: old.cover_of is cover)
+            return state.select(query.available[r], budget)
 
         return query.each(greedy, budget)
 

@@ -35,6 +35,23 @@ class Oracle(Protocol):
         ...
 
 
+class Growing(Protocol):
+    """A state that pool rows are added to, and that knows which."""
+
+    @property
+    def added(self) -> Tensor:
+        """All rows added, int64 (n,), in order; picks that it added itself count."""
+        ...
+
+    def add(self, rows: Tensor) -> None:
+        """Adds rows, int64 (m,)."""
+        ...
+
+
+S = TypeVar("S", bound=Growing)
+T = TypeVar("T")
+
+
 @dataclass
 class Query:
     """One round's question, for R replicates.
@@ -42,9 +59,9 @@ class Query:
     pool: the features. rows (R, n) int64: labelled pool rows in the order picked, padded with -1; targets (R, n)
     int64: their classes (padding -1). available (R, N) bool: may be picked. head: fitted on rows, or None at a cold
     start; classifier: how heads are fitted, on all augmented views where there are some. seeds: one per replicate;
-    round: 1 is the cold start's. carry: what a strategy keeps from round to round (distances so far, covered flags).
-    It must be a pure function of pool and picks: after a resume it starts empty and is rebuilt. oracle: hidden
-    labels and the test split, for strategies marked `oracle` only.
+    round: 1 is the cold start's. carry: what a strategy keeps from round to round (see `kept`). It must be a pure
+    function of pool and picks: after a resume it starts empty and is rebuilt. oracle: hidden labels and the test
+    split, for strategies marked `oracle` only.
     """
 
     pool: Features
@@ -79,6 +96,38 @@ class Query:
         """An integer addressed the same way, for counter hashes and libraries that take a seed."""
         return integer(self.seeds[r], self.round, purpose)
 
+    def kept(self, name: str, r: int, make: Callable[[], S], fits: Callable[[S], bool] = lambda state: True) -> S:
+        """What a strategy keeps of replicate r under a name, with everything labelled added to it.
+
+        The state of the round before goes on if it `fits` and what was added to it comes first among the labels, in
+        their order; else a new one is made, as after a resume. So a state may add its picks while it makes them: it
+        stands as long as they become the next labels.
+        """
+        states = self.carry.setdefault(name, {})
+        old, rows = states.get(r), self.labelled(r)
+        state = _with(old, rows) if old is not None and fits(old) else None
+        states[r] = _with(make(), rows) if state is None else state
+        return states[r]
+
+    def kept_of(
+        self,
+        name: str,
+        replicates: Sequence[int],
+        make: Callable[[list[int]], Sequence[S | None]],
+        fits: Callable[[S], bool] = lambda state: True,
+    ) -> list[S | None]:
+        """The same for some replicates whose new states are made together; of others nothing is kept under this name.
+
+        make(those that have none) -> their states, None where there is none to be had.
+        """
+        old = self.carry.get(name, {})
+        states = {r: _with(old[r], self.labelled(r)) if r in old and fits(old[r]) else None for r in replicates}
+        missing = [r for r, one in states.items() if one is None]
+        for r, one in zip(missing, make(missing) if missing else (), strict=True):
+            states[r] = None if one is None else _with(one, self.labelled(r))
+        self.carry[name] = {r: one for r, one in states.items() if one is not None}
+        return list(states.values())
+
     def draws(self, posterior: Posterior) -> Draws:
         """The posterior's draws around this round's heads."""
         assert self.head is not None and self.classifier is not None
@@ -106,7 +155,14 @@ def stack_picks(picks: Sequence[Tensor], budget: int, device: torch.device) -> T
     return out
 
 
-T = TypeVar("T")
+def _with(state: S, rows: Tensor) -> S | None:
+    """The state with all of rows int64 (n,) added; None unless what it holds comes first among them."""
+    added = state.added
+    if len(added) and not torch.equal(added, rows[: len(added)].to(added.device)):
+        return None
+    if len(added) < len(rows):
+        state.add(rows[len(added) :])
+    return state
 
 
 def embedding(query: Query, r: int) -> Vectors:

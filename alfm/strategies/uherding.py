@@ -13,11 +13,11 @@ from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
 from alfm.geometry.herding import Herding, prepare
-from alfm.geometry.herding_lists import listed
+from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import RBF, rbf
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.sub_pool import on_samples
+from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.query import Query
 from alfm.threads import side_by_side
 
@@ -47,10 +47,7 @@ class UHerding(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         if query.pool.N > self.exact_up_to:
-            return on_samples(query, budget, self.sample, self._greedy)
-        return self._greedy(query, budget)
-
-    def _greedy(self, query: Query, budget: int) -> Tensor:
+            return Subsampled(self.varied(exact_up_to=query.pool.N), self.sample).select(query, budget)
         unit = query.pool.points()
         labelled = [query.labelled(r) for r in range(query.R)]
         weight = torch.ones(query.R, query.pool.N, dtype=query.pool.dtype, device=query.pool.device)
@@ -65,7 +62,9 @@ class UHerding(Strategy):
         for r, rows in enumerate(labelled):
             weight[r, rows] = 0
         kernels = [rbf(unit, smallest_distance(unit.rows(rows), unit.level)) for rows in labelled]
-        lists = query.carry["uherding"] = listed(unit, RBF(), labelled, query.carry.get("uherding"))
+        lists = query.kept_of(
+            self.name, range(query.R), lambda missing: make_lists(unit, RBF(), [labelled[r] for r in missing])
+        )
         rest = [r for r, one in enumerate(lists) if one is None]
         others: dict[int, Herding] = {}
         if rest:

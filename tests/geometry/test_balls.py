@@ -8,7 +8,7 @@ import torch
 from geometry.test_coverage import clustered, distances, gap_radius, streamed
 
 from alfm.features.features import Features
-from alfm.geometry.balls import Centres, Listed, Multiplied, NearPairs, ball_purity, covered_by, out_degrees
+from alfm.geometry.balls import Centres, ListedBalls, MultipliedBalls, NearPairs, ball_purity, covered_by, out_degrees
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -51,7 +51,7 @@ def test_out_degrees_of_replicates_with_many_and_few_uncovered() -> None:
     for r in range(4):
         alone = out_degrees(pool.unit, radii[r : r + 1], flags[r : r + 1], block=64)
         assert torch.equal(alone[0], together[r])
-        assert torch.equal(Listed(near, radii[r]).degrees(flags[r]), together[r])
+        assert torch.equal(ListedBalls(near, radii[r]).degrees(flags[r]), together[r])
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -85,7 +85,7 @@ def test_lists_and_products_answer_alike() -> None:
     for radius in (0.0, 0.3, 0.9):
         flags = torch.from_numpy(rng.random(pool.N) < 0.6)
         expected = ((d < radius) | np.eye(pool.N, dtype=bool)) & flags.numpy()
-        for balls in (Listed(near, torch.tensor(radius)), Multiplied(pool.unit, torch.tensor(radius))):
+        for balls in (ListedBalls(near, torch.tensor(radius)), MultipliedBalls(pool.unit, torch.tensor(radius))):
             assert balls.counts(items, flags).tolist() == expected.sum(1)[items].tolist()
             left = flags.clone()
             balls.clear(items[:1], left)
@@ -97,8 +97,8 @@ def test_equal_items_are_neighbours_of_one_another() -> None:
     near = NearPairs(Features(x).unit)
     near.hold(0.5)
     everything = torch.ones(12, dtype=torch.bool)
-    assert Listed(near, torch.tensor(0.5)).degrees(everything).tolist() == [3] * 12
-    assert Listed(near, torch.tensor(0.0)).degrees(everything).tolist() == [1] * 12
+    assert ListedBalls(near, torch.tensor(0.5)).degrees(everything).tolist() == [3] * 12
+    assert ListedBalls(near, torch.tensor(0.0)).degrees(everything).tolist() == [1] * 12
 
 
 def test_what_fits_is_a_matter_of_the_pool() -> None:

@@ -99,7 +99,7 @@ def test_greedy_on_an_approximate_graph_never_counts_an_item_twice() -> None:
     unit = clustered().unit
     near = NearCover(Cells(unit, 2), 0.45)
     state, balls = CoverState(near), table(near)
-    picks = state.greedy(torch.ones(900, dtype=torch.bool), 60).tolist()
+    picks = state.select(torch.ones(900, dtype=torch.bool), 60).tolist()
     covered = balls[picks].any(0)
     assert state.covered.tolist() == covered.tolist()
     assert state.degrees.tolist() == (balls & ~covered).sum(1).tolist()

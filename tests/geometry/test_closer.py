@@ -10,8 +10,10 @@ from torch import Tensor
 from alfm.features.features import Features, Vectors
 from alfm.geometry import herding_lists as closer
 from alfm.geometry.herding import Herding
-from alfm.geometry.herding_lists import Listed, Lists, listed, states
+from alfm.geometry.herding_lists import ListHerding, Lists, make_lists
 from alfm.geometry.kernels import RBF, Dot, Kernel, best_similarity
+from alfm.strategies.parts.herding import herders
+from alfm.strategies.query import Query
 
 N = 260
 KERNELS = [RBF(), RBF(0.3), Dot()]
@@ -45,7 +47,7 @@ def some(seed: int, count: int = 9, n: int = N) -> Tensor:
 
 
 def made(vectors: Vectors, kernel: Kernel, *added: Tensor) -> list[Lists]:
-    out = [one for one in listed(vectors, kernel, added, None) if one is not None]
+    out = [one for one in make_lists(vectors, kernel, added) if one is not None]
     assert len(out) == len(added)
     return out
 
@@ -99,7 +101,7 @@ def test_gains_are_the_definition_before_and_after_picks_and_pruning(kernel: Ker
     state = lists.at(kernel, weight)
     chosen = added.tolist()
     for more in ([], [3, 70], some(3, 60).tolist()):
-        state.add(more)
+        state.add(torch.tensor(more, dtype=torch.int64))
         chosen += more
         expected = ((k - k[chosen].amax(0).clamp_min(0)).clamp_min(0) * w).sum(1)
         before = len(state.values)
@@ -130,7 +132,7 @@ def test_picks_are_plain_greedy(kernel: Kernel, weighted: bool, patience: int, m
     w = torch.ones(N, dtype=torch.float64) if weight is None else weight
     assert found == plain(k, k[added].amax(0).clamp_min(0), w, allowed, 25)
     assert (state.bounds >= state.gains()).all()
-    assert state.added == added.tolist() + found
+    assert state.added.tolist() == added.tolist() + found
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -144,7 +146,7 @@ def test_a_run_and_a_resumed_run_agree_to_the_last_bit(kernel: Kernel) -> None:
         pruned.prune(1.0)
         assert torch.equal(pruned.select(allowed, 20), picks)
         allowed[picks] = False
-        resumed = made(vectors, kernel, torch.tensor(run.added).flip(0))[0].at(kernel)
+        resumed = made(vectors, kernel, run.added.flip(0))[0].at(kernel)
         assert len(resumed.values) < len(run.values)
         assert np.array_equal(resumed.kappa, run.kappa)
         assert np.array_equal(resumed.bounds, run.gains()) and np.array_equal(run.gains(), pruned.gains())
@@ -167,17 +169,17 @@ def test_lists_that_are_too_long_are_left_out_whoever_runs_beside_them(monkeypat
     monkeypatch.setattr(closer, "PAIRS", first)
     monkeypatch.setattr(closer, "SAMPLE", N)
     # beforehand there is a margin, for a sample may be wrong: the first is just too long, the second by far
-    assert [one is None for one in listed(vectors, RBF(), added, None)] == [True, True, False]
+    assert [one is None for one in make_lists(vectors, RBF(), added)] == [True, True, False]
     # what a sample did not foresee is found on the way
     monkeypatch.setattr(closer, "_expected", lambda vectors, kernel, least: [0] * len(least))
-    one, none, other = listed(vectors, RBF(), added, None)
+    one, none, other = make_lists(vectors, RBF(), added)
     assert none is None and one is not None and other is not None
     assert same(one, whole[0]) and same(other, whole[2])
-    assert listed(vectors, RBF(), added[1:2], None) == [None]
+    assert make_lists(vectors, RBF(), added[1:2]) == [None]
 
 
 def test_without_anything_added_nothing_is_listed() -> None:
-    assert listed(unit(), RBF(), [some(1, 0)], None) == [None]
+    assert make_lists(unit(), RBF(), [some(1, 0)]) == [None]
 
 
 def test_equals_of_what_is_added_gain_nothing_and_ties_go_to_the_lower_index() -> None:
@@ -230,8 +232,17 @@ def test_a_similarity_never_falls_where_the_closeness_rises(kernel: Kernel) -> N
     assert value.dtype == np.float32 and (value[1:] >= value[:-1]).all()
 
 
+def states(vectors: Vectors, kernel: Kernel, added: list[Tensor], carry: dict | None = None) -> list:
+    """As a strategy asks for them, with what is kept from its last round."""
+    rows = torch.nn.utils.rnn.pad_sequence(added, batch_first=True, padding_value=-1)
+    free = torch.ones(len(added), vectors.N, dtype=torch.bool)
+    carry = {} if carry is None else carry
+    query = Query(vectors.pool, rows, rows, free, 2, list(range(len(added))), 2, carry=carry)
+    return list(herders(query, "herding", vectors, kernel, range(len(added))).values())
+
+
 def test_states_go_on_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = unit()
+    vectors, carry = unit(), {}
     passes: list[int] = []
     pairs = closer.block_pairs
 
@@ -241,33 +252,33 @@ def test_states_go_on_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(closer, "block_pairs", counting)
     first, second = some(1), some(2)
-    old = states(vectors, RBF(), [first, second])
+    old = states(vectors, RBF(), [first, second], carry)
     assert passes == [1]  # for both
     grown = [torch.cat([first, second]), torch.cat([second, first[:2]])]
-    new = states(vectors, RBF(), grown, old)
+    new = states(vectors, RBF(), grown, carry)
     assert new[0] is old[0] and new[1] is old[1] and passes == [1]
     for one, rows in zip(new, grown, strict=True):
-        assert isinstance(one, Listed) and one.added == rows.tolist()
+        assert isinstance(one, ListHerding) and torch.equal(one.added, rows)
         (fresh,) = states(vectors, RBF(), [rows])
-        assert isinstance(fresh, Listed) and np.array_equal(one.gains(), fresh.gains())
+        assert isinstance(fresh, ListHerding) and np.array_equal(one.gains(), fresh.gains())
     passes.clear()
-    other = states(vectors, RBF(), [second, grown[1]], new)  # the first does not begin with what was held
+    other = states(vectors, RBF(), [second, grown[1]], carry)  # the first does not begin with what was held
     assert other[0] is not new[0] and other[1] is new[1] and passes == [1]
-    wider = states(vectors, RBF(2.0), [second, grown[1]], other)
+    wider = states(vectors, RBF(2.0), [second, grown[1]], carry)
     assert all(a is not b for a, b in zip(wider, other, strict=True))
 
 
 def test_states_without_lists_go_on_too_until_lists_are_short_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, added = unit(), some(1)
+    vectors, added, carry = unit(), some(1), {}
     monkeypatch.setattr(closer, "PAIRS", 0)
-    (old,) = states(vectors, RBF(), [added])
+    (old,) = states(vectors, RBF(), [added], carry)
     assert isinstance(old, Herding)
     grown = torch.cat([added, some(2)])
-    (new,) = states(vectors, RBF(), [grown], [old])
+    (new,) = states(vectors, RBF(), [grown], carry)
     assert new is old and torch.equal(old.kappa, best_similarity(vectors, RBF(), grown))
-    assert states(vectors, RBF(), [grown.flip(0)], [old])[0] is not old
+    assert states(vectors, RBF(), [grown.flip(0)], {"herding": {0: old}})[0] is not old
     monkeypatch.setattr(closer, "PAIRS", 1 << 24)
-    (with_lists,) = states(vectors, RBF(), [grown], [old])
-    assert isinstance(with_lists, Listed)
+    (with_lists,) = states(vectors, RBF(), [grown], carry)
+    assert isinstance(with_lists, ListHerding) and not carry["herding"]
     allowed = torch.ones(N, dtype=torch.bool)
     assert torch.equal(with_lists.select(allowed, 20), old.select(allowed, 20))

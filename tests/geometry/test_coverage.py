@@ -142,10 +142,10 @@ def test_graph_free_equals_graph_and_plain_greedy(quantile: float) -> None:
     assert [c.indices is None for c in covers] == [False, True, False]
     for cover in covers:
         state = CoverState(cover)
-        state.cover(torch.from_numpy(labelled))
+        state.add(torch.from_numpy(labelled))
         assert np.array_equal(state.covered.numpy(), start)
         assert np.array_equal(state.degrees.numpy(), (ball & ~start).sum(1))
-        picks = state.greedy(torch.from_numpy(allowed), 12)
+        picks = state.select(torch.from_numpy(allowed), 12)
         assert picks[: len(expected)].tolist() == expected
         after = start | ball[picks.numpy()].any(0)
         assert np.array_equal(state.covered.numpy(), after)
@@ -159,18 +159,18 @@ def test_state_is_a_function_of_the_picks() -> None:
     cover = Cover(pool.unit, 0.5)
     allowed = torch.ones(pool.N, dtype=torch.bool)
     one = CoverState(cover)
-    first = one.greedy(allowed, 5)
+    first = one.select(allowed, 5)
     allowed[first] = False
     rebuilt = CoverState(cover)
-    rebuilt.cover(first.flip(0))
+    rebuilt.add(first.flip(0))
     assert torch.equal(rebuilt.degrees, one.degrees) and torch.equal(rebuilt.covered, one.covered)
-    assert torch.equal(one.greedy(allowed, 5), rebuilt.greedy(allowed, 5))
+    assert torch.equal(one.select(allowed, 5), rebuilt.select(allowed, 5))
 
 
 def test_ties_go_to_the_lower_index() -> None:
     x = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)  # four groups of three equal items
     state = CoverState(Cover(Features(x).unit, 0.5))
-    assert state.greedy(torch.ones(12, dtype=torch.bool), 4).tolist() == [0, 3, 6, 9]
+    assert state.select(torch.ones(12, dtype=torch.bool), 4).tolist() == [0, 3, 6, 9]
 
 
 @pytest.mark.parametrize("cap", [0, 1 << 30])
@@ -180,7 +180,7 @@ def test_when_everything_is_covered_it_goes_on_with_the_farthest(cap: int) -> No
     allowed = np.ones(60, dtype=bool)
     allowed[::3] = False
     state = CoverState(Cover(pool.unit, 3.0, memory_cap=cap))  # any ball covers everything
-    picks = state.greedy(torch.from_numpy(allowed), 100)
+    picks = state.select(torch.from_numpy(allowed), 100)
     assert len(picks) == allowed.sum() == len(set(picks.tolist()))
     assert allowed[picks.numpy()].all()
     assert picks[0] == 1 and state.covered_share == 1.0

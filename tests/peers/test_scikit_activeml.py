@@ -102,11 +102,11 @@ def test_probcover(delta: float) -> None:
         )
     cover = Cover(query.pool.unit, delta)
     state, free = CoverState(cover), query.available[0].numpy().copy()
-    state.cover(query.labelled(0))
+    state.add(query.labelled(0))
     for pick, theirs in zip(picks, degrees, strict=True):
         np.testing.assert_array_equal(state.degrees.numpy()[free], theirs[free])
         free[pick] = False
-        state.cover(torch.tensor([pick]))
+        state.add(torch.tensor([pick]))
     ours = ProbCover(delta).select(query, 12)[0].tolist()
     first_tie = next(i for i, d in enumerate(degrees) if np.sum(d == np.nanmax(d)) > 1)
     assert first_tie > 0

@@ -58,25 +58,25 @@ def test_distances_are_kept_between_rounds(space: str) -> None:
     query = make_query(x=x, y=y, C=4, n=20)
     strategy = Coreset(space)
     picks = strategy.select(query, 10)[0].tolist()
-    state = query.carry["coreset 0"][0]
+    state = query.carry["coreset"][0]
     made = state.evaluated
     later = next_round(query, picks, x=x, y=y, C=4)
     space_x = seen(later).phi if space == "head" else x
     expected = coreset(space_x, later.labelled(0).numpy(), later.available[0].numpy(), 5)
     assert strategy.select(later, 5)[0].tolist() == expected
-    assert later.carry["coreset 0"][0] is state
+    assert later.carry["coreset"][0] is state
     assert state.evaluated - made < 1200 * 5  # nothing is measured against the old centres again
 
 
 def test_kept_distances_belong_to_the_labels_and_the_metric() -> None:
     query = make_query()
     own = Coreset().select(query, 8)[0].tolist()
-    x, kept = query.pool.features.numpy(), query.carry["coreset 0"]
+    x, kept = query.pool.features.numpy(), query.carry["coreset"][0]
     others = [i for i in range(20) if seen(query).free[i] and i not in own][:8]
     # its picks became labels but another metric is asked for; and other items than its picks were labelled
     for strategy, picks in ((Coreset(metric="cosine"), own), (Coreset(), others)):
         later = next_round(query, picks)
-        later.carry["coreset 0"] = kept
+        later.carry["coreset"] = {0: kept}
         expected = coreset(x, later.labelled(0).numpy(), later.available[0].numpy(), 6, strategy.metric)
         assert strategy.select(later, 6)[0].tolist() == expected
 

@@ -105,9 +105,9 @@ def test_without_lists_that_fit_the_picks_are_the_same(k: float, monkeypatch: py
         monkeypatch.setattr("alfm.geometry.balls.NearPairs._largest", lambda self, pairs, most=most: most)
         picks.append(Dcom(k=k).select(spread(1.0, seeds=(1, 2)), 20))
     assert [sorted(type(balls).__name__ for balls in own) for own, _ in served] == [
-        ["Listed", "Listed"],
-        ["Multiplied", "Multiplied"],
-        ["Listed", "Multiplied"],
+        ["ListedBalls", "ListedBalls"],
+        ["MultipliedBalls", "MultipliedBalls"],
+        ["ListedBalls", "MultipliedBalls"],
     ]
     assert torch.equal(picks[0], picks[1]) and torch.equal(picks[0], picks[2])
 

@@ -86,7 +86,7 @@ def test_rounds_with_kept_state_equal_one_long_batch(pairs: int, monkeypatch: py
     states = set()
     for _ in range(4):
         picks += MaxHerding().select(carried(query, picks), 8)[0].tolist()
-        states.add(id(query.carry["maxherding"][0]))
+        states.add(id(next(own[0] for own in query.carry.values() if own)))
     assert picks == maxherding(query.pool.features.numpy(), view.labelled, view.free, 32)
     assert len(states) == 1  # kept, not made again
 

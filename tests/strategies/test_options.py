@@ -12,7 +12,8 @@ from strategies.factory import make_query
 from strategies.test_properties import EASY, LABELLED, QUERIES, strategy
 
 from alfm.al_train import main
-from alfm.config.parts import from_config
+from alfm.config.parts import from_config, named
+from alfm.config.paths import conf_dir
 from alfm.errors import UserError
 from alfm.strategies.ask import ask
 from alfm.strategies.base import Strategy
@@ -132,3 +133,42 @@ def test_limits_of_a_class_from_before_options_were_checked():
     assert Mine().width == 0.5 and Mine(width=None).width is None
     with pytest.raises(UserError, match="mine width=2.0: must lie between 0 and 1"):
         Mine(width=2.0)
+
+
+@pytest.mark.parametrize("group", ["query_strategy", "init_strategy"])
+def test_a_strategy_is_called_what_the_user_types(group):
+    """As its config where it was built from one, and as its class is, which is the config's name but for presets."""
+    for path in (conf_dir() / group).glob("*.yaml"):
+        options = {"path": "rows.txt"} if path.stem == "index_file" else {}
+        built = from_config(group, path.stem, **options)
+        assert built.name == path.stem
+        assert type(built).name == {"dbal": "entropy"}.get(path.stem, path.stem)
+        assert "name" not in getattr(built, "__dataclass_fields__", {})
+
+
+def test_errors_say_the_name_that_was_typed():
+    query = make_query()
+    query.head = None
+    with pytest.raises(UserError, match="Query strategy 'dbal' needs a fitted head"):
+        ask(from_config("query_strategy", "dbal"), query, 2)
+    assert from_config("query_strategy", "dbal").varied(oversample=3).name == "dbal"
+
+
+def test_a_class_of_ones_own_may_say_its_name_in_any_way():
+    class Plain(Strategy):
+        def select(self, query, budget):
+            raise NotImplementedError
+
+    class Said(Plain):
+        name = "said_so"
+
+    class Asked(Plain):
+        @property
+        def name(self):
+            return "asked"
+
+    class Below(Asked):
+        pass
+
+    assert [one().name for one in (Plain, Said, Asked, Below)] == ["plain", "said_so", "asked", "asked"]
+    assert [named(one(), "typed").name for one in (Plain, Said, Asked)] == ["typed", "typed", "asked"]

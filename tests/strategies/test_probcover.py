@@ -145,7 +145,7 @@ def test_a_large_pool_whose_lists_do_not_fit_is_picked_from_in_part(delta: float
     query = make_query(N=400, n=6)
     picks, filled = ask(large(delta, memory_cap=12 * 400 + 16 * 400, sample=150), query, 7)
     assert filled == [0]
-    assert set(picks[0].tolist()) <= set(query.carry["sample 0"][1].tolist())
+    assert set(picks[0].tolist()) <= set(query.carry["probcover on a part"][0].items.tolist())
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)

@@ -9,10 +9,15 @@ import pytest
 import torch
 from strategies.factory import assert_replicates_independent, make_query
 
+from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.strategies.ask import ask
+from alfm.strategies.balanced import Balanced
 from alfm.strategies.base import Strategy
+from alfm.strategies.coreset import Coreset
+from alfm.strategies.graph_cut import GraphCut
 from alfm.strategies.maxherding import MaxHerding
+from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.probcover import ProbCover
 from alfm.strategies.query import Query
 from alfm.strategies.uherding import UHerding
@@ -37,6 +42,19 @@ def following(query: Query, picks: torch.Tensor, carry: dict | None = None) -> Q
     targets = torch.zeros_like(rows)
     kept = query.carry if carry is None else carry
     return replace(query, rows=rows, targets=targets, available=available, round=query.round + 1, carry=kept)
+
+
+def test_any_strategy_can_be_asked_about_a_part() -> None:
+    query = make_query(N=400, n=6)
+    one = Subsampled(Coreset(), sample=60)
+    picks = ask(one, query, 3)[0]
+    part = query.carry["coreset on a part"][0].items.tolist()
+    assert set(picks[0].tolist()) <= set(part) and len(part) <= 66
+    assert one.name == "subsampled" and not one.needs_head and one.stochastic and one.measures == ("raw",)
+    with pytest.raises(UserError, match="balanced sees hidden labels"):
+        Subsampled(Balanced())
+    with pytest.raises(UserError, match="graph_cut was given rows of the whole pool"):
+        Subsampled(GraphCut(query_rows=[3]))
 
 
 @each_strategy
@@ -67,7 +85,7 @@ def test_the_part_stays_the_same_all_through_a_run_and_after_a_resume(make: Make
         picks = ask(strategy, query, 5)[0]
         assert picks.tolist() == ask(strategy, replace(resumed, carry={}), 5)[0].tolist()
         query, resumed = following(query, picks), following(resumed, picks, {})
-    part = set(query.carry["sample 0"][1].tolist())
+    part = set(query.carry[f"{strategy.name} on a part"][0].items.tolist())
     assert set(query.rows[0].tolist()) <= part and len(part) <= 126
 
 

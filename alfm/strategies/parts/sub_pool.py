@@ -2,61 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.heads.linear import LinearHead
+from alfm.options import Count, checked
+from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, stack_picks
 from alfm.streams import stream
 
 
-def on_samples(query: Query, budget: int, size: int, select: Callable[[Query, int], Tensor]) -> Tensor:
-    """select(part, budget) for each replicate on `size` random items and what is labelled: int64 (R, budget).
+@dataclass(eq=False)
+@checked
+class Subsampled(Strategy):
+    """`strategy`, asked about `sample` random items of the pool and what is labelled, whatever strategy it is.
 
-    Both candidates and targets come from that part, drawn by the replicate's own stream once per run, so that what a
-    strategy carries between rounds stays right and a resumed run sees the same part. At least 20 x budget items are
-    drawn when there are as many. Memory: 4 bytes x size x D per replicate, and what `select` needs for one.
+    Both candidates and targets come from that part, which a replicate's own stream draws once per run, so that what the
+    strategy keeps between rounds stays right and a resumed run sees the same part. At least 20 x budget items are
+    drawn when there are as many. Cost: that of the strategy on so many items; memory O(sample D) for each replicate.
     """
-    picks = []
-    for r in range(query.R):
+
+    strategy: Strategy
+    sample: Count = 50_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strategy.oracle or self.strategy.lists_rows:
+            why = "sees hidden labels of the whole pool" if self.strategy.oracle else "was given rows of the whole pool"
+            raise UserError(f"{self.strategy.name} {why} and cannot be asked about a part: ask it about all of it.")
+
+    @property
+    def needs_head(self) -> bool:  # type: ignore[override]
+        return self.strategy.needs_head
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return True
+
+    @property
+    def measures(self) -> Sequence[Literal["raw", "unit", "head"]]:  # type: ignore[override]
+        return self.strategy.measures
+
+    @property
+    def repairs_near(self) -> bool:  # type: ignore[override]
+        return self.strategy.repairs_near
+
+    @property
+    def refits(self) -> bool:  # type: ignore[override]
+        return self.strategy.refits
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        # of this round alone, or a resumed run with growing batches saw another part
+        size = max(self.sample, 20 * budget)
+        picks = []
+        for r in range(query.R):
+            part = self._part(query, r, size)
+            asked = part.query(query, r)
+            own = self.strategy.select(asked, min(budget, int(asked.available.sum())))[0]
+            picks.append(part.items[own[own >= 0]])
+        return stack_picks(picks, budget, query.pool.device)
+
+    def _part(self, query: Query, r: int, size: int) -> _Part:
         labelled = query.labelled(r)
-        wanted = max(size, 20 * budget)  # of this round alone, or a resumed run with growing batches saw another part
-        drawn, items, pool, carry = query.carry.get(f"sample {r}", (0, None, None, {}))
-        if drawn != wanted or not bool(torch.isin(labelled, items).all()):
-            items, carry = _drawn(query, r, wanted), {}
-            whole = query.pool
-            pool = Features(whole.gather(items), whole.device, views=whole.views_of(items), part_of=whole)
-        query.carry[f"sample {r}"] = (wanted, items, pool, carry)
-        own = select(_part(query, r, items, pool, carry), min(budget, int(query.available[r, items].sum())))[0]
-        picks.append(items[own[own >= 0]])
-    return stack_picks(picks, budget, query.pool.device)
+
+        def fits(part: _Part) -> bool:
+            return part.size == size and bool(torch.isin(labelled, part.items).all())
+
+        return query.kept(f"{self.strategy.name} on a part", r, lambda: _Part(query, r, size), fits)
 
 
-def _drawn(query: Query, r: int, size: int) -> Tensor:
-    """Ascending rows: the sample of the whole pool, whatever is labelled by now, and the labelled rows."""
-    N = query.pool.N
-    rows = stream(query.seeds[r], 0, "sample").choice(N, min(size, N), replace=False)
-    return torch.cat([torch.from_numpy(rows).to(query.pool.device), query.labelled(r)]).unique()
+class _Part:
+    """A part of the pool: `size` random items and what was labelled by then; items: pool rows int64 (m,), ascending.
 
+    added: labelled rows, all of them among the items. carry: what the strategy keeps about this part.
+    """
 
-def _part(query: Query, r: int, items: Tensor, pool: Features, carry: dict[str, Any]) -> Query:
-    """Replicate r's query as it looks on the part of the pool that holds `items`."""
-    head = None
-    if query.head is not None:
-        head = LinearHead((query.head.spaces[r],), query.head.weight[r : r + 1], query.head.bias[r : r + 1])
-    return Query(
-        pool=pool,
-        rows=torch.searchsorted(items, query.labelled(r))[None],
-        targets=query.labels_of(r)[None],
-        available=query.available[r, items][None],
-        num_classes=query.num_classes,
-        seeds=query.seeds[r : r + 1],
-        round=query.round,
-        head=head,
-        classifier=query.classifier,
-        carry=carry,
-    )
+    def __init__(self, query: Query, r: int, size: int) -> None:
+        whole = query.pool
+        rows = stream(query.seeds[r], 0, "sample").choice(whole.N, min(size, whole.N), replace=False)
+        self.size, self.added = size, query.labelled(r)
+        self.items = torch.cat([torch.from_numpy(rows).to(whole.device), self.added]).unique()
+        self.pool = Features(whole.gather(self.items), whole.device, views=whole.views_of(self.items), part_of=whole)
+        self.carry: dict[str, Any] = {}
+
+    def add(self, rows: Tensor) -> None:
+        """Labelled since."""
+        self.added = torch.cat([self.added, rows])
+
+    def query(self, query: Query, r: int) -> Query:
+        """Replicate r's query as it looks on this part."""
+        head = None
+        if query.head is not None:
+            head = LinearHead((query.head.spaces[r],), query.head.weight[r : r + 1], query.head.bias[r : r + 1])
+        return Query(
+            pool=self.pool,
+            rows=torch.searchsorted(self.items, query.labelled(r))[None],
+            targets=query.labels_of(r)[None],
+            available=query.available[r, self.items][None],
+            num_classes=query.num_classes,
+            seeds=query.seeds[r : r + 1],
+            round=query.round,
+            head=head,
+            classifier=query.classifier,
+            carry=self.carry,
+        )

@@ -1,0 +1,35 @@
+"""Herding that goes on from round to round, on lists of pairs as soon as they are short enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alfm.features.features import Vectors
+from alfm.geometry.herding import Herding, prepare
+from alfm.geometry.herding_lists import ListHerding, make_lists
+from alfm.geometry.kernels import Kernel
+from alfm.strategies.query import Query
+
+
+def herders(
+    query: Query, name: str, vectors: Vectors, kernel: Kernel, replicates: Sequence[int]
+) -> dict[int, Herding | ListHerding]:
+    """A state for each of some replicates with everything labelled added, kept under `name` (see `Query.kept`).
+
+    On lists where they are short enough, else `Herding` without them, which is asked again in the next round.
+    """
+
+    def fits(state: Herding | ListHerding) -> bool:
+        return state.kernel == kernel
+
+    def on_lists(missing: list[int]) -> list[ListHerding | None]:
+        made = make_lists(vectors, kernel, [query.labelled(r) for r in missing])
+        return [None if one is None else one.at(kernel, last=True) for one in made]
+
+    def without(missing: list[int]) -> list[Herding]:
+        return prepare(vectors, kernel, [query.labelled(r) for r in missing])
+
+    found = dict(zip(replicates, query.kept_of(f"{name} on lists", replicates, on_lists, fits), strict=True))
+    rest = [r for r, one in found.items() if one is None]
+    others = query.kept_of(name, rest, without, fits)
+    return found | dict(zip(rest, others, strict=True))
