@@ -24,10 +24,10 @@ def from_config(group: str, name: str, **options: Any) -> Any:
     """
     from omegaconf import OmegaConf
 
-    return named(build(OmegaConf.merge(node_of(group, name), options), KINDS.get(group), group), name)
+    return called(build(OmegaConf.merge(node_of(group, name), options), KINDS.get(group), group), name)
 
 
-def named(part: Any, name: str) -> Any:
+def called(part: Any, name: str) -> Any:
     """The part of a run, which is called as its config from now on if it is a strategy."""
     if isinstance(part, Strategy):
         with suppress(AttributeError):  # a class that works out its name itself

@@ -10,7 +10,7 @@ import numpy as np
 
 from alfm.cache.reader import FeatureCache
 from alfm.config.build import build
-from alfm.config.parts import KINDS, node_of
+from alfm.config.parts import KINDS, called, node_of
 from alfm.config.paths import conf_dir
 from alfm.features.features import Memory
 from alfm.heads.base import Classifier
@@ -37,7 +37,7 @@ def _named(group: str, given: Any) -> tuple[str, dict[str, Any], Any]:
     node = {} if name is None else node_of(group, name)
     plain: Any = OmegaConf.to_container(node, resolve=True) if node else {}
     if isinstance(given, str):
-        return given, plain, build(node, KINDS.get(group), group)
+        return given, plain, called(build(node, KINDS.get(group), group), given)
     return name or type(given).__name__.lower(), as_config(given, plain), given
 
 

@@ -11,7 +11,7 @@ from alfm.cache.checked import remember
 from alfm.commands import command
 from alfm.config.build import build
 from alfm.config.cell import Cell
-from alfm.config.parts import KINDS
+from alfm.config.parts import KINDS, called
 from alfm.config.paths import cache_path, paths
 from alfm.errors import UserError
 from alfm.options import read
@@ -44,12 +44,12 @@ class Training:
         """All seeds and rounds of a cell of conf/al_train.yaml; says where the results are. Raises UserError."""
         cfg = cell.cfg()
         given = read(Settings, cfg)
-        built = {group: build(cfg.get(group), kind, group) for group, kind in KINDS.items()}
+        names = {group: str(cell.choices[group]) for group in KINDS}
+        built = {group: called(build(cfg.get(group), kind, group), names[group]) for group, kind in KINDS.items()}
         task = self._task(find_cache(cell).absolute(), given)
         budget, rounds = given.budget, given.iterations
         budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
         seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
-        names = {group: str(cell.choices[group]) for group in built}
         with _run_folder(cell, task, names, built, seeds, given.force) as folder:
             remember(task.cache, paths().logs)
             finished = folder.completed_seeds()

@@ -12,7 +12,7 @@ from strategies.factory import make_query
 from strategies.test_properties import EASY, LABELLED, QUERIES, strategy
 
 from alfm.al_train import main
-from alfm.config.parts import from_config, named
+from alfm.config.parts import called, from_config
 from alfm.config.paths import conf_dir
 from alfm.errors import UserError
 from alfm.strategies.ask import ask
@@ -171,4 +171,4 @@ def test_a_class_of_ones_own_may_say_its_name_in_any_way():
         pass
 
     assert [one().name for one in (Plain, Said, Asked, Below)] == ["plain", "said_so", "asked", "asked"]
-    assert [named(one(), "typed").name for one in (Plain, Said, Asked)] == ["typed", "typed", "asked"]
+    assert [called(one(), "typed").name for one in (Plain, Said, Asked)] == ["typed", "typed", "asked"]
