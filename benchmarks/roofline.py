@@ -187,7 +187,7 @@ def badge(s: Setting) -> Kernel:
     import torch
 
     from alfm.geometry.d2_sampling import D2Sampler
-    from alfm.strategies.badge import prediction_error
+    from alfm.strategies.parts.gradients import prediction_error
 
     def sq_norm(phi: Any, logits: Any, rows: slice, r: int) -> Any:
         error = prediction_error(logits)

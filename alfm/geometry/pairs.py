@@ -1,4 +1,4 @@
-"""All pairs of items, in blocks that use symmetry."""
+"""All pairs of items, in blocks that use symmetry, and what is asked of pairs."""
 
 from __future__ import annotations
 
@@ -61,3 +61,27 @@ def limit(radius: Tensor | float, unit: Vectors) -> Tensor:
     squared = widened(torch.as_tensor(radius)).square()
     margin = (squared / 2).clamp_max(4 * torch.finfo(unit.pool.dtype).eps * unit.level)
     return torch.where(squared.isinf(), squared, squared - margin).to(unit.pool.dtype).to(unit.device)
+
+
+def smallest_distance(x: Tensor, level: float = 1.0) -> float:
+    """The smallest positive distance between rows (n, D) of squared lengths up to about `level`, 1 when there is none.
+
+    Products tell which few pairs to measure by their difference, which alone can tell near from equal.
+    """
+    # more than a product's error, and than (1e-6)^2
+    slack, least = max(64 * torch.finfo(x.dtype).eps, 4e-12) * level, 1e-6 * math.sqrt(level)
+    sq = torch.linalg.vecdot(x, x)
+    smallest = torch.inf
+    for start in range(0, len(x), 1024):
+        part, rest = x[start : start + 1024], x[start:]
+        square = (part @ rest.T).mul_(-2.0).add_(sq[start : start + 1024, None]).add_(sq[start:])
+        square.fill_diagonal_(torch.inf)
+        limit = square.where(square > slack, torch.inf).min() + 2 * slack
+        i, j = ((square <= limit) & (square < torch.inf)).nonzero().T
+        if len(i) > 4 * len(rest):  # many equal rows
+            d = torch.cdist(part, rest, compute_mode="donot_use_mm_for_euclid_dist")
+        else:
+            d = torch.linalg.vector_norm(part[i] - rest[j], dim=1)
+        d = d[d > least]
+        smallest = min(smallest, float(d.min())) if len(d) else smallest
+    return smallest if smallest < torch.inf else 1.0

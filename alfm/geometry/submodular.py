@@ -9,9 +9,9 @@ Similarities s >= 0 throughout: negative ones count as 0 (cut and location funct
 | facility location: mean_n max_A s_nj | `herding.prepare` without weights |
 | FLVMI (FL1MI): mean_n min(max_A s_nj, eta max_Q s_nq) | `location_information` |
 | FLQMI (FL2MI): sum_Q max_A s_qj + eta sum_A max_Q s_jq | `query_location` |
-| graph cut: sum_n sum_A s_nj - lambda sum_A sum_A s_ij | `GraphCut` |
+| graph cut: sum_n sum_A s_nj - lambda sum_A sum_A s_ij | `Cut` |
 | GCMI: 2 lambda sum_A sum_Q s_jq | `cut_information`, then the top B |
-| log det: log det(S_A) | `LogDet` |
+| log det: log det(S_A) | `Volume` |
 | LOGDETMI: log det(S_A) - log det(S_A - eta^2 S_AQ S_Q^-1 S_QA) | `determinant_information` |
 """
 
@@ -30,7 +30,7 @@ from alfm.geometry.kernels import Kernel, best_similarity, similarities
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
 
-HELD = 4 << 30  # bytes of Cholesky rows that may be held for all items on a GPU; beyond, `LogDet` asks it for each pick
+HELD = 4 << 30  # bytes of Cholesky rows that may be held for all items on a GPU; beyond, `Volume` asks it for each pick
 
 
 # -- facility location about a query set -----------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def cut_information(vectors: Vectors, kernel: Kernel, query: Tensor) -> Tensor:
     return first_gains(vectors, kernel, zero, targets=query.to(vectors.device))[0] * len(query)
 
 
-class GraphCut:
+class Cut:
     """One replicate's graph cut: representative (similar to the pool) but not to what is there already.
 
     Gains fall as A grows because s >= 0, so lazy greedy is exact for every lambda; they may become negative.
@@ -135,7 +135,7 @@ class GraphCut:
 # -- determinants ----------------------------------------------------------------------------------------------------
 
 
-class LogDet:
+class Volume:
     """One replicate's log det(S_A + ridge I): the volume that the picks span.
 
     Gain of x: log(s_xx + ridge - s_xA (S_A + ridge I)^-1 s_Ax), the log of what A leaves unexplained. One Cholesky

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alfm.geometry.d2_sampling import d2_sample
 from alfm.strategies.base import Strategy
+from alfm.strategies.parts.gradients import prediction_error
 from alfm.strategies.query import Query
 
 
@@ -43,10 +44,3 @@ class Badge(Strategy):
             return d2_sample(sq_norms[r], factors, query.available[r], budget, query.rng(r, "badge"))
 
         return query.each(sample, budget)
-
-
-def prediction_error(logits: Tensor) -> Tensor:
-    """d = p - e_y with y the predicted class; (b, C) -> (b, C). p_y - 1 from the others: exact for certain items."""
-    y = logits.argmax(1, keepdim=True)
-    others = torch.softmax(logits, 1).scatter_(1, y, 0)
-    return others.scatter_(1, y, -others.sum(1, keepdim=True))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
+from alfm.geometry.linkage import average_linkage
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
@@ -88,19 +89,6 @@ class ClusterMargin(Strategy):
         mean = (mean / size[:, None]).to(x.dtype)
         half = -0.5 * torch.linalg.vecdot(mean, mean)
         return torch.cat([torch.addmm(half, x, mean.T).argmax(1) for _, x in unit.blocks()]).cpu().numpy()
-
-
-def average_linkage(x: np.ndarray, clusters: int) -> np.ndarray:
-    """Average-linkage clusters of x (m, D), at most `clusters` of them: int64 (m,), numbered from 0."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import squareform
-
-    if len(x) <= 2 or clusters <= 1:
-        return np.zeros(len(x), dtype=np.int64)
-    sq = np.einsum("ij,ij->i", x, x)
-    distance = np.sqrt(np.maximum(sq[:, None] + sq - 2 * (x @ x.T), 0))
-    tree = linkage(squareform(distance, checks=False), "average")
-    return fcluster(tree, clusters, "maxclust").astype(np.int64) - 1
 
 
 def round_robin(cluster: np.ndarray, rng: np.random.Generator) -> np.ndarray:

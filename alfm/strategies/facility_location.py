@@ -13,7 +13,7 @@ from alfm.geometry.submodular import location_information, query_location
 from alfm.options import Rows, checked
 from alfm.results.row_numbers import Counted
 from alfm.strategies.base import Strategy
-from alfm.strategies.cosines import cosines
+from alfm.strategies.parts.cosines import cosines
 from alfm.strategies.parts.herding import herders
 from alfm.strategies.parts.query_set import QuerySet
 from alfm.strategies.query import Query

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from alfm.features.features import Features
 from alfm.geometry.kernels import Dot
-from alfm.geometry.submodular import GraphCut as Cut
-from alfm.geometry.submodular import cut_information, total_similarity
+from alfm.geometry.submodular import Cut, cut_information, total_similarity
 from alfm.geometry.topk import top
 from alfm.options import Rows, checked
 from alfm.results.row_numbers import Counted
 from alfm.strategies.base import Strategy
-from alfm.strategies.cosines import cosines
+from alfm.strategies.parts.cosines import cosines
 from alfm.strategies.parts.query_set import QuerySet
 from alfm.strategies.query import Query
 

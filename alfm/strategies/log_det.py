@@ -9,12 +9,11 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.kernels import Dot
-from alfm.geometry.submodular import LogDet as Volume
-from alfm.geometry.submodular import determinant_information
+from alfm.geometry.submodular import Volume, determinant_information
 from alfm.options import Rows, Share, checked
 from alfm.results.row_numbers import Counted
 from alfm.strategies.base import Strategy
-from alfm.strategies.cosines import cosines
+from alfm.strategies.parts.cosines import cosines
 from alfm.strategies.parts.query_set import QuerySet
 from alfm.strategies.query import Query
 

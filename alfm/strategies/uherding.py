@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -15,6 +14,7 @@ from alfm.acquisition import margin_uncertainty
 from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import RBF, rbf
+from alfm.geometry.pairs import smallest_distance
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.sub_pool import Subsampled
@@ -106,27 +106,3 @@ def calibration_errors(logits: Tensor, labels: Tensor, temperatures: Tensor, bin
     place = (confidence * bins).ceil().long().sub(1).clamp_(0, bins - 1)
     gap = torch.zeros(len(temperatures), bins, dtype=logits.dtype, device=logits.device)
     return gap.scatter_add_(1, place, hit - confidence).abs().sum(1) / logits.shape[0]
-
-
-def smallest_distance(x: Tensor, level: float = 1.0) -> float:
-    """The smallest positive distance between rows (n, D) of squared lengths up to about `level`, 1 when there is none.
-
-    Products tell which few pairs to measure by their difference, which alone can tell near from equal.
-    """
-    # more than a product's error, and than (1e-6)^2
-    slack, least = max(64 * torch.finfo(x.dtype).eps, 4e-12) * level, 1e-6 * math.sqrt(level)
-    sq = torch.linalg.vecdot(x, x)
-    smallest = torch.inf
-    for start in range(0, len(x), 1024):
-        part, rest = x[start : start + 1024], x[start:]
-        square = (part @ rest.T).mul_(-2.0).add_(sq[start : start + 1024, None]).add_(sq[start:])
-        square.fill_diagonal_(torch.inf)
-        limit = square.where(square > slack, torch.inf).min() + 2 * slack
-        i, j = ((square <= limit) & (square < torch.inf)).nonzero().T
-        if len(i) > 4 * len(rest):  # many equal rows
-            d = torch.cdist(part, rest, compute_mode="donot_use_mm_for_euclid_dist")
-        else:
-            d = torch.linalg.vector_norm(part[i] - rest[j], dim=1)
-        d = d[d > least]
-        smallest = min(smallest, float(d.min())) if len(d) else smallest
-    return smallest if smallest < torch.inf else 1.0

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from alfm.features.features import Vectors
 from alfm.options import checked
-from alfm.strategies.badge import prediction_error
 from alfm.strategies.base import Strategy
+from alfm.strategies.parts.gradients import prediction_error
 from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
 
 

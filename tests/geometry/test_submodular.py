@@ -12,8 +12,8 @@ from torch import Tensor
 from alfm.features.features import Features, Vectors
 from alfm.geometry.kernels import RBF, Dot, Kernel, best_similarity
 from alfm.geometry.submodular import (
-    GraphCut,
-    LogDet,
+    Cut,
+    Volume,
     cut_information,
     determinant_information,
     location_information,
@@ -96,7 +96,7 @@ def test_graph_cut(kernel: Kernel, trade: float, allowed: Tensor) -> None:
     def value(a: list[int]) -> Tensor:
         return s[:, a].sum() - trade * s[a][:, a].sum()
 
-    state = GraphCut(vectors, kernel, total_similarity(vectors, kernel), trade)
+    state = Cut(vectors, kernel, total_similarity(vectors, kernel), trade)
     state.add(LABELLED)
     expected = greedy(value, allowed, 12, LABELLED.tolist())
     first = state.select(allowed, 7)
@@ -104,7 +104,7 @@ def test_graph_cut(kernel: Kernel, trade: float, allowed: Tensor) -> None:
     rest[first] = False
     assert [*first.tolist(), *state.select(rest, 5).tolist()] == expected
     with pytest.raises(ValueError, match="lambda"):
-        GraphCut(vectors, kernel, state.total, -1.0)
+        Cut(vectors, kernel, state.total, -1.0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -119,7 +119,7 @@ def test_log_det(kernel: Kernel, start: Tensor, allowed: Tensor) -> None:
     vectors = unit()
     s = similarity(vectors, kernel, clamp=False) + 0.01 * torch.eye(N, dtype=torch.float64)
     # Without anything labelled all items of a unit-length pool tie, up to rounding: start from the first pick made.
-    state = LogDet(vectors, kernel, ridge=0.01)
+    state = Volume(vectors, kernel, ridge=0.01)
     state.add(start)
     first = state.select(allowed, 7)
     rest = allowed.clone()
@@ -143,11 +143,11 @@ def rest_of(allowed: Tensor, taken: list[int]) -> Tensor:
 
 def test_log_det_does_not_break_on_duplicates() -> None:
     vectors = Features(np.repeat(np.eye(3, dtype=np.float32), 20, axis=0)).unit
-    picks = LogDet(vectors, Dot(), ridge=1e-2).select(torch.ones(60, dtype=torch.bool), 60)
+    picks = Volume(vectors, Dot(), ridge=1e-2).select(torch.ones(60, dtype=torch.bool), 60)
     assert sorted(picks.tolist()) == list(range(60))
     assert len({int(p) // 20 for p in picks[:3]}) == 3
     with pytest.raises(ValueError, match="ridge"):
-        LogDet(vectors, Dot(), ridge=0.0)
+        Volume(vectors, Dot(), ridge=0.0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

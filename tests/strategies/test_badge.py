@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from alfm.features.spaces import RAW
 from alfm.geometry.d2_sampling import d2_sample
-from alfm.strategies.badge import Badge, prediction_error
+from alfm.strategies.badge import Badge
+from alfm.strategies.parts.gradients import prediction_error
 
 
 def test_norms_and_distances_are_those_of_the_written_out_gradients() -> None:

@@ -9,7 +9,8 @@ from reference.cluster_margin import margin_candidates, turns
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
 
 from alfm.errors import UserError
-from alfm.strategies.cluster_margin import ClusterMargin, average_linkage, round_robin
+from alfm.geometry.linkage import average_linkage
+from alfm.strategies.cluster_margin import ClusterMargin, round_robin
 
 
 def partition(label: np.ndarray) -> set[frozenset[int]]:

@@ -16,7 +16,7 @@ from strategies.factory import (
 )
 from torch import Tensor
 
-from alfm.geometry.submodular import GraphCut as Cut
+from alfm.geometry.submodular import Cut
 from alfm.strategies.graph_cut import GraphCut
 
 

@@ -11,7 +11,7 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, cluste
 
 from alfm.strategies.ask import ask
 from alfm.strategies.query import Query
-from alfm.strategies.uherding import UHerding, calibration_errors, smallest_distance
+from alfm.strategies.uherding import UHerding
 
 
 def noisy(n: int = 40, flips: float = 0.4, **options) -> Query:
@@ -60,16 +60,6 @@ def test_temperature_is_that_of_smallest_calibration_error() -> None:
     assert calibration_error(logits / tau, labels) < calibration_error(logits, labels)
 
 
-def test_calibration_errors_are_the_definition() -> None:
-    rng = np.random.default_rng(0)
-    logits, labels = 5 * rng.normal(size=(60, 4)), rng.integers(4, size=60)
-    temperatures = np.array([1.0, 1.7, 6.0, 20.0])
-    found = calibration_errors(torch.from_numpy(logits), torch.from_numpy(labels), torch.from_numpy(temperatures))
-    np.testing.assert_allclose(found.numpy(), [calibration_error(logits / t, labels) for t in temperatures], atol=1e-12)
-    certain = calibration_errors(torch.tensor([[1e4, 0.0]]), torch.tensor([0]), torch.tensor([1.0]))
-    assert float(certain) == 0.0
-
-
 def test_no_temperature_while_a_class_has_fewer_than_two_labels() -> None:
     query = noisy(flips=0.8)
     assert UHerding()._temperature(query, 0) > 1.0
@@ -77,29 +67,6 @@ def test_no_temperature_while_a_class_has_fewer_than_two_labels() -> None:
     rare[0, 0] = 2
     query.targets = rare
     assert UHerding()._temperature(query, 0) == 1.0
-
-
-def test_width_is_the_smallest_positive_distance_between_labels() -> None:
-    h = clusters(50, 5, 3)[0]
-    h[7] = 3.0 * h[2]  # the same direction
-    u = torch.from_numpy(h / np.linalg.norm(h, axis=1, keepdims=True))
-    for rows in ([2, 7, 11, 30], list(range(50)), [2, 7], [4], []):
-        assert smallest_distance(u[rows]) == pytest.approx(width(h, np.array(rows, int)), rel=1e-9)
-    assert smallest_distance(u[[2, 7]]) == 1.0
-
-
-def test_the_width_where_many_rows_are_equal_and_others_nearly() -> None:
-    h = clusters(60, 5, 3)[0]
-    h[10:50] = h[10]
-    h[50] = h[10] * (1 + 1e-9)
-    h[51] = h[10] + 1e-4
-    u = torch.from_numpy(h / np.linalg.norm(h, axis=1, keepdims=True))
-    expected = width(h, np.arange(60))
-    assert smallest_distance(u) == pytest.approx(expected, rel=1e-6) and expected < 1e-3
-    assert smallest_distance(u.float()) == pytest.approx(expected, rel=1e-2)
-    assert smallest_distance(u[10:51]) == 1.0
-    many = torch.nn.functional.normalize(torch.randn(2100, 4, generator=torch.Generator().manual_seed(0)).double())
-    assert smallest_distance(many) == pytest.approx(float(torch.nn.functional.pdist(many).min()), rel=1e-9)
 
 
 def test_without_labels_it_is_maxherding() -> None:
