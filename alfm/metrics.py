@@ -244,7 +244,7 @@ def nll(of: Outcome) -> torch.Tensor:
 def ece(of: Outcome) -> torch.Tensor:
     """Expected calibration error with 15 equal-width bins, closed on the right, on the largest probability (Guo et al.
     2017, arXiv 1706.04599, eq. 3)."""
-    return _calibration_error(of.confidence, of.hit)
+    return calibration_error(of.confidence, of.hit)
 
 
 METRICS: dict[str, Metric] = {
@@ -370,15 +370,19 @@ def _twice_ranks(columns: torch.Tensor, queries: torch.Tensor, padding: torch.Te
     return torch.searchsorted(ordered, queries) + torch.searchsorted(ordered, queries, right=True)
 
 
-def _calibration_error(confidence: torch.Tensor, hit: torch.Tensor) -> torch.Tensor:
-    """confidence float64 (T,), hit bool (T,) -> float64 (); sums by mask, so that a GPU repeats its last bit too."""
+def calibration_error(confidence: torch.Tensor, hit: torch.Tensor) -> torch.Tensor:
+    """Expected calibration error: confidence float64 (.., T), hit bool (T,) -> float64 (..).
+
+    ECE_BINS equal bins, closed on the right. Sums by mask, so that a GPU repeats its last bit too: ECE_BINS numbers of
+    memory for each of confidence.
+    """
     import torch
 
     inner = torch.arange(1, ECE_BINS, dtype=torch.float64, device=confidence.device) / ECE_BINS
-    of_item = torch.bucketize(confidence, inner)
+    of_item = torch.bucketize(confidence, inner)[..., None, :]
     in_bin = of_item == torch.arange(ECE_BINS, device=confidence.device)[:, None]
-    gap = (hit.double() - confidence)[None, :]
-    return (gap * in_bin).sum(dim=1).abs().sum() / len(confidence)
+    gap = (hit.double() - confidence)[..., None, :]
+    return (gap * in_bin).sum(dim=-1).abs().sum(dim=-1) / confidence.shape[-1]
 
 
 def area_under_budget_curve(

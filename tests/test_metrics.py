@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference.uherding import calibration_error as reference_error
 from sklearn import metrics as sk
 
 import alfm.metrics as module
-from alfm.metrics import METRICS, TestLabels, area_under_budget_curve, evaluate, evaluate_all
+from alfm.metrics import METRICS, TestLabels, area_under_budget_curve, calibration_error, evaluate, evaluate_all
 
 
 def reference(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -230,3 +231,15 @@ assert main([{str(tmp_path)!r}, "--metric", "doubt", "--format", "markdown"]) ==
     assert "| margins | 500.00 | 250.00 | 375.00 |" in done.stdout
     assert "doubt in permille after n labels" in done.stdout
     assert (tmp_path / "report" / "d-m-doubt.png").stat().st_size > 1000
+
+
+def test_calibration_errors_of_many_temperatures_are_the_definition_and_those_of_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = 5 * rng.normal(size=(60, 4)), rng.integers(4, size=60)
+    temperatures = [1.0, 1.7, 6.0, 20.0]
+    hit = torch.from_numpy(logits.argmax(1) == labels)
+    confidence = torch.stack([torch.softmax(torch.from_numpy(logits) / t, 1).amax(1) for t in temperatures])
+    found = calibration_error(confidence, hit)
+    np.testing.assert_allclose(found.numpy(), [reference_error(logits / t, labels) for t in temperatures], atol=1e-12)
+    assert found.tolist() == [float(calibration_error(one, hit)) for one in confidence]
+    assert float(calibration_error(torch.ones(1, dtype=torch.float64), torch.tensor([True]))) == 0.0

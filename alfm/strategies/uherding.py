@@ -15,11 +15,14 @@ from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import RBF, rbf
 from alfm.geometry.pairs import smallest_distance
+from alfm.metrics import ECE_BINS, calibration_error
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.query import Query
 from alfm.threads import side_by_side
+
+BLOCK = 1 << 20  # numbers held at once while temperatures are compared
 
 
 @dataclass(eq=False)
@@ -94,15 +97,12 @@ class UHerding(Strategy):
             query.pool, rows[rest][None], labels[rest][None], query.num_classes, query.seeds[r : r + 1], query.round
         )
         logits = head.logits(query.pool.vectors(head.spaces[0]).rows(rows[held]), 0)
+        hit = logits.argmax(1) == labels[held]
         temperatures = torch.arange(10, 201, dtype=logits.dtype, device=logits.device) / 10
-        errors = calibration_errors(logits, labels[held], temperatures)
+        errors = torch.cat(
+            [
+                calibration_error(torch.softmax(logits / some[:, None, None], 2).amax(2).double(), hit)
+                for some in temperatures.split(max(1, BLOCK // (len(held) * ECE_BINS)))
+            ]
+        )
         return float(temperatures[errors.argmin()])  # argmin: the first of equals
-
-
-def calibration_errors(logits: Tensor, labels: Tensor, temperatures: Tensor, bins: int = 15) -> Tensor:
-    """Expected calibration error at each temperature: logits (n, C), labels (n,), temperatures (T,) -> (T,)."""
-    confidence = torch.softmax(logits / temperatures[:, None, None], 2).amax(2)  # (T, n)
-    hit = (logits.argmax(1) == labels).to(logits.dtype).expand_as(confidence)
-    place = (confidence * bins).ceil().long().sub(1).clamp_(0, bins - 1)
-    gap = torch.zeros(len(temperatures), bins, dtype=logits.dtype, device=logits.device)
-    return gap.scatter_add_(1, place, hit - confidence).abs().sum(1) / logits.shape[0]
