@@ -22,14 +22,14 @@ def herders(
     def fits(state: Herding | ListHerding) -> bool:
         return state.kernel == kernel
 
-    def on_lists(missing: list[int]) -> list[ListHerding | None]:
+    def on_lists(missing: list[int]) -> list[Herding | ListHerding | None]:
         made = make_lists(vectors, kernel, [query.labelled(r) for r in missing])
         return [None if one is None else one.at(kernel, last=True) for one in made]
 
-    def without(missing: list[int]) -> list[Herding]:
-        return prepare(vectors, kernel, [query.labelled(r) for r in missing])
+    def without(missing: list[int]) -> list[Herding | ListHerding | None]:
+        return [*prepare(vectors, kernel, [query.labelled(r) for r in missing])]
 
-    found = dict(zip(replicates, query.kept_of(f"{name} on lists", replicates, on_lists, fits), strict=True))
-    rest = [r for r, one in found.items() if one is None]
-    others = query.kept_of(name, rest, without, fits)
-    return found | dict(zip(rest, others, strict=True))
+    states = dict(zip(replicates, query.kept_of(f"{name} on lists", replicates, on_lists, fits), strict=True))
+    rest = [r for r, one in states.items() if one is None]
+    states |= zip(rest, query.kept_of(name, rest, without, fits), strict=True)
+    return {r: one for r, one in states.items() if one is not None}
