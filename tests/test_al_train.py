@@ -13,8 +13,11 @@ import yaml
 
 import alfm
 import alfm.simulation.replicates
-from alfm.al_train import main
+from alfm.al_train import TASK, main
 from alfm.cache.reader import FeatureCache
+from alfm.config.hydra import run_hydra
+from alfm.engines.base import open_session
+from alfm.engines.local import Local
 from alfm.results.load import load_runs
 from alfm.results.rounds_file import columns
 from alfm.results.run_hash import run_hash
@@ -326,11 +329,18 @@ def test_a_sweep_reads_each_cache_once_whatever_varies_fastest(make_cache, digit
 
 
 def test_a_cache_that_was_replaced_is_read_again(make_cache, digits_arrays):
-    cache = make_cache()
-    assert train(cache, seeds="[1]") == 0
+    """By a session that still holds the one of before."""
+    engine = Local(open_session(TASK))
+
+    def train_on(cache: Path) -> int:
+        return run_hydra("al_train", TASK, engine.run, argv=[f"cache={cache}", "seeds=[1]", "iterations.n=3"])
+
+    assert train_on(make_cache()) == 0
     before = load_runs(logs())["path"].unique()
-    make_cache(train_features=digits_arrays[0][150:300].astype(np.float16), train_labels=digits_arrays[1][150:300])
-    assert train(cache, seeds="[1]") == 0
+    cache = make_cache(
+        train_features=digits_arrays[0][150:300].astype(np.float16), train_labels=digits_arrays[1][150:300]
+    )
+    assert train_on(cache) == 0
     assert len(load_runs(logs())["path"].unique()) == len(before) + 1
 
 

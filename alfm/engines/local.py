@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from alfm.config.build import causes_of
 from alfm.config.cell import Cell
-from alfm.engines.base import Session, in_order, open_session
+from alfm.engines.base import Engine, Session, in_order, open_session
 from alfm.errors import UserError, say
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(Engine):
     """The engine of one process. session: who runs the cells; None: a new one of the cells' task for each sweep."""
 
     session: Session | None = None
