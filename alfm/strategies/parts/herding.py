@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
 
 from alfm.features.features import Vectors
-from alfm.geometry.herding import Herding, prepare
-from alfm.geometry.herding_lists import ListHerding, make_lists
+from alfm.geometry.herding import prepare
+from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import Kernel
-from alfm.strategies.query import Query
+from alfm.strategies.query import Growing, Query
 
 
-def herders(
-    query: Query, name: str, vectors: Vectors, kernel: Kernel, replicates: Sequence[int]
-) -> dict[int, Herding | ListHerding]:
+class Herder(Growing, Protocol):
+    """Herding, with lists or without."""
+
+    kernel: Kernel
+
+    def select(self, allowed: Tensor, budget: int) -> Tensor:
+        """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
+        ...
+
+
+def herders(query: Query, name: str, vectors: Vectors, kernel: Kernel, replicates: Sequence[int]) -> dict[int, Herder]:
     """A state for each of some replicates with everything labelled added, kept under `name` (see `Query.kept`).
 
     On lists where they are short enough, else `Herding` without them, which is asked again in the next round.
     """
 
-    def fits(state: Herding | ListHerding) -> bool:
+    def fits(state: Herder) -> bool:
         return state.kernel == kernel
 
-    def on_lists(missing: list[int]) -> list[Herding | ListHerding | None]:
+    def on_lists(missing: list[int]) -> list[Herder | None]:
         made = make_lists(vectors, kernel, [query.labelled(r) for r in missing])
         return [None if one is None else one.at(kernel, last=True) for one in made]
 
-    def without(missing: list[int]) -> list[Herding | ListHerding | None]:
+    def without(missing: list[int]) -> list[Herder | None]:
         return [*prepare(vectors, kernel, [query.labelled(r) for r in missing])]
 
     states = dict(zip(replicates, query.kept_of(f"{name} on lists", replicates, on_lists, fits), strict=True))
