@@ -14,6 +14,7 @@ from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
     "alfm.al_train": ("alfm.simulation.settings", "alfm.simulation.session"),
+    "alfm.backbones.encoder": (),
     "alfm.cache.geometry": ("alfm.features.kept",),
     "alfm.cache.sources.numpy_files": ("alfm.cache.sources.npy",),
     "alfm.commands": ("alfm.cache.after",),
@@ -29,6 +30,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
     "alfm.extract": ("alfm.config.paths",),
     "alfm.extraction.encoding": ("alfm.devices",),
+    "alfm.extraction.loading": (),
     "alfm.geometry.balls": (),
     "alfm.geometry.cells": ("alfm.geometry.inverted_file",),
     "alfm.geometry.closer": ("alfm.geometry.herding_lists",),
@@ -69,6 +71,7 @@ MOVED: dict[str, tuple[str, ...]] = {
 """Module -> where the names are that it has no more. Some of these modules are gone, others are still there."""
 
 RENAMED: dict[str, str] = {
+    "alfm.backbones.encoder.Encoder": "alfm.backbones.encoder.FrozenModel",
     "alfm.experiment.pick_device": "alfm.devices.choose_device",
     "alfm.geometry.balls.Listed": "alfm.geometry.balls.ListedBalls",
     "alfm.geometry.balls.Multiplied": "alfm.geometry.balls.MultipliedBalls",
@@ -77,7 +80,9 @@ RENAMED: dict[str, str] = {
     "alfm.geometry.submodular.GraphCut": "alfm.geometry.submodular.Cut",
     "alfm.geometry.submodular.LogDet": "alfm.geometry.submodular.Volume",
     "alfm.geometry.steps.greedy": "alfm.geometry.greedy.stepwise",
+    "alfm.extraction.loading.Task": "alfm.extraction.loading.BatchRows",
     "alfm.pool.Pool": "alfm.features.features.Features",
+    "alfm.results.file_name": "alfm.results.run_folder.folder_name",
 }
 """Name -> the one that it has now, where that is another."""
 

@@ -19,6 +19,7 @@ ROOT = Path(alfm.__file__).parent
 MAY_IMPORT = {
     "version": "",
     "errors": "",
+    "files": "",
     "streams": "",
     "commands": "",
     "moved": "",
@@ -29,17 +30,17 @@ MAY_IMPORT = {
     # items and their features on disk
     "datasets": "commands errors options streams",
     "backbones": "datasets errors options",
-    "cache": "commands datasets errors options streams",
+    "cache": "commands datasets errors files options streams",
     "extraction": "backbones cache commands datasets devices errors options streams threads version",
     # the maths
-    "features": "devices errors host_ops streams threads version",
+    "features": "devices errors files host_ops streams threads version",
     "geometry": "devices errors features host_ops streams threads",
     "heads": "devices errors features geometry options streams threads",
     "posteriors": "devices errors features heads host_ops options streams threads",
     "acquisition": "devices host_ops",
     "metrics": "devices errors",
     # runs as they lie on disk, and what they say
-    "results": "cache datasets devices errors metrics version",
+    "results": "cache datasets devices errors files metrics version",
     "report": "commands errors metrics results",
     # what picks, and what plays it through
     "strategies": "acquisition devices errors features geometry heads host_ops metrics options posteriors results "

@@ -10,7 +10,7 @@ from torch import nn
 from alfm.backbones.weights import digest
 
 
-class Encoder:
+class FrozenModel:
     """Base of the backbones with weights; a subclass builds the model and says how items become features.
 
     After `_ready`: `model` is on the device in eval mode without gradients, and fingerprint and provenance are known.
@@ -35,7 +35,7 @@ class Encoder:
         return {key: value for key, value in self.__dict__.items() if key not in ("model", "_scale")}
 
 
-class ImageEncoder(Encoder):
+class ImageEncoder(FrozenModel):
     """Images travel as uint8 (a quarter of the bytes) and are normalised on the device, in float32.
 
     A subclass's `_setup` gives the PIL -> uint8 (3, H, W) transform, and mean and std of the [0, 1] scale.

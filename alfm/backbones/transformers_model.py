@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from alfm.backbones.encoder import Encoder
+from alfm.backbones.encoder import FrozenModel
 from alfm.backbones.weights import load_state, read_state, seeded
 from alfm.datasets.hub import first_line, from_hub
 from alfm.datasets.ids import file_stem
@@ -19,7 +19,7 @@ from alfm.options import Name, PathName, Seed, checked
 
 
 @checked
-class TransformersEncoder(Encoder):
+class TransformersEncoder(FrozenModel):
     """Options of every backbone that `transformers` builds.
 
     `arch`: a repository of the hub or a folder. Weights: `pretrained` takes them from there; `checkpoint` is a folder

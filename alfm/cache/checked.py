@@ -17,6 +17,7 @@ from alfm.cache.reader import FeatureCache
 from alfm.cache.verify import verify
 from alfm.commands import command
 from alfm.errors import UserError
+from alfm.files import replacing
 
 _CHECKS = 1
 """Raised when `verify` learns to look at more."""
@@ -57,11 +58,10 @@ def remember(cache: FeatureCache, logs: Path) -> None:
     note, stamp = _note(path, logs), _whole.get(path)
     if stamp is None or _noted(note) == stamp:
         return
-    temporary = note.with_name(f".{note.name}.{os.getpid()}.part")
     with suppress(OSError):  # it costs the next process a second look, no more
         note.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"cache": str(path), "stamp": stamp}))
-        os.replace(temporary, note)
+        with replacing(note) as handle:
+            handle.write(json.dumps({"cache": str(path), "stamp": stamp}).encode())
 
 
 def _stamp(path: Path) -> Stamp:

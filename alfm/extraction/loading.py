@@ -15,7 +15,7 @@ from alfm.extraction.plan import Plan
 from alfm.streams import integer
 
 
-class Task(NamedTuple):
+class BatchRows(NamedTuple):
     """Rows [start, stop) of a split: one batch of a part."""
 
     part: int
@@ -29,7 +29,7 @@ class Task(NamedTuple):
 class Loaded(NamedTuple):
     """A batch, items before views: `rows` that were read, and (row, reason) of those that were not."""
 
-    task: Task
+    task: BatchRows
     rows: list[int]
     batch: Any
     failures: list[tuple[int, str]]
@@ -53,7 +53,7 @@ class Items(Dataset[Loaded]):
         self.views = {name: plan.views(name) for name in splits}
         self.seed = plan.settings["seed"] or 0
 
-    def __getitem__(self, task: Task) -> Loaded:
+    def __getitem__(self, task: BatchRows) -> Loaded:
         split, left_out = self.splits[task.split], self.left_out.get(task.split, {})
         items: list[Any] = []
         rows: list[int] = []
@@ -91,15 +91,15 @@ class Items(Dataset[Loaded]):
         return iter(views)
 
 
-def tasks_of(part: int, plan: Plan) -> Iterator[Task]:
+def tasks_of(part: int, plan: Plan) -> Iterator[BatchRows]:
     """The batches of one part."""
     split, start, stop = plan.parts[part]
     for low in range(start, stop, plan.batch_size):
         high = min(low + plan.batch_size, stop)
-        yield Task(part, split, low, high, high == stop)
+        yield BatchRows(part, split, low, high, high == stop)
 
 
-def load(items: Items, tasks: Iterable[Task], num_workers: int, device: torch.device) -> Iterator[Loaded]:
+def load(items: Items, tasks: Iterable[BatchRows], num_workers: int, device: torch.device) -> Iterator[Loaded]:
     """Batches in the order of `tasks`, which is drawn from lazily as workers ask for more.
 
     Raises `UserError` when a worker process dies (usually for want of memory).
@@ -127,10 +127,10 @@ def load(items: Items, tasks: Iterable[Task], num_workers: int, device: torch.de
 class _Lazy:
     """A sampler over an iterator that may only be walked once."""
 
-    def __init__(self, tasks: Iterable[Task]) -> None:
+    def __init__(self, tasks: Iterable[BatchRows]) -> None:
         self._tasks = tasks
 
-    def __iter__(self) -> Iterator[Task]:
+    def __iter__(self) -> Iterator[BatchRows]:
         return iter(self._tasks)
 
 

@@ -15,7 +15,7 @@ from alfm.cache.parts import PartsFolder
 from alfm.datasets.ids import escape
 from alfm.errors import UserError
 from alfm.extraction.encoding import Encoder, Pending
-from alfm.extraction.loading import Items, Loaded, Task, load, tasks_of
+from alfm.extraction.loading import BatchRows, Items, Loaded, load, tasks_of
 from alfm.extraction.plan import Plan
 from alfm.extraction.storing import Encoded, Store
 
@@ -87,7 +87,7 @@ class Runner:
             if pending is not None:
                 store.put(self._finish(*pending))
 
-    def _tasks(self, first: int, share: range) -> Iterator[Task]:
+    def _tasks(self, first: int, share: range) -> Iterator[BatchRows]:
         part: int | None = first
         while part is not None:
             yield from tasks_of(part, self.plan)

@@ -15,7 +15,7 @@ from alfm.cache.parts import PartsFolder, PartWriter
 from alfm.cache.rounding import Rounding
 from alfm.cache.writer import cannot_write
 from alfm.errors import UserError
-from alfm.extraction.loading import Task
+from alfm.extraction.loading import BatchRows
 
 _WAITING_BATCHES = 4
 """Batches between the device and the disk: all that is kept in memory of a part."""
@@ -25,7 +25,7 @@ _FLOAT32 = "use cache.dtype=float32 force=true, which makes the parts that are d
 class Encoded(NamedTuple):
     """The features of one task: float32 (b, D) or (b, V, D) for the `rows` that have some."""
 
-    task: Task
+    task: BatchRows
     rows: Sequence[int]
     features: np.ndarray
     skipped: list[tuple[str, str]]
@@ -112,7 +112,7 @@ class Store:
         self._rounding.add(features)
         return features.astype(self._dtype)
 
-    def _check_rounding(self, task: Task) -> None:
+    def _check_rounding(self, task: BatchRows) -> None:
         if loss := self._rounding.loss():
             where = f"part {task.part} ({task.split}, to row {task.stop - 1})"
             raise UserError(f"{self._dtype} {loss} in {where}: {_FLOAT32}")

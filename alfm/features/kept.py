@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from alfm.files import replacing
 from alfm.version import __version__
 
 _FORMAT = 1
@@ -74,15 +73,11 @@ def _read(file: Path, key: str) -> dict[str, np.ndarray] | None:
 
 
 def _write(file: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(exist_ok=True)
-        with temporary.open("wb") as handle:
+        with replacing(file) as handle:
             named: dict[str, Any] = {"question": np.array(key), **arrays}
             np.savez(handle, **named)
-        os.replace(temporary, file)
     except OSError as error:
         reason = error.strerror or error
         warnings.warn(f"keep_geometry: cannot write {file} ({reason}); going on without it.", stacklevel=2)
-        with suppress(OSError):
-            temporary.unlink()

@@ -137,7 +137,7 @@ def _write_csv(table: pd.DataFrame, file: Path) -> Path:
 
 def _stems(settings: Sequence[Setting]) -> list[str]:
     """File names: data set and model, and what else is needed to tell settings of the same two apart."""
-    from alfm.results.run_folder import file_name
+    from alfm.results.run_folder import folder_name
 
     stems = []
     for setting in settings:
@@ -147,7 +147,7 @@ def _stems(settings: Sequence[Setting]) -> list[str]:
             values = [one.names.get(part) or getattr(one, part, "") for one in same]
             if len(set(values)) > 1:
                 parts.append(str(setting.names.get(part) or getattr(setting, part, "")))
-        stems.append(file_name("-".join(filter(None, parts)).replace(" ", "_")))
+        stems.append(folder_name("-".join(filter(None, parts)).replace(" ", "_")))
     for i, stem in enumerate(stems):
         if len(stem) > _LONGEST_STEM or stems.count(stem) > 1:
             digest = hashlib.sha256(repr(settings[i].names).encode()).hexdigest()[:8]

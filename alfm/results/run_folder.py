@@ -29,6 +29,7 @@ import numpy as np
 import yaml
 
 from alfm.errors import UserError
+from alfm.files import replacing
 from alfm.results.rounds_file import Row, as_row, checksum, columns, fault, read_rounds, written
 from alfm.results.run_hash import FORMAT, HASH_IGNORES, run_hash
 
@@ -91,8 +92,8 @@ class RunFolder:
         """
         names = dict(zip(NAMES, (dataset, model, query_strategy, init_strategy, classifier), strict=True))
         digest = run_hash(config, cache_fingerprint, ignore, behaviour)
-        path = Path(log_dir).joinpath(*(file_name(n) for n in (dataset, model)))
-        path = path / f"{file_name(query_strategy)}-{digest[:8]}"
+        path = Path(log_dir).joinpath(*(folder_name(n) for n in (dataset, model)))
+        path = path / f"{folder_name(query_strategy)}-{digest[:8]}"
         try:
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, _take_lock(path))
@@ -220,8 +221,10 @@ class RunFolder:
         _replace(self.path / "picks.npz", data.getvalue())
 
 
-def file_name(name: str) -> str:
-    """`name` with the characters that file systems dislike replaced by "_"."""
+def folder_name(name: str) -> str:
+    """`name` with the characters that file systems dislike replaced by "_"; letters of all scripts stay, unlike in the
+    names of caches (`alfm.datasets.ids.file_stem`).
+    """
     return re.sub(r"[^\w.+=@-]", "_", name).strip(".") or "_"
 
 
@@ -306,10 +309,9 @@ def _damaged(path: Path, what: str) -> UserError:
 
 def _replace(file: Path, data: bytes) -> None:
     """Write beside `file` and rename over it; UserError when the disk is full or read-only."""
-    temporary = file.with_name(f".{file.name}.part")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, file)
+        with replacing(file) as handle:
+            handle.write(data)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror or error}; make room and run again") from None
 
