@@ -9,9 +9,9 @@ Names are loaded when first used, so that `import alfm` and `--help` stay fast.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from alfm.lazy import lazy
 from alfm.moved import keep_old_names
 from alfm.version import __version__ as __version__
 
@@ -31,24 +31,21 @@ if TYPE_CHECKING:
     from alfm.strategies.base import Strategy
     from alfm.strategies.query import Query
 
-_HOME = {
-    "FeatureCache": "alfm.cache.reader",
-    "open_cache": "alfm.cache.reader",
-    "UserError": "alfm.errors",
-    "Simulation": "alfm.simulation.cached_task",
-    "simulate": "alfm.simulation.api",
-    "Classifier": "alfm.heads.base",
-    "LinearHead": "alfm.heads.linear",
-    "Learner": "alfm.learner",
-    "Round": "alfm.simulation.loop",
-    "Task": "alfm.simulation.task",
-    "run": "alfm.simulation.loop",
-    "Features": "alfm.features.features",
-    "Pool": "alfm.features.features",
-    "plot_curves": "alfm.report.curves",
-    "load_runs": "alfm.results.load",
-    "Query": "alfm.strategies.query",
-    "Strategy": "alfm.strategies.base",
+_HOMES = {
+    "alfm.cache.reader": ("FeatureCache", "open_cache"),
+    "alfm.errors": ("UserError",),
+    "alfm.features.features": ("Features", "Pool"),
+    "alfm.heads.base": ("Classifier",),
+    "alfm.heads.linear": ("LinearHead",),
+    "alfm.learner": ("Learner",),
+    "alfm.report.curves": ("plot_curves",),
+    "alfm.results.load": ("load_runs",),
+    "alfm.simulation.api": ("simulate",),
+    "alfm.simulation.cached_task": ("Simulation",),
+    "alfm.simulation.loop": ("Round", "run"),
+    "alfm.simulation.task": ("Task",),
+    "alfm.strategies.base": ("Strategy",),
+    "alfm.strategies.query": ("Query",),
 }
 
 __all__ = [
@@ -58,12 +55,5 @@ __all__ = [
 
 keep_old_names()
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'alfm' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -23,19 +23,20 @@ MAY_IMPORT = {
     "streams": "",
     "commands": "",
     "moved": "",
+    "lazy": "",
     "options": "errors",
     "devices": "errors",
     "threads": "devices",
     "host_ops": "devices",
     # items and their features on disk
-    "datasets": "commands errors options streams",
-    "backbones": "datasets errors options",
+    "datasets": "commands errors lazy options streams",
+    "backbones": "datasets errors lazy options",
     "cache": "commands datasets errors files options streams",
     "extraction": "backbones cache commands datasets devices errors options streams threads version",
     # the maths
-    "features": "devices errors files host_ops streams threads version",
+    "features": "devices errors files host_ops lazy streams threads version",
     "geometry": "devices errors features host_ops streams threads",
-    "heads": "devices errors features geometry options streams threads",
+    "heads": "devices errors features geometry lazy options streams threads",
     "posteriors": "devices errors features heads host_ops options streams threads",
     "acquisition": "devices host_ops",
     "metrics": "devices errors",
@@ -43,8 +44,8 @@ MAY_IMPORT = {
     "results": "cache datasets devices errors files metrics version",
     "report": "commands errors metrics results",
     # what picks, and what plays it through
-    "strategies": "acquisition devices errors features geometry heads host_ops metrics options posteriors results "
-    "streams threads",
+    "strategies": "acquisition devices errors features geometry heads host_ops lazy metrics options posteriors "
+    "results streams threads",
     "learner": "devices errors features heads options strategies streams threads",
     "config": "backbones commands datasets errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
