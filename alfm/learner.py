@@ -51,8 +51,10 @@ class Learner:
         warm_start: bool = True,
         oracle: Oracle | None = None,
     ) -> None:
-        """num_classes: those known beforehand. warm_start: a fit begins at the head before. oracle: for strategies
-        marked `oracle`, which get nowhere without one: UserError."""
+        """num_classes: those known beforehand. warm_start: a fit begins at the head before. oracle: hidden labels.
+
+        Raises UserError for a strategy marked `oracle` where there are none; others do not see them.
+        """
         for strategy in (init_strategy, query_strategy):
             if strategy.oracle and oracle is None:
                 raise UserError(f"{strategy.name} looks at hidden labels, which only a simulation has; choose another.")
@@ -117,19 +119,19 @@ class Learner:
         rows, labels = (torch.as_tensor(one, dtype=torch.int64, device="cpu") for one in (rows, labels))
         if rows.ndim != 2 or rows.shape != labels.shape or len(rows) != self.R:
             raise ValueError(f"rows {tuple(rows.shape)} and labels {tuple(labels.shape)}: both must be ({self.R}, B)")
+        if not rows.numel():
+            return
         said = rows >= 0
-        for r in range(self.R):
-            self._check(r, rows[r, said[r]])
+        self._check(rows)
         known = said & (labels >= 0)
         for r, (asked, answered) in enumerate(zip(said.sum(1).tolist(), known.sum(1).tolist(), strict=True)):
-            self._free[r, rows[r, said[r]]] = False
             self.left[r] -= asked
             self.counts[r] += answered
             self._told |= asked > 0
             if answered:
                 self._new.add(r)
         self._store(rows, labels, said, known)
-        most = int(labels.where(known, -1).max()) if labels.numel() else -1
+        most = int(labels.where(known, -1).max())
         if most >= self.num_classes:
             self.num_classes, self._more_classes = most + 1, True
 
@@ -160,22 +162,27 @@ class Learner:
         """Replicate r is asked and fitted no more."""
         self.ended[r] = why
 
-    def _check(self, r: int, rows: Tensor) -> None:
-        """Refuses what replicate r cannot be told about."""
-        N = self.pool.N
-        if len(rows) and int(rows.max()) >= N:
-            raise UserError(f"Row {int(rows.max())} was told, but the pool's rows are 0 to {N - 1}: leave it out.")
-        own, times = rows.unique(return_counts=True)
-        again = own[(times > 1) | ~self._free[r, own]]
-        if len(again):
-            raise UserError(f"Row {int(again[0])} was told before (replicate {r}): tell each row once.")
+    def _check(self, rows: Tensor) -> None:
+        """Refuses rows that replicates cannot be told about."""
+        last = self.pool.N - 1
+        if int(rows.max()) > last:
+            raise UserError(f"Row {int(rows.max())} was told, but the pool's rows are 0 to {last}: leave it out.")
+        ordered = rows.sort(1).values
+        again = ~self._free.gather(1, ordered.clamp_min(0))
+        again[:, 1:] |= ordered[:, 1:] == ordered[:, :-1]
+        again &= ordered >= 0
+        if bool(again.any()):
+            row, r = int(ordered[again][0]), int(again.nonzero()[0, 0])
+            raise UserError(f"Row {row} was told before (replicate {r}): tell each row once.")
 
     def _store(self, rows: Tensor, labels: Tensor, said: Tensor, known: Tensor) -> None:
         """Appends what is known, each replicate's rows side by side; all (R, B) on the host."""
         there = rows.to(self.pool.device)
         if bool(said.all()):
+            self._free.scatter_(1, rows, False)
             self.available.scatter_(1, there, False)
         else:
+            self._free[said.nonzero()[:, 0], rows[said]] = False
             self.available.copy_(self._free)
         if not bool(known.all()):
             there, labels = rows.where(known, -1).to(there.device), labels.where(known, -1)
