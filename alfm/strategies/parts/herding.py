@@ -40,7 +40,9 @@ def herders(query: Query, name: str, vectors: Vectors, kernel: Kernel, replicate
     def without(missing: list[int]) -> list[Herder | None]:
         return [*prepare(vectors, kernel, [query.labelled(r) for r in missing])]
 
-    states = dict(zip(replicates, query.kept_of(f"{name} on lists", replicates, on_lists, fits), strict=True))
+    listed: list[Herder | None] = query.kept_of(f"{name} on lists", replicates, on_lists, fits)
+    states = dict(zip(replicates, listed, strict=True))
     rest = [r for r, one in states.items() if one is None]
-    states |= zip(rest, query.kept_of(name, rest, without, fits), strict=True)
+    others: list[Herder | None] = query.kept_of(name, rest, without, fits)
+    states |= zip(rest, others, strict=True)
     return {r: one for r, one in states.items() if one is not None}
