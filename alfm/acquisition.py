@@ -1,12 +1,15 @@
 """Acquisition scores: pure functions of logits, higher = more worth labelling.
 
-One set of logits is (b, C); M draws or passes are (M, b, C). Everything starts from log-softmax, so a probability that
+One set of logits is (b, C); M draws or passes are (M, b, C); with R replicates ahead, (R, b, C) or (R, M, b, C), scores
+are (R, b). Everything starts from log-softmax, so a probability that
 underflows contributes exactly 0 and a certain item scores 0, never NaN (which would sort first).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
 
 import numpy as np
 import torch
@@ -33,6 +36,19 @@ def _plogp(p: Tensor) -> Tensor:
     return host_ops.log(positive, positive).mul_(p)
 
 
+def _replicates(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function of (M, b, C) as one of (R, M, b, C) too: of one replicate after the other."""
+
+    @wraps(score)
+    def of_all(logits: Tensor) -> Tensor:
+        if logits.ndim == 3:
+            return score(logits)
+        return torch.stack([score(own) for own in logits]) if len(logits) > 1 else score(logits[0])[None]
+
+    return of_all
+
+
+@_replicates
 def mean_probabilities(logits: Tensor) -> Tensor:
     """Logits (M, b, C) -> (b, C): the mean of the M probability vectors."""
     # By classes along the first dimension, which many items pass side by side; one draw at a time, whose temporaries
@@ -60,10 +76,10 @@ def top2(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _top2(p: Tensor) -> tuple[Tensor, Tensor]:
-    first = p.argmax(1, keepdim=True)  # argmax promises the first of equals, topk does not
-    rest = p.scatter(1, first, -1)
-    second = rest.argmax(1, keepdim=True)
-    return torch.cat([p.gather(1, first), rest.gather(1, second).clamp_min(0)], 1), torch.cat([first, second], 1)
+    first = p.argmax(-1, keepdim=True)  # argmax promises the first of equals, topk does not
+    rest = p.scatter(-1, first, -1)
+    second = rest.argmax(-1, keepdim=True)
+    return torch.cat([p.gather(-1, first), rest.gather(-1, second).clamp_min(0)], -1), torch.cat([first, second], -1)
 
 
 def least_confidence(logits: Tensor) -> Tensor:
@@ -83,7 +99,7 @@ def margin_uncertainty(logits: Tensor) -> Tensor:
 
 def _margin_uncertainty(p: Tensor) -> Tensor:
     best, _ = _top2(p)
-    return 1 - (best[:, 0] - best[:, 1])
+    return 1 - (best[..., 0] - best[..., 1])
 
 
 # -- the mean of several draws ---------------------------------------------------------------------------------------
@@ -107,6 +123,7 @@ def mean_margin_uncertainty(logits: Tensor) -> Tensor:
 # -- disagreement between draws --------------------------------------------------------------------------------------
 
 
+@_replicates
 def bald(logits: Tensor) -> Tensor:
     """Mutual information of label and weights, H(mean_m p) - mean_m H(p) >= 0 in nats, (M, b, C) -> (b,).
 
@@ -127,6 +144,7 @@ def bald(logits: Tensor) -> Tensor:
     return within.mul_(-math.log(2) / M).sub_(_plogp(mean.div_(M)).sum(0)).clamp_min_(0)
 
 
+@_replicates
 def kl_to_consensus(logits: Tensor) -> Tensor:
     """mean_m KL(p_m || mean of p) in nats, (M, b, C) -> (b,). McCallum & Nigam 1998.
 
@@ -140,6 +158,7 @@ def kl_to_consensus(logits: Tensor) -> Tensor:
     return total.div_(len(logits)).clamp_min_(0)
 
 
+@_replicates
 def _vote_shares(logits: Tensor) -> Tensor:
     """Share of the M members that vote for each class, (M, b, C) -> (b, C)."""
     votes = torch.zeros_like(logits[0])
@@ -151,12 +170,12 @@ def _vote_shares(logits: Tensor) -> Tensor:
 
 def variation_ratio(logits: Tensor) -> Tensor:
     """Share of the M members that do not vote for the commonest class, (M, b, C) -> (b,). Freeman 1965."""
-    return 1 - _vote_shares(logits).amax(1)
+    return 1 - _vote_shares(logits).amax(-1)
 
 
 def vote_entropy(logits: Tensor) -> Tensor:
     """Entropy (nats) of the M members' votes, (M, b, C) -> (b,). Dagan & Engelson 1995."""
-    return -_plogp(_vote_shares(logits)).sum(1).clamp_max(0)
+    return -_plogp(_vote_shares(logits)).sum(-1).clamp_max(0)
 
 
 # -- joint draws: one weight setting shared by all items -------------------------------------------------------------

@@ -66,7 +66,6 @@ BESIDES = {
 }
 
 NOT_YET = {
-    ("alfm.features.features", "heads"),
     ("alfm.strategies.boss", "simulation"),
     ("alfm.strategies.query", "simulation"),
 }

@@ -24,6 +24,7 @@ GONE: dict[str, tuple[str, ...] | None] = {
     "alfm.geometry.closer": ("listed", "states"),  # take a query and keep what they make in it
     "alfm.strategies.sampled": ("on_samples",),  # a strategy around a strategy now
     "alfm.strategies.uherding": ("calibration_errors",),  # alfm.metrics.calibration_error
+    "alfm.posteriors.base": ("block_rows",),  # what a walk loads at a time is its own affair
     "alfm.strategies.catalogue": None,  # wrote a table of the README
     "alfm.extract": ["extract"],  # took what Hydra had composed, and looked into Hydra's own state besides
     "alfm.al_train": ["al_train"],

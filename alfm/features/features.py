@@ -1,15 +1,12 @@
-"""Items' features (a pool, a test set, a part of a pool) on a device, in any space, and the code that walks them.
+"""Items' features (a pool, a test set, a part of a pool) on a device, in any space, block by block.
 
-Nobody else loops over the features, and nobody holds (R, N, C): `Features.map` streams blocks and keeps what the
-caller's function returns. On CPU every product has the shape of ONE replicate's (b, D) x (D, C), so a replicate's
-numbers do not depend, to the last bit, on which other replicates run beside it.
+What fitted heads say of them is found in the walks of `alfm.heads.passes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,10 +17,6 @@ from alfm.errors import UserError
 from alfm.features.kept import Kept
 from alfm.features.spaces import RAW, UNIT, Centred, Scaled, Space, wide_unit_rows
 from alfm.host_ops import widened
-from alfm.threads import batched, side_by_side
-
-if TYPE_CHECKING:
-    from alfm.heads.linear import LinearHead
 
 T = TypeVar("T")
 Memory = Literal["auto", "device", "host", "file"]
@@ -42,6 +35,12 @@ class RowReader(Protocol):
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Rows int64 (m,), in any order -> (m, D)."""
         ...
+
+
+class Heads(Protocol):
+    """What `Features.map` asks of fitted heads: see `alfm.heads.linear.LinearHead`."""
+
+    def map(self, features: Features, fn: Callable[..., Tensor | tuple[Tensor, ...]]) -> Any: ...
 
 
 class Vectors:
@@ -323,35 +322,14 @@ class Features:
         """What depends on the features only (norms, graphs, radii, PCA) is made once; see `Kept.once`."""
         return self.kept.once(key, make)
 
-    def map(
-        self,
-        fn: Callable[[Tensor, Tensor, slice, int], Tensor | tuple[Tensor, ...]],
-        head: LinearHead,
-    ) -> Any:
-        """One pass over the pool with every replicate's logits.
+    def map(self, fn: Callable[[Tensor, Tensor, slice, int], Tensor | tuple[Tensor, ...]], head: Heads) -> Any:
+        """One pass over the items with every replicate's logits.
 
         fn(phi (b, D'), logits (b, C), rows, r) -> (b, ...) or a tuple of such; returned stacked as (R, N, ...).
-        A block is loaded once for all replicates. `fn` runs in several threads at once, so it must be pure.
+        A block is loaded once for all replicates. `fn` runs in several threads at once, so it must be pure. For
+        functions of several replicates at a time see `alfm.heads.passes.walk`.
         """
-        source = self.vectors(head.spaces[0] if head.shared else RAW)
-
-        def job(rows: slice, x: Tensor, r: int) -> Any:
-            phi = x if head.shared else head.spaces[r](x)
-            return fn(phi, head.logits(phi, r), rows, r)
-
-        out: list[Tensor] = []
-        single = True
-        for blocks in batched(source.blocks(), 8):  # enough jobs for every core, few enough to hold
-            places = [(rows, r) for rows, _ in blocks for r in range(head.R)]
-            values = side_by_side([partial(job, rows, x, r) for rows, x in blocks for r in range(head.R)], self.device)
-            for (rows, r), value in zip(places, values, strict=True):
-                single = isinstance(value, Tensor)
-                parts = (value,) if isinstance(value, Tensor) else value
-                if not out:
-                    out = [v.new_empty((head.R, self.N, *v.shape[1:])) for v in parts]
-                for whole, v in zip(out, parts, strict=True):
-                    whole[r, rows] = v
-        return out[0] if single else tuple(out)
+        return head.map(self, fn)
 
     # -- statistics ----------------------------------------------------------------------------------------------
 

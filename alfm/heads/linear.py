@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from alfm.features.features import Features
 from alfm.features.spaces import Space
+from alfm.heads.passes import apart, walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +39,35 @@ class LinearHead:
         """Do all replicates see the same, pool-wide coordinates?"""
         return self.spaces[0].shared and all(space is self.spaces[0] for space in self.spaces)
 
-    def logits(self, phi: Tensor, r: int) -> Tensor:
-        """Coordinates (b, D') of spaces[r] -> logits (b, C) of replicate r."""
-        return torch.addmm(self.bias[r], phi, self.weight[r].T)
+    def part(self, replicates: slice) -> LinearHead:
+        """The heads of some of the replicates."""
+        return LinearHead(self.spaces[replicates], self.weight[replicates], self.bias[replicates])
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Raw features (b, D) -> each replicate's coordinates (R, b, D')."""
+        if self.R == 1:
+            return self.spaces[0](x)[None]
+        return torch.stack([space(x) for space in self.spaces])
+
+    def logits(self, phi: Tensor, r: int | None = None) -> Tensor:
+        """Coordinates (b, D') that all share, or (R, b, D') of their own, -> logits (R, b, C).
+
+        r: of this replicate alone, (b, D') -> (b, C). One replicate's numbers are the same, bit for bit, whether it is
+        asked for by r or as a `part` of one; those of several replicates come from one product for all.
+        """
+        if r is not None:
+            return torch.addmm(self.bias[r], phi, self.weight[r].T)
+        if self.R == 1:
+            return self.logits(phi if phi.ndim == 2 else phi[0], 0)[None]
+        if phi.ndim == 3:
+            return torch.baddbmm(self.bias[:, None], phi, self.weight.mT)
+        flat = torch.addmm(self.bias.flatten(), phi, self.weight.flatten(0, 1).T)
+        return flat.view(len(phi), self.R, self.C).transpose(0, 1)
 
     def forward(self, x: Tensor, r: int) -> Tensor:
         """Raw features (b, D) -> logits (b, C) of replicate r."""
         return self.logits(self.spaces[r](x), r)
+
+    def map(self, features: Features, fn: Callable[[Tensor, Tensor, slice, int], Tensor | tuple[Tensor, ...]]) -> Any:
+        """See `Features.map`."""
+        return walk(features, self, apart(fn), joined=False)

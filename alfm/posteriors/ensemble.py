@@ -89,8 +89,7 @@ class EnsembleDraws:
         if not self.members.shared:
             return torch.stack([self.members.forward(x, i) for i in range(own.start, own.stop)])
         phi = self._phi[rows] if self._phi is not None else self.members.spaces[0](x)
-        weight, bias = self.members.weight[own].flatten(0, 1), self.members.bias[own].flatten()
-        return torch.addmm(bias, phi, weight.T).view(len(phi), self.passes, self.C).transpose(0, 1)
+        return self.members.part(own).logits(phi)
 
 
 def _labelled(rows: Tensor) -> list[Tensor]:

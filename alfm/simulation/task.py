@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from alfm import devices
 from alfm.errors import UserError
 from alfm.features.features import Features
-from alfm.features.spaces import RAW
 from alfm.heads.linear import LinearHead
+from alfm.heads.passes import logits_of
 from alfm.metrics import TestLabels, evaluate, evaluate_all
 from alfm.threads import side_by_side
 
@@ -43,20 +42,16 @@ class Task:
     def test_logits(self, head: LinearHead) -> Iterator[Tensor]:
         """Logits (T, C) of one replicate after the other."""
         for r in range(head.R):
-            yield self._logits(head, r)
+            yield logits_of(self.test, head, r)
 
     def measure(self, head: LinearHead) -> list[dict[str, float]]:
         """The test measures of every replicate: side by side on CPU, with one transfer to the host on a GPU."""
-        source = self.test.vectors(head.spaces[0] if head.shared else RAW)  # made once, before the jobs ask for it
-        if not devices.of(source.device).jobs_run_aside:
+        if head.shared:
+            self.test.vectors(head.spaces[0])  # made once, before the jobs ask for it
+        if not devices.of(self.test.device).jobs_run_aside:
             return evaluate_all(self.test_logits(head), self.test_labels, self.measured)
 
         def one(r: int) -> dict[str, float]:
-            return evaluate(self._logits(head, r), self.test_labels, self.measured)
+            return evaluate(logits_of(self.test, head, r), self.test_labels, self.measured)
 
-        return side_by_side([partial(one, r) for r in range(head.R)], source.device)
-
-    def _logits(self, head: LinearHead, r: int) -> Tensor:
-        source = self.test.vectors(head.spaces[0] if head.shared else RAW)
-        parts = [head.logits(x if head.shared else head.spaces[r](x), r) for _, x in source.blocks()]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return side_by_side([partial(one, r) for r in range(head.R)], self.test.device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alfm.geometry.d2_sampling import d2_sample
+from alfm.heads.passes import Seen
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.gradients import prediction_error
 from alfm.strategies.query import Query
@@ -28,11 +29,11 @@ class Badge(Strategy):
         head = query.head
         assert head is not None
 
-        def sq_norm(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
-            error = prediction_error(logits)
-            return torch.linalg.vecdot(error, error) * torch.linalg.vecdot(phi, phi)
+        def sq_norm(seen: Seen) -> Tensor:
+            error = prediction_error(seen.logits)
+            return torch.linalg.vecdot(error, error) * torch.linalg.vecdot(seen.phi, seen.phi)
 
-        sq_norms = query.pool.map(sq_norm, head)
+        sq_norms = query.walk(sq_norm)
 
         def sample(r: int) -> Tensor:
             phi = query.pool.vectors(head.spaces[r])

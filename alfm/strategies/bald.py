@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from alfm.acquisition import bald
+from alfm.heads.passes import walk_draws
 from alfm.options import checked
-from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
+from alfm.posteriors import DropoutPosterior, Posterior
 from alfm.strategies.parts.scored import Scored
 from alfm.strategies.query import Query
 
@@ -26,4 +27,4 @@ class Bald(Scored):
     posterior: Posterior = field(default_factory=DropoutPosterior)
 
     def score(self, query: Query) -> Tensor:
-        return pool_pass(query.pool, query.draws(self.posterior), lambda logits, rows, r: bald(logits))
+        return walk_draws(query.pool, query.draws(self.posterior), lambda seen: bald(seen.logits))

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from alfm.acquisition import bald, batchbald
 from alfm.errors import UserError
+from alfm.heads.passes import walk_draws
 from alfm.options import Count, checked
-from alfm.posteriors import Laplace, Posterior, pool_pass
+from alfm.posteriors import Laplace, Posterior
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
 from alfm.strategies.query import Query
@@ -47,7 +48,7 @@ class BatchBald(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         draws = query.draws(self.posterior)
-        score = pool_pass(query.pool, draws, lambda logits, rows, r: bald(logits))
+        score = walk_draws(query.pool, draws, lambda seen: bald(seen.logits))
         candidates = highest(query, score, self.oversample * budget)
 
         def greedy(r: int) -> Tensor:

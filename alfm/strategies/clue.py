@@ -34,7 +34,7 @@ class Clue(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         head, pool = query.head, query.pool
         assert head is not None
-        uncertainty = query.score(lambda logits: entropy(logits / self.temperature))
+        uncertainty = query.walk(lambda seen: entropy(seen.logits / self.temperature))
         candidates = all_available(query)
         picks = clustered(
             query,

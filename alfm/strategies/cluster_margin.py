@@ -48,7 +48,8 @@ class ClusterMargin(Strategy):
     exact_up_to: Annotated[int, Ge(2), Le(10**9)] = 2000
 
     def select(self, query: Query, budget: int) -> Tensor:
-        candidates = highest(query, query.score(margin_uncertainty), self.oversample * budget)
+        uncertainty = query.walk(lambda seen: margin_uncertainty(seen.logits))
+        candidates = highest(query, uncertainty, self.oversample * budget)
         picks = []
         for r, rows in enumerate(candidates):
             cluster = self.clusters(query, r)[rows.cpu().numpy()]

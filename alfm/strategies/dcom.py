@@ -62,9 +62,7 @@ class Dcom(Strategy):
         head = query.head
         assert head is not None
         unit = query.pool.points()
-        uncertainty, predicted = query.pool.map(
-            lambda phi, logits, rows, r: (margin_uncertainty(logits), logits.argmax(1)), head
-        )
+        uncertainty, predicted = query.walk(lambda seen: (margin_uncertainty(seen.logits), seen.logits.argmax(-1)))
 
         def labelled(r: int) -> tuple[Tensor, Tensor]:
             """The mean radius () and what the labelled items' balls leave uncovered, bool (N,)."""

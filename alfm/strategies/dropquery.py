@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alfm.heads.passes import Seen, walk_draws
 from alfm.options import Drop, Fits, Whole, checked
-from alfm.posteriors.base import pool_pass
 from alfm.posteriors.dropout import DropoutPosterior
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import clustered
@@ -56,10 +56,10 @@ class DropQuery(Strategy):
 
     def changes(self, query: Query) -> Tensor:
         """In how many passes an item's predicted label differs from the one without dropout; int64 (R, N)."""
-        label = query.score(lambda logits: logits.argmax(1))
+        label = query.walk(lambda seen: seen.logits.argmax(-1))
         draws = query.draws(DropoutPosterior(self.p, self.passes))
 
-        def differs(logits: Tensor, rows: slice, r: int) -> Tensor:
-            return (logits.argmax(2) != label[r, rows]).sum(0)
+        def differs(seen: Seen) -> Tensor:
+            return (seen.logits.argmax(-1) != label[seen.replicates, None, seen.rows]).sum(1)
 
-        return pool_pass(query.pool, draws, differs)
+        return walk_draws(query.pool, draws, differs)

@@ -12,8 +12,9 @@ from torch import Tensor
 from alfm.acquisition import bald, epig
 from alfm.errors import UserError
 from alfm.geometry.topk import top
+from alfm.heads.passes import walk_draws
 from alfm.options import Count, Rows, checked
-from alfm.posteriors import Draws, Laplace, Posterior, pool_pass
+from alfm.posteriors import Draws, Laplace, Posterior
 from alfm.results.row_numbers import Counted
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
@@ -50,7 +51,7 @@ class Epig(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         draws = query.draws(self.posterior)
-        bound = pool_pass(query.pool, draws, lambda logits, rows, r: bald(logits))
+        bound = walk_draws(query.pool, draws, lambda seen: bald(seen.logits))
         return query.each(lambda r: self._select_one(query, draws, bound[r], r, budget), budget)
 
     def _select_one(self, query: Query, draws: Draws, bound: Tensor, r: int, budget: int) -> Tensor:

@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
+from alfm.heads.passes import logits_of
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
@@ -51,7 +52,7 @@ class Falcun(Strategy):
         """Available rows int64 (m,), their probabilities (m, C) and uncertainties float64 (m,)."""
         head, rows = query.head, query.available[r].nonzero()[:, 0]
         assert head is not None
-        logits = torch.cat([head.logits(x, r) for _, x in embedding(query, r).blocks()])[rows]
+        logits = logits_of(embedding(query, r), head, r)[rows]
         return rows, torch.softmax(logits, 1), margin_uncertainty(logits).double()
 
     def _picks(self, query: Query, r: int, budget: int, rows: Tensor, p: Tensor, u: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Literal
 from torch import Tensor
 
 from alfm.acquisition import kl_to_consensus, variation_ratio, vote_entropy
+from alfm.heads.passes import walk_draws
 from alfm.options import checked
-from alfm.posteriors import Ensemble, Posterior, pool_pass
+from alfm.posteriors import Ensemble, Posterior
 from alfm.strategies.parts.scored import Scored
 from alfm.strategies.query import Query
 
@@ -33,4 +34,4 @@ class Qbc(Scored):
 
     def score(self, query: Query) -> Tensor:
         measure = MEASURES[self.measure]
-        return pool_pass(query.pool, query.draws(self.posterior), lambda logits, rows, r: measure(logits))
+        return walk_draws(query.pool, query.draws(self.posterior), lambda seen: measure(seen.logits))

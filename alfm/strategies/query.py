@@ -15,7 +15,8 @@ from alfm.features.features import Features, Vectors
 from alfm.features.spaces import RAW, UNIT, unit_rows
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
-from alfm.posteriors.base import Draws, Posterior
+from alfm.heads.passes import Draws, Seen, walk
+from alfm.posteriors.base import Posterior
 from alfm.streams import integer, stream
 from alfm.threads import side_by_side
 
@@ -145,6 +146,11 @@ class Query:
         """One pool pass: acquisition(logits (b, C)) -> (b,) for every replicate; returns (R, N)."""
         assert self.head is not None
         return self.pool.map(lambda phi, logits, rows, r: acquisition(logits), self.head)
+
+    def walk(self, fn: Callable[[Seen], Tensor | tuple[Tensor, ...]]) -> Any:
+        """One pool pass with a function of several replicates' logits, (R', b, C); see `alfm.heads.passes.walk`."""
+        assert self.head is not None
+        return walk(self.pool, self.head, fn)
 
 
 def stack_picks(picks: Sequence[Tensor], budget: int, device: torch.device) -> Tensor:

@@ -56,12 +56,8 @@ class UHerding(Strategy):
         weight = torch.ones(query.R, query.pool.N, dtype=query.pool.dtype, device=query.pool.device)
         if query.head is not None:
             own = [partial(self._temperature, query, r) for r in range(query.R)]
-            temperature = side_by_side(own, query.pool.device)
-
-            def uncertainty(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
-                return margin_uncertainty(logits / temperature[r])
-
-            weight = query.pool.map(uncertainty, query.head)
+            temperature = weight.new_tensor(side_by_side(own, query.pool.device))[:, None, None]
+            weight = query.walk(lambda seen: margin_uncertainty(seen.logits / temperature[seen.replicates]))
         for r, rows in enumerate(labelled):
             weight[r, rows] = 0
         kernels = [rbf(unit, smallest_distance(unit.rows(rows), unit.level)) for rows in labelled]

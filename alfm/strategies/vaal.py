@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from alfm.features.features import Features
+from alfm.heads.passes import visit
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
 from alfm.strategies.query import Query, stack_picks
-from alfm.threads import each_of, side_by_side
+from alfm.threads import side_by_side
 
 BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
 LOG_VARIANCE = 10.0  # bound on the encoder's log variance, so that no minibatch overflows
@@ -100,17 +101,13 @@ class Vaal(Strategy):
 
 def scores(pool: Features, nets: Sequence[Networks], standard: Standard) -> Tensor:
     """-logit of "labelled" by every replicate's networks, (R, N); a block is standardised once for all of them."""
-    out = torch.empty(len(nets), pool.N, dtype=pool.dtype, device=pool.device)
 
-    def score(rows: slice, x: Tensor) -> None:
+    def score(rows: slice, x: Tensor, which: slice) -> Tensor:
         x = standard(x)
-        for r, net in enumerate(nets):
-            torch.neg(net.labelled_logit(x), out=out[r, rows])
+        return torch.stack([net.labelled_logit(x).neg_() for net in nets])
 
     size = min(pool.block_rows, max(256, pool.block_numbers // PIECES // pool.D))
-    for _ in each_of(pool.raw_blocks(size), lambda block: score(*block), pool.device):
-        pass
-    return out
+    return visit(pool.raw_blocks(size), [slice(0, len(nets))], score, pool.N, pool.device)
 
 
 class Networks:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.features.features import Vectors
+from alfm.heads.passes import walk
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.gradients import prediction_error
@@ -49,7 +50,7 @@ class Vessal(Strategy):
         rng = query.rng(r, "vessal")
         order = free[torch.from_numpy(rng.permutation(len(free))).to(free.device)]
         uniform = torch.from_numpy(rng.random(len(free))).to(free.device)
-        error = torch.cat([prediction_error(head.logits(x, r)) for _, x in phi.blocks()])
+        error = walk(phi, head.part(slice(r, r + 1)), lambda seen: prediction_error(seen.logits))[0]
         return order[accepted(Gradients(phi, error, order), uniform, budget, self.rate, self.ridge)]
 
 

@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.features.features import Vectors
+from alfm.heads.passes import walk
 from alfm.options import Bytes, Count, checked
 from alfm.strategies.bait.class_wise import Diagonal, Full, refuse_if_too_large
 from alfm.strategies.bait.rank_one import Binary, binary_information, piece, quadratic_forms, second_moments
@@ -93,7 +94,8 @@ class Bait(Strategy):
         head, phi, labelled = query.head, embedding(query, r), query.labelled(r)
         assert head is not None
         ridge, share, sharper = self._ridge(phi), self._share(labelled, budget), self._sharper(query, phi, r)
-        log_p = torch.cat([torch.log_softmax(head.logits(x, r) * sharper, 1) for _, x in phi.blocks(piece(phi))])
+        own = head.part(slice(r, r + 1))
+        log_p = walk(phi, own, lambda seen: torch.log_softmax(seen.logits * sharper, -1), size=piece(phi))[0]
         if self.variant == "diagonal":
             return self._solved(query, r, Diagonal(phi, log_p, labelled, ridge, share), budget)
         k = head.C if self.variant == "full" else min(self.k, head.C)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alfm.features.features import Vectors
 from alfm.geometry.topk import top
+from alfm.heads.passes import visit
 from alfm.strategies.bait.class_wise import prune
 from alfm.threads import each_of
 
@@ -182,19 +183,22 @@ def quadratic_forms(phi: Vectors, problems: Sequence[Binary]) -> None:
         for p in problems
     ]
 
-    def visit(rows: slice, x: Tensor) -> None:
-        room = torch.empty_like(x)
+    def forms(rows: slice, x: Tensor, which: slice) -> tuple[Tensor, Tensor]:
+        a, b, room = [], [], torch.empty_like(x)
         for problem, (middle, inverse) in zip(problems, parts, strict=True):
-            problem.a[rows] = quadratic_form(x, middle, room)
+            a.append(quadratic_form(x, middle, room).double())
             if isinstance(inverse, Tensor):
                 inside = torch.mm(x, inverse, out=room.view(-1)[: len(x) * inverse.shape[1]].view(len(x), -1))
                 inside = torch.linalg.vecdot(inside, inside)
-                problem.e[rows] += (phi.sq_norms[rows].double() - inside) / problem.ridge
+                b.append((phi.sq_norms[rows].double() - inside) / problem.ridge)
             else:
-                problem.e[rows] += quadratic_form(x, inverse, room)
+                b.append(quadratic_form(x, inverse, room).double())
+        return torch.stack(a), torch.stack(b)
 
-    for _ in each_of(phi.blocks(piece(phi)), lambda block: visit(*block), phi.device):
-        pass
+    a, b = visit(phi.blocks(piece(phi)), [slice(0, len(problems))], forms, phi.N, phi.device)
+    for problem, own, more in zip(problems, a, b, strict=True):
+        problem.a = own
+        problem.e += more
 
 
 def upper(A: Tensor, dtype: torch.dtype) -> list[Tensor]:

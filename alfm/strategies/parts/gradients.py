@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def prediction_error(logits: Tensor) -> Tensor:
-    """d = p - e_y with y the predicted class; (b, C) -> (b, C). p_y - 1 from the others: exact for certain items."""
-    y = logits.argmax(1, keepdim=True)
-    others = torch.softmax(logits, 1).scatter_(1, y, 0)
-    return others.scatter_(1, y, -others.sum(1, keepdim=True))
+    """d = p - e_y with y the predicted class; (.., C) -> (.., C). p_y - 1 from the others: exact for certain items."""
+    y = logits.argmax(-1, keepdim=True)
+    others = torch.softmax(logits, -1).scatter_(-1, y, 0)
+    return others.scatter_(-1, y, -others.sum(-1, keepdim=True))

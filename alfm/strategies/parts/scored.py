@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from alfm.acquisition import mean_log_probabilities
+from alfm.heads.passes import walk_draws
 from alfm.options import Count, checked
-from alfm.posteriors import DropoutPosterior, Posterior, pool_pass
+from alfm.posteriors import DropoutPosterior, Posterior
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import clustered, highest, typical
 from alfm.strategies.query import Query, stack_picks
@@ -67,6 +68,6 @@ class PredictionScored(Scored):
     def score(self, query: Query) -> Tensor:
         rank = type(self).acquisition
         if not self.enable_dropout:
-            return query.score(rank)
+            return query.walk(lambda seen: rank(seen.logits))
         draws = query.draws(self.posterior)
-        return pool_pass(query.pool, draws, lambda logits, rows, r: rank(mean_log_probabilities(logits)))
+        return walk_draws(query.pool, draws, lambda seen: rank(mean_log_probabilities(seen.logits)))

@@ -1,0 +1,168 @@
+"""The one walk over features with what fitted heads, or draws around them, say of every item.
+
+A walk loads a block once and calls a function of several replicates' numbers at once, (R', b, C). How many is for the
+device to say: one where its own product keeps a replicate's numbers, to the last bit, independent of which others run
+beside it (CPU); as many as a block allows where joined products cost less (GPU). Nobody holds (R, N, C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from alfm import devices
+from alfm.features.features import Features, Vectors
+from alfm.features.spaces import RAW, Space
+from alfm.threads import each_of
+
+
+class Seen(NamedTuple):
+    """What a function is shown at a time: b items of N, as R' of R replicates see them.
+
+    phi: (b, D') where the replicates share their coordinates, else (R', b, D'); raw features (b, D) where there are
+    draws. logits: (R', b, C), or (R', M, b, C) of M draws.
+    """
+
+    rows: slice
+    replicates: slice
+    phi: Tensor
+    logits: Tensor
+
+
+Result = Tensor | tuple[Tensor, ...]
+Function = Callable[[Seen], Result]
+"""seen -> (R', b, ...) or a tuple of such. Several run in threads of their own at once, so it must be pure."""
+
+
+class Heads(Protocol):
+    """R fitted heads: see `LinearHead`."""
+
+    @property
+    def spaces(self) -> Sequence[Space]: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def R(self) -> int: ...
+    @property
+    def C(self) -> int: ...
+    def part(self, replicates: slice) -> Heads: ...
+    def embed(self, x: Tensor) -> Tensor: ...
+    def logits(self, phi: Tensor) -> Tensor: ...
+
+
+class Draws(Protocol):
+    """M draws from a distribution over classifiers for each of R replicates, bound to one round.
+
+    joint: a draw is one weight setting shared by all items, which joint quantities (batchbald, epig) need.
+    """
+
+    passes: int
+    joint: bool
+    R: int
+    C: int
+
+    def logits(self, rows: slice | Tensor, x: Tensor, r: int) -> Tensor:
+        """Pool rows (a slice, or int64 (b,)) and their raw features (b, D) -> logits (M, b, C) of replicate r.
+
+        An item's logits do not depend on the other items of the block.
+        """
+        ...
+
+
+def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool = True, size: int | None = None) -> Any:
+    """One pass over the items with every replicate's logits: what fn returned, as (R, N, ...) or a tuple of such.
+
+    features: or their coordinates, where these are at hand and all replicates of `head` share them. joined: may fn see
+    several replicates at a time? size: of a block, by default the features' own.
+    """
+    at_hand = isinstance(features, Vectors)
+    source = features if at_hand else features.vectors(head.spaces[0] if head.shared else RAW)
+    there, at_once = devices.of(source.device), 1
+    if joined and there.joins_replicates:
+        each = max(head.C, 0 if at_hand or head.shared else source.pool.D)  # numbers of an item and a replicate
+        at_once = max(1, there.block_numbers // (min(size or source.pool.block_rows, source.N) * each))
+    groups = together(head.R, at_once)
+    heads = {which.start: head.part(which) for which in groups}
+
+    def see(rows: slice, x: Tensor, which: slice) -> Result:
+        own = heads[which.start]
+        phi = x if at_hand or head.shared else own.embed(x)
+        return fn(Seen(rows, which, phi, own.logits(phi)))
+
+    # enough jobs for every core, few enough blocks to hold
+    return visit(source.blocks(size), groups, see, source.N, source.device, 8 * len(groups))
+
+
+def walk_draws(features: Features, draws: Draws, fn: Function, size: int | None = None) -> Any:
+    """One pass over the items with every replicate's draws: what fn returned, as (R, N, ...) or a tuple of such.
+
+    Blocks are so small that M b C and b D numbers stay near the caches (CPU) or below 256 MB (GPU); `size` fixes them
+    instead. One replicate's draws fill a device, so R' = 1.
+    """
+    size = size or max(64, features.block_numbers // 4 // max(features.D, draws.passes * draws.C))
+    loaded = max(size, features.block_rows // size * size)
+
+    def see(rows: slice, x: Tensor, which: slice) -> Result:
+        return fn(Seen(rows, which, x, draws.logits(rows, x, which.start)[None]))
+
+    groups, pieces = together(draws.R, 1), _pieces(features.raw_blocks(loaded), size)
+    return visit(pieces, groups, see, features.N, features.device, loaded // size * len(groups))
+
+
+def logits_of(features: Features | Vectors, head: Heads, r: int) -> Tensor:
+    """Logits (N, C) of replicate r alone, for a test split, or where a replicate holds that much of its own."""
+    return walk(features, head.part(slice(r, r + 1)), lambda seen: seen.logits)[0]
+
+
+def visit(
+    blocks: Iterable[tuple[slice, Tensor]],
+    groups: Sequence[slice],
+    see: Callable[[slice, Tensor, slice], Result],
+    N: int,
+    device: torch.device,
+    ahead: int = 16,
+) -> Any:
+    """see(rows, x (b, ..), replicates) of every block and group -> (R', b, ...), as (R, N, ...) or a tuple of such.
+
+    groups: which replicates are seen together, R in all. ahead: visits that wait for each other on CPU.
+    """
+    R, single = groups[-1].stop, True
+    out: list[Tensor] = []
+    visits = ((rows, x, which) for rows, x in blocks for which in groups)
+    for (rows, _, which), value in each_of(visits, lambda one: see(*one), device, ahead):
+        single = isinstance(value, Tensor)
+        values = (value,) if isinstance(value, Tensor) else value
+        if not out:
+            out = [v.new_empty((R, N, *v.shape[2:])) for v in values]
+        for whole, v in zip(out, values, strict=True):
+            whole[which, rows] = v
+    return out[0] if single else tuple(out)
+
+
+def together(R: int, size: int) -> list[slice]:
+    """R replicates, `size` at a time."""
+    return [slice(start, min(start + size, R)) for start in range(0, R, size)]
+
+
+def apart(fn: Callable[[Tensor, Tensor, slice, int], Result]) -> Function:
+    """fn(phi (b, D'), logits (b, C), rows, r), which knows one replicate only, as a function of what is seen.
+
+    For walks that are not `joined`.
+    """
+
+    def one(seen: Seen) -> Result:
+        phi = seen.phi if seen.phi.ndim == 2 else seen.phi[0]
+        value = fn(phi, seen.logits[0], seen.rows, seen.replicates.start)
+        return value[None] if isinstance(value, Tensor) else tuple(v[None] for v in value)
+
+    return one
+
+
+def _pieces(blocks: Iterable[tuple[slice, Tensor]], size: int) -> Iterator[tuple[slice, Tensor]]:
+    for rows, x in blocks:
+        for start in range(rows.start, rows.stop, size):
+            piece = slice(start, min(start + size, rows.stop))
+            yield piece, x[start - rows.start : piece.stop - rows.start]
