@@ -8,24 +8,20 @@ from a test, writes nothing, and answers mistakes in one sentence. Nobody else a
 from __future__ import annotations
 
 import argparse
-import difflib
-import itertools
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alfm.commands import typed
 from alfm.config.cell import Cell
-from alfm.config.paths import conf_dir, environment, folder_variables
+from alfm.config.mistakes import syntax, unknown_key, unreadable
+from alfm.config.paths import conf_dir, environment, folder_variables, groups_of
 from alfm.errors import UserError, nearest_names, say
 
 if TYPE_CHECKING:
-    from hydra.errors import OverrideParseException
     from omegaconf import DictConfig
 
 
@@ -98,7 +94,7 @@ def _hydra_node(whole: DictConfig) -> Iterator[None]:
     try:
         yield
     except OmegaConfBaseException as error:
-        raise UserError(_syntax(error)) from error
+        raise UserError(syntax(error)) from error
     finally:
         HydraConfig.instance().cfg = before
 
@@ -141,9 +137,9 @@ def _sweep(arguments: argparse.Namespace) -> list[list[str]]:
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         return BasicSweeper.split_arguments(parser.parse_overrides(arguments.overrides), None)[0]
     except OverrideParseException as error:
-        raise UserError(_unreadable(error, arguments.overrides)) from error
+        raise UserError(unreadable(error, arguments.overrides)) from error
     except HydraException as error:
-        raise UserError(_syntax(error)) from error
+        raise UserError(syntax(error)) from error
 
 
 def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tuple[DictConfig, DictConfig]:
@@ -155,22 +151,24 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
 
     search = [f"hydra.searchpath=[file://{extra}]"] if extra else []
     none = [word.partition("=")[0] for word in overrides if word.endswith("=null")]
-    none = [group for group in none if group in _groups(extra)]
+    none = [group for group in none if group in groups_of(extra)]
     overrides = [word for word in overrides if word.partition("=")[0] not in none]  # Hydra knows null as a default only
     try:
         whole = compose(config_name, overrides=[*search, *overrides], return_hydra_config=True)
     except MissingConfigException as error:
         group, _, option = (error.missing_cfg_file or "?").rpartition("/")
-        raise UserError(f"There is no {group}={option}: {nearest_names(option, _options(group, extra))}") from error
+        raise UserError(
+            f"There is no {group}={option}: {nearest_names(option, groups_of(extra).get(group, []))}"
+        ) from error
     except OverrideParseException as error:
-        raise UserError(_unreadable(error, overrides)) from error
+        raise UserError(unreadable(error, overrides)) from error
     except ConfigCompositionException as error:
         wrong = re.search(r"Could not (?:override|delete from config|append to config)[^']*'([^'@]+)", str(error))
         if wrong is None:
-            raise UserError(_syntax(error)) from error
-        raise UserError(_unknown_key(config_name, wrong.group(1).rstrip("."), overrides, search, extra)) from error
+            raise UserError(syntax(error)) from error
+        raise UserError(unknown_key(config_name, wrong.group(1).rstrip("."), overrides, search, extra)) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_syntax(error)) from error
+        raise UserError(syntax(error)) from error
     for group in none:
         if (chosen := whole.hydra.runtime.choices.get(group)) is not None:
             raise UserError(f"{group}=null: one is needed, such as {group}={chosen}; --help lists them all.")
@@ -182,93 +180,11 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
     return cfg, whole
 
 
-def _unknown_key(name: str, wrong: str, overrides: list[str], search: list[str], extra: Path | None) -> str:
-    from hydra import compose
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
-    groups = _groups(extra)
-    chosen = [word for word in overrides if word.partition("=")[0] in groups]
-    try:
-        cfg = compose(name, overrides=[*search, *chosen])
-    except HydraException:  # two mistakes at once: the options of the first are then what is known
-        cfg = compose(name)
-    keys = sorted(_flatten(OmegaConf.to_container(cfg)))
-    known = sorted({*keys, *map(str, cfg)})
-    parent = wrong.rpartition(".")[0]
-    siblings = [key for key in keys if key.rpartition(".")[0] == parent]
-    if wrong in known or any(key.startswith(f"{wrong}.") for key in keys):
-        return f"{wrong} holds settings: change one with {wrong}.KEY=VALUE, or add one with ++{wrong}.KEY=VALUE."
-    near = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
-    hint = nearest_names(wrong, known if near else siblings or [key for key in known if "." not in key])
-    return f"There is no setting {wrong}: {hint}"
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        if str(key).startswith("_"):
-            continue
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def _unreadable(error: OverrideParseException, words: list[str]) -> str:
-    """What is wrong with a word that is no setting, and how to quote it: once for the shell, once for Hydra."""
-    word = error.override
-    key, equals, value = word.partition("=")
-    if equals:
-        quoted = typed(key, value)
-        lists = value.startswith(("[", "{"))
-        at = words.index(word) + 1 if word in words else len(words)
-        rest = list(itertools.takewhile(lambda other: "=" not in other, words[at:]))
-        if lists and rest and rest[-1].endswith(("]", "}")):
-            return f"{word}: spaces in a list need quotes around the whole: {shlex.quote(' '.join([word, *rest]))}."
-        if lists or quoted == word:  # quotes would not help
-            return _syntax(error)
-        return f"{word}: Hydra reads that only in quotes: {quoted}."
-    at = words.index(word) if word in words else 0
-    key, equals, start = words[at - 1].partition("=") if at else ("", "", "")
-    if not equals:
-        return f"{word!r} is no setting: settings are written key=value."
-    whole = " ".join([start, *itertools.takewhile(lambda other: "=" not in other, words[at:])])
-    if "/" not in whole:
-        return f"{word!r} is no setting: settings are written key=value, a value with spaces in quotes."
-    return f"{word!r} is no setting; if it belongs to the path before it, quote the whole: {typed(key, whole)}."
-
-
-def _syntax(error: BaseException) -> str:
-    """Hydra's own message, in one sentence."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    if lines and lines[0].startswith("Ambiguous value"):
-        return (
-            f"{lines[0].rstrip('.')}: to run all of them add -m, to pass a list write key=[a,b], and one value with a "
-            """comma in quotes: 'key="a,b"'."""
-        )
-    return " ".join(lines[:2]) or type(error).__name__
-
-
-def _groups(extra: Path | None) -> dict[str, list[str]]:
-    """Config groups and their options, the user's own included."""
-    groups: dict[str, set[str]] = {}
-    for root in filter(None, (conf_dir(), extra)):
-        for file in root.rglob("*.yaml"):
-            group = file.parent.relative_to(root).as_posix()
-            if group != ".":
-                groups.setdefault(group, set()).add(file.stem)
-    return {group: sorted(options) for group, options in sorted(groups.items())}
-
-
-def _options(group: str, extra: Path | None) -> list[str]:
-    return _groups(extra).get(group, [])
-
-
 def _help(config_name: str, about: str, extra: Path | None) -> str:
     config = (conf_dir() / f"{config_name}.yaml").read_text()
     used = re.findall(r"^\s*-\s*(?:override\s+)?/?([\w/]+)(?:@[\w.]+)?:", config, re.MULTILINE)
     groups = "\n".join(
-        f"  {group}: {', '.join(options)}" for group, options in _groups(extra).items() if group in used or not used
+        f"  {group}: {', '.join(options)}" for group, options in groups_of(extra).items() if group in used or not used
     )
     return (
         f"{about.strip()}\n\nUse: python -m alfm.{config_name} [OPTIONS] [group=option ...] [key=value ...]\n"

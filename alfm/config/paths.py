@@ -81,6 +81,17 @@ def conf_dir() -> Path:
     raise UserError(f"No conf folder in {package} or beside it: install alfm again.")
 
 
+def groups_of(extra: Path | None = None) -> dict[str, list[str]]:
+    """Config groups and their options, the user's own included."""
+    groups: dict[str, set[str]] = {}
+    for root in filter(None, (conf_dir(), extra)):
+        for file in root.rglob("*.yaml"):
+            group = file.parent.relative_to(root).as_posix()
+            if group != ".":
+                groups.setdefault(group, set()).add(file.stem)
+    return {group: sorted(options) for group, options in sorted(groups.items())}
+
+
 @contextmanager
 def environment() -> Iterator[None]:
     """`.env` and the folders' defaults in `os.environ` for as long as the block runs."""
