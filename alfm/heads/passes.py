@@ -78,18 +78,20 @@ def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool =
     features: or their coordinates, where these are at hand and all replicates of `head` share them. joined: may fn see
     several replicates at a time? size: of a block, by default the features' own.
     """
-    at_hand = isinstance(features, Vectors)
-    source = features if at_hand else features.vectors(head.spaces[0] if head.shared else RAW)
+    if isinstance(features, Vectors):
+        source, shared = features, True
+    else:
+        source, shared = features.vectors(head.spaces[0] if head.shared else RAW), head.shared
     there, at_once = devices.of(source.device), 1
     if joined and there.joins_replicates:
-        each = max(head.C, 0 if at_hand or head.shared else source.pool.D)  # numbers of an item and a replicate
+        each = max(head.C, 0 if shared else source.pool.D)  # numbers of an item and a replicate
         at_once = max(1, there.block_numbers // (min(size or source.pool.block_rows, source.N) * each))
     groups = together(head.R, at_once)
     heads = {which.start: head.part(which) for which in groups}
 
     def see(rows: slice, x: Tensor, which: slice) -> Result:
         own = heads[which.start]
-        phi = x if at_hand or head.shared else own.embed(x)
+        phi = x if shared else own.embed(x)
         return fn(Seen(rows, which, phi, own.logits(phi)))
 
     # enough jobs for every core, few enough blocks to hold

@@ -122,7 +122,7 @@ class Boss(Strategy):
             num_classes=query.num_classes,
             seeds=[seed],
             round=query.round,
-            head=LinearHead(query.head.spaces[one], query.head.weight[one], query.head.bias[one]),
+            head=query.head.part(one),
             classifier=query.classifier,
         )
         picks, _ = ask(self.strategies[i % len(self.strategies)], sub, budget)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from alfm.errors import UserError
 from alfm.features.features import Features
-from alfm.heads.linear import LinearHead
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, stack_picks
@@ -99,7 +98,7 @@ class _Part:
         """Replicate r's query as it looks on this part."""
         head = None
         if query.head is not None:
-            head = LinearHead((query.head.spaces[r],), query.head.weight[r : r + 1], query.head.bias[r : r + 1])
+            head = query.head.part(slice(r, r + 1))
         return Query(
             pool=self.pool,
             rows=torch.searchsorted(self.items, query.labelled(r))[None],
