@@ -25,6 +25,7 @@ from alfm import devices
 from alfm.features.features import Features
 from alfm.features.spaces import RAW, Scaled, Space
 from alfm.heads.linear import LinearHead
+from alfm.heads.solver import padded, solve
 from alfm.options import checked
 from alfm.threads import side_by_side
 
@@ -158,35 +159,21 @@ class Logistic:
         Y = _one_hot(targets, num_classes, phi.dtype)
         joined = devices.of(phi).joins_replicates
         few = not joined and R == 1 and targets.dim() == 2 and _few(targets, num_classes)
-        phi, w, Y = _padded(phi, 2), _padded(w, 1), _padded(Y, 1)
-        mass = torch.linalg.vecdot(Y, w[:, None])
-        seen = mass > 0
-        if self.class_weight == "balanced":
-            share = torch.where(seen, w.sum(1, keepdim=True) / (seen.sum(1, keepdim=True) * mass), 0.0)
-            w = w * (share[:, None] @ Y)[:, 0]
-            mass = torch.linalg.vecdot(Y, w[:, None])
+        phi, w, Y = padded(phi, 2), padded(w, 1), padded(Y, 1)
+        w, mass, seen = self._weighed(w, Y)
         columns = torch.arange(num_classes, device=phi.device)
         if few or same:
             columns = seen.any(0).nonzero()[:, 0]
         Y, mass, active = Y[:, columns], mass[:, columns], seen[:, columns]
 
-        # The bias is free, so the rows may be centred: it decouples the bias from the weights.
-        use = w.sum(0, keepdim=True) if same else w
-        centre = (use[..., None] * phi).sum(1, keepdim=True) / use.sum(1)[:, None, None]
-        phi = (phi - centre) * (use[..., None] > 0)
+        phi, centre = _centred(phi, w.sum(0, keepdim=True) if same else w)
         basis = self._basis(pool, space, phi, n)
         X = torch.bmm(phi, basis.expand(len(phi), -1, -1))  # item by item the same in any batch, unlike `@`
         basis = basis.expand(R, -1, -1)
         bias = torch.where(active, torch.log(mass / w.sum(1, keepdim=True)), -1e4)
         start = torch.zeros(R, len(columns), X.shape[2], dtype=phi.dtype, device=phi.device)
         if previous is not None:
-            W0 = _padded(previous[0][:, columns], 1)
-            b0 = previous[1][:, columns] + torch.linalg.vecdot(W0, centre)
-            known = W0.abs().amax(2) > 0
-            lowest = b0.masked_fill(~known, torch.inf).amin(1, keepdim=True)
-            warm = known.any(1, keepdim=True) & active
-            bias = torch.where(warm, torch.where(known, b0, lowest), bias)
-            start = torch.bmm(W0, basis) * active[..., None]
+            start, bias = _warm(previous[0][:, columns], previous[1][:, columns], active, bias, basis, centre)
         l2, size = 1.0 / self.inverse_l2(num_classes), R
         if same and not joined:
             size = max(1, BATCHED // (n * len(columns)))
@@ -195,21 +182,22 @@ class Logistic:
             for m in (slice(i, i + size) for i in range(0, R, size))
         ]
         A, b = (torch.cat(part) for part in zip(*solved, strict=True))
+        return _on_features(A, b, basis, centre, columns, seen, dim)
 
-        W = torch.zeros(R, num_classes, dim, dtype=phi.dtype, device=phi.device)
-        found = torch.bmm(A, basis.mT)
-        W[:, columns] = found[..., :dim]
-        b = b - torch.linalg.vecdot(found, centre)
-        b = b - (b * active).sum(1, keepdim=True) / active.sum(1, keepdim=True)
-        full = torch.full((R, num_classes), torch.inf, dtype=phi.dtype, device=phi.device)
-        full[:, columns] = torch.where(active, b, torch.inf)
-        lowest = full.amin(1, keepdim=True)
-        return W, torch.where(seen, full, lowest - UNSEEN)
+    def _weighed(self, w: Tensor, Y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Items' weights w (R, n), by class too; classes' sums of them (R, C), and which classes there are, bool."""
+        mass = torch.linalg.vecdot(Y, w[:, None])
+        seen = mass > 0
+        if self.class_weight == "balanced":
+            share = torch.where(seen, w.sum(1, keepdim=True) / (seen.sum(1, keepdim=True) * mass), 0.0)
+            w = w * (share[:, None] @ Y)[:, 0]
+            mass = torch.linalg.vecdot(Y, w[:, None])
+        return w, mass, seen
 
     def _basis(self, pool: Features, space: Space, phi: Tensor, n: int) -> Tensor:
         """Orthonormal columns (R or 1, D', k) that span the solution and nearly diagonalise the Hessian."""
         if 2 * n > pool.vectors(space).dim:
-            return _padded(self._principal(pool, space), 2)[None]
+            return padded(self._principal(pool, space), 2)[None]
         # The optimum lies in the span of the labelled rows: n coordinates instead of D'.
         values, U = torch.linalg.eigh(torch.bmm(phi, phi.mT))
         floor = values[:, -1:] * 1e-6 + torch.finfo(phi.dtype).tiny
@@ -239,125 +227,50 @@ def _groups(rows: Tensor, targets: Tensor, num_classes: int, dim: int) -> list[T
     return groups
 
 
-def solve(
-    X: Tensor,
-    Y: Tensor,
-    weight: Tensor,
-    l2: float,
-    active: Tensor,
-    A: Tensor,
-    b: Tensor,
-    tolerance: float,
-    max_iterations: int,
-    history: int = 8,
-) -> tuple[Tensor, Tensor]:
-    """R regressions side by side: X (R or 1, n, k), Y (R or 1, C, n) targets, weight (R, n), active (R, C) classes.
+def _centred(phi: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows phi (R, n, D') less their mean by weights w (R, n), which is (R, 1, D'); without weight: 0.
 
-    Columns of Y sum to 1. Start and result: A (R, C, k), b (R, C). Stops when g' H0^-1 g / 2 <= tolerance * objective,
-    g the gradient and H0 the diagonal Hessian estimate; a replicate that has converged is frozen, and none depends on
-    its company. Classes come first, items are side by side: products of some tens of classes run faster so.
+    The bias is free, so the rows may be centred: it decouples the bias from the weights.
     """
-    R, C, k = A.shape
-    x2 = (weight[..., None] * X.square()).sum(1)[:, None]  # (R, 1, k)
-    total = weight.sum(1)[:, None]
-    wY = weight[:, None] * Y
-    mass = wY.sum(2)
-    Z = _product(A, X.mT) + b[..., None]
-    P, f = _softmax_objective(Z, wY, A, l2)
-    S: list[Tensor] = []
-    D: list[Tensor] = []
-    rho: list[Tensor] = []
-    step: Tensor | None = None
-    old: Tensor | None = None
-    for _ in range(max_iterations):
-        wP = weight[:, None] * P
-        expected = wP.sum(2)
-        q = expected - torch.linalg.vecdot(wP, P)  # (R, C) sum w p (1 - p)
-        G = torch.cat([(_product(wP.sub_(wY), X) + l2 * A).flatten(1), _padded(expected - mass, 1)], 1)
-        # the bias Hessian vanishes for a class that is certain everywhere: a floor keeps its step finite
-        H = torch.cat([((q / total)[..., None] * x2 + l2).flatten(1), _padded(q, 1).clamp_min(1e-4)], 1)
-        running = 0.5 * (G.square() / H).sum(1) > tolerance * f
-        if not bool(running.any()):
-            break
-        if step is not None and old is not None:
-            y = G - old
-            sy = torch.linalg.vecdot(step, y)
-            S.append(step)
-            D.append(y)
-            rho.append(torch.where(sy > 0, 1 / sy.clamp_min(torch.finfo(sy.dtype).tiny), 0.0))
-            if len(S) > history:
-                S.pop(0), D.pop(0), rho.pop(0)
-        d = _two_loop(G, H, S, D, rho).neg_()
-        move, bmove = d[:, : C * k].view(R, C, k), d[:, C * k : C * k + C]
-        dZ = _product(move, X.mT).add_(bmove[..., None])
-        # Newton's method along the line on stored logits, from the natural step 1
-        flat = move.flatten(1)
-        inner, curve = torch.linalg.vecdot(A.flatten(1), flat), torch.linalg.vecdot(flat, flat)
-        gain = torch.linalg.vecdot(wY.flatten(1), dZ.flatten(1))
-        t, worse = torch.ones_like(f), torch.ones_like(running)
-        for attempt in range(6):
-            slopes = torch.softmax(torch.addcmul(Z, t[:, None, None], dZ), 1).mul_(dZ)
-            m = slopes.sum(1)
-            slope = torch.linalg.vecdot(weight, m) - gain + l2 * (inner + t * curve)
-            bend = torch.linalg.vecdot(weight, slopes.mul_(dZ).sum(1) - m * m) + l2 * curve
-            newton = t - slope / bend.clamp_min(torch.finfo(bend.dtype).tiny)
-            t = torch.where(worse, torch.minimum(torch.maximum(newton, 0.1 * t), 5 * t), t)
-            t_used = torch.where(running, t, torch.zeros_like(t))
-            nextA = torch.addcmul(A, t_used[:, None, None], move)
-            nextZ = torch.addcmul(Z, t_used[:, None, None], dZ)
-            P_next, f_next = _softmax_objective(nextZ, wY, nextA, l2)
-            worse = f_next > f * (1 + 1e-6)
-            if attempt == 5 or not bool(worse.any()):
-                break
-        step = t_used[:, None] * d
-        old, A, b, Z, P, f = G, nextA, b + step[:, C * k : C * k + C], nextZ, P_next, f_next
-    return A, b
+    centre = (w[..., None] * phi).sum(1, keepdim=True) / w.sum(1)[:, None, None]
+    return (phi - centre) * (w[..., None] > 0), centre
+
+
+def _warm(W: Tensor, b: Tensor, active: Tensor, bias: Tensor, basis: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """The solver's start, (R, C, k) and (R, C), from earlier heads W (R, C, D'), b (R, C); active: bool (R, C).
+
+    bias (R, C): the start where there was no head; a class that the earlier head did not know starts at its lowest.
+    """
+    W = padded(W, 1)
+    b = b + torch.linalg.vecdot(W, centre)
+    known = W.abs().amax(2) > 0
+    lowest = b.masked_fill(~known, torch.inf).amin(1, keepdim=True)
+    warm = known.any(1, keepdim=True) & active
+    return torch.bmm(W, basis) * active[..., None], torch.where(warm, torch.where(known, b, lowest), bias)
+
+
+def _on_features(
+    A: Tensor, b: Tensor, basis: Tensor, centre: Tensor, columns: Tensor, seen: Tensor, dim: int
+) -> tuple[Tensor, Tensor]:
+    """What was solved, A (R, c, k), b (R, c), as weights (R, C, D') and biases (R, C) of all classes.
+
+    columns: the c classes that were solved for; seen: bool (R, C), which have labels. Others: see UNSEEN.
+    """
+    R, num_classes = seen.shape
+    active = seen[:, columns]
+    W = torch.zeros(R, num_classes, dim, dtype=A.dtype, device=A.device)
+    found = torch.bmm(A, basis.mT)
+    W[:, columns] = found[..., :dim]
+    b = b - torch.linalg.vecdot(found, centre)
+    b = b - (b * active).sum(1, keepdim=True) / active.sum(1, keepdim=True)
+    full = torch.full((R, num_classes), torch.inf, dtype=A.dtype, device=A.device)
+    full[:, columns] = torch.where(active, b, torch.inf)
+    lowest = full.amin(1, keepdim=True)
+    return W, torch.where(seen, full, lowest - UNSEEN)
 
 
 def _few(targets: Tensor, num_classes: int) -> bool:
     return num_classes > SPARSE * len(targets.unique())
-
-
-def _padded(x: Tensor, dims: int) -> Tensor:
-    """Zeros behind the last `dims` dimensions up to a multiple of 16.
-
-    Then every matrix of a batch begins on a 64-byte boundary, as a lone one does: MKL's products differ in their last
-    bits when it does not.
-    """
-    sizes = [-size % 16 for size in reversed(x.shape[-dims:])]
-    return torch.nn.functional.pad(x, [part for size in sizes for part in (0, size)]) if any(sizes) else x
-
-
-def _product(a: Tensor, rows: Tensor) -> Tensor:
-    """(R, C, m) times (R, m, p), or times (1, m, p) for all R: (R, C, p)."""
-    if len(rows) < len(a):
-        return torch.mm(a.flatten(0, 1), rows[0]).view(*a.shape[:2], -1)
-    return torch.bmm(a, rows)
-
-
-def _softmax_objective(Z: Tensor, wY: Tensor, A: Tensor, l2: float) -> tuple[Tensor, Tensor]:
-    """Logits (R, C, n), weighted targets, weights -> probabilities (R, C, n), objectives (R,)."""
-    log_p = torch.log_softmax(Z, 1)
-    loss = -torch.linalg.vecdot(wY.flatten(1), log_p.flatten(1))
-    return log_p.exp_(), loss + 0.5 * l2 * A.flatten(1).square().sum(1)
-
-
-def _two_loop(g: Tensor, H: Tensor, S: list[Tensor], D: list[Tensor], rho: list[Tensor]) -> Tensor:
-    """L-BFGS direction (R, P) with initial Hessian diag(H) scaled by the newest pair."""
-    d = g.clone()
-    alphas = []
-    for s, y, r in zip(reversed(S), reversed(D), reversed(rho), strict=True):
-        a = r * torch.linalg.vecdot(s, d)
-        d.addcmul_(a[:, None], y, value=-1)
-        alphas.append(a)
-    d /= H
-    if S:
-        yHy = torch.linalg.vecdot(D[-1].square(), 1 / H)
-        scale = torch.where(rho[-1] > 0, 1 / (rho[-1] * yHy).clamp_min(1e-30), 1.0)
-        d *= scale[:, None]
-    for s, y, r, a in zip(S, D, rho, reversed(alphas), strict=True):
-        d.addcmul_((a - r * torch.linalg.vecdot(y, d))[:, None], s)
-    return d
 
 
 def _one_hot(targets: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
