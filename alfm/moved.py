@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
+    "alfm.acquisition": ("alfm.strategies.batchbald",),
     "alfm.al_train": ("alfm.simulation.settings", "alfm.simulation.session"),
     "alfm.backbones.encoder": (),
     "alfm.cache.geometry": ("alfm.features.kept",),

@@ -17,7 +17,14 @@ from alfm.moved import MOVED
 
 BEFORE: dict[str, list[str]] = json.loads((Path(__file__).parent / "names_of_0_1_0.json").read_text())
 GONE: dict[str, tuple[str, ...] | None] = {
-    "alfm.acquisition": ("BLOCK", "MAX_ELEMENTS"),  # sizes of blocks are what `alfm.devices` offers
+    "alfm.acquisition": (
+        "BLOCK",
+        "MAX_ELEMENTS",  # sizes of blocks are what `alfm.devices` offers
+        "top2",
+        "mean_entropy",
+        "mean_least_confidence",
+        "mean_margin_uncertainty",  # nothing used them
+    ),  # fmt: skip
     "alfm.loop": ("peak_memory",),
     "alfm.strategies.bait": ("PIECE",),
     "alfm.strategies.vaal": ("NUMBERS",),

@@ -18,11 +18,11 @@ from reference.falcun import falcun
 from strategies.factory import Seen, clusters, make_query, seen
 
 from alfm.acquisition import bald as bald_score
-from alfm.acquisition import batchbald
 from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.posteriors import Laplace
 from alfm.strategies import typiclust
 from alfm.strategies.badge import Badge
+from alfm.strategies.batchbald import batchbald
 from alfm.strategies.clue import Clue
 from alfm.strategies.coreset import Coreset
 from alfm.strategies.falcun import Falcun
