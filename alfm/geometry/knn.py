@@ -17,6 +17,7 @@ from torch import Tensor
 
 from alfm import devices
 from alfm.features.features import Vectors
+from alfm.host_ops import at_most, places
 
 _SIDE = 1024  # rows and columns of a block of products: 4 MB in float32
 # |x|^2 + |y|^2 - 2xy loses digits where x and y are close: below this share of |x|^2 + |y|^2 (about three digits of
@@ -191,3 +192,17 @@ def _distances(
         out[rows] = squared.gather(1, order).sqrt_()
         index[rows] = index[rows].gather(1, order)
     return out, index
+
+
+def nearest(distance: Tensor, k: int) -> Tensor:
+    """Columns (b, min(k, n)) int64 of each row's smallest distances (b, n), in their order; ties to the lower."""
+    b, n = distance.shape
+    k = min(k, n)
+    chosen = at_most(distance, k)
+    found = places(chosen)
+    if len(found) > b * k:
+        tied = (chosen.sum(1) > k).nonzero()[:, 0]
+        order = torch.sort(distance[tied], dim=1, stable=True).indices[:, :k]
+        chosen[tied] = torch.zeros_like(chosen[tied]).scatter_(1, order, True)
+        found = places(chosen)
+    return found.view(b, k) % n

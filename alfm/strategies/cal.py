@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alfm.host_ops import at_most, places
+from alfm.geometry.knn import nearest
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
@@ -51,17 +51,3 @@ class Cal(Strategy):
             return negentropy[near].mean(1) - torch.linalg.vecdot(mean, torch.log_softmax(logits, 1))
 
         return stack_picks(highest(query, pool.map(score, head), budget), budget, pool.device)
-
-
-def nearest(distance: Tensor, k: int) -> Tensor:
-    """Columns (b, min(k, n)) int64 of each row's smallest distances (b, n), in their order; ties to the lower."""
-    b, n = distance.shape
-    k = min(k, n)
-    chosen = at_most(distance, k)
-    found = places(chosen)
-    if len(found) > b * k:
-        tied = (chosen.sum(1) > k).nonzero()[:, 0]
-        order = torch.sort(distance[tied], dim=1, stable=True).indices[:, :k]
-        chosen[tied] = torch.zeros_like(chosen[tied]).scatter_(1, order, True)
-        found = places(chosen)
-    return found.view(b, k) % n

@@ -8,8 +8,9 @@ import torch
 from reference.cal import cal
 from strategies.factory import SITUATIONS, assert_equivariant, assert_replicates_independent, make_query, picks_in, seen
 
+from alfm.geometry.knn import nearest
 from alfm.heads.dropout import Dropout
-from alfm.strategies.cal import Cal, nearest
+from alfm.strategies.cal import Cal
 
 
 @pytest.mark.parametrize("n, neighbours", [(40, 10), (6, 10), (25, 1)])

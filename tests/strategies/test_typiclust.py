@@ -12,9 +12,10 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, cluste
 from waits import Waits
 
 from alfm import devices
-from alfm.strategies import typiclust as module
+from alfm.geometry import typicality as module
+from alfm.geometry.typicality import most_typical
 from alfm.strategies.ask import ask
-from alfm.strategies.typiclust import TypiClust, cluster_pool, most_typical
+from alfm.strategies.typiclust import TypiClust, cluster_pool
 
 PLAIN = "donot_use_mm_for_euclid_dist"
 
