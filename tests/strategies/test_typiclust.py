@@ -35,7 +35,7 @@ def looks_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def given(monkeypatch: pytest.MonkeyPatch, assignment: np.ndarray) -> None:
-    monkeypatch.setattr(module, "cluster_pool", lambda query, counts: [torch.from_numpy(assignment)])
+    monkeypatch.setattr("alfm.strategies.typiclust.cluster_pool", lambda query, counts: [torch.from_numpy(assignment)])
 
 
 @pytest.mark.parametrize("budget, neighbours", [(5, 20), (60, 20), (108, 3)])
@@ -107,7 +107,9 @@ def test_the_device_is_never_waited_for_per_pick(monkeypatch: pytest.MonkeyPatch
 
 def test_how_many_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(module, "cluster_pool", lambda q, k: (asked.extend(k), [torch.arange(q.pool.N) % k[0]])[1])
+    monkeypatch.setattr(
+        "alfm.strategies.typiclust.cluster_pool", lambda q, k: (asked.extend(k), [torch.arange(q.pool.N) % k[0]])[1]
+    )
     TypiClust().select(make_query(n=12), 9)
     TypiClust(max_clusters=15).select(make_query(n=12), 9)
     TypiClust().select(make_query(N=30, n=12), 18)
