@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from geometry.test_coverage import clustered, distances, gap_radius, streamed
+from geometry.test_max_coverage import clustered, distances, gap_radius, streamed
 
 from alfm.features.features import Features
 from alfm.geometry.balls import Centres, ListedBalls, MultipliedBalls, NearPairs, ball_purity, covered_by, out_degrees

@@ -18,7 +18,7 @@ from alfm.config.paths import conf_dir, paths
 from alfm.engines.local import Local
 from alfm.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Remember:

@@ -347,9 +347,7 @@ def test_help_loads_nothing_heavy() -> None:
         "import sys\nfrom alfm.report.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'pandas', 'matplotlib', 'scipy', 'rich') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 

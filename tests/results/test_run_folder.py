@@ -305,14 +305,14 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
-        "from test_results import open_run, store\n"
+        "from test_run_folder import open_run, store\n"
         "folder = open_run(Path(sys.argv[1])); store(folder, 0); print('ready', flush=True); time.sleep(60)"
     )
     worker = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     try:
         assert worker.stdout.readline() == b"ready\n"
@@ -458,5 +458,5 @@ def test_environment() -> None:
     assert entry["threads"] >= 1
     assert (entry["cache"], entry["cache_fingerprint"], entry["seeds"]) == ("a/b.h5", "f" * 8, [1, 2])
     json.dumps(entry)
-    checkout = (Path(__file__).parents[1] / ".git").exists()
+    checkout = (Path(__file__).parents[2] / ".git").exists()
     assert (entry["git_commit"] is not None) == checkout
