@@ -65,11 +65,6 @@ BESIDES = {
     ("alfm.simulation.session", "report"),
 }
 
-NOT_YET = {
-    ("alfm.strategies.boss", "simulation"),
-    ("alfm.strategies.query", "simulation"),
-}
-
 
 def modules() -> dict[str, Path]:
     found = {}
@@ -113,7 +108,7 @@ def test_a_part_imports_what_it_may(name: str) -> None:
         for module in MODULES
         if part(module) == name
         for other in imported(module)
-        if part(other) not in (name, *MAY_IMPORT[name].split()) and (module, part(other)) not in BESIDES | NOT_YET
+        if part(other) not in (name, *MAY_IMPORT[name].split()) and (module, part(other)) not in BESIDES
     ]
     assert not wrong
 
