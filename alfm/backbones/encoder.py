@@ -21,7 +21,7 @@ class FrozenModel:
     dim: int = 0
     fingerprint: str = ""
     provenance: dict[str, Any]
-    model: nn.Module
+    model: nn.Module = None  # type: ignore[assignment]  # until `load`
 
     def _ready(self, model: nn.Module, device: torch.device, identity: dict[str, Any], licence: str | None) -> None:
         """`identity`: plain values that decide the features beside the weights; they go into the cache too."""

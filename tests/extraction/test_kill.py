@@ -118,7 +118,7 @@ def test_killed_at_random_moments(tmp_path: Path, reference: Path, count: int) -
     rng = random.Random(count)
     folder, done = PartsFolder(target(tmp_path)), 0
     for _ in range(4):
-        started = [start(tmp_path, "model.delay=0.05") for _ in range(count)]
+        started = [start(tmp_path, f"model.delay={0.05 * count}") for _ in range(count)]
         wait_for(lambda before=done: folder.path.is_dir() and len(folder.done()) > before)
         time.sleep(rng.random() * 0.2)
         for worker in started:
