@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -118,79 +118,35 @@ def hugging_face(
     `decode`: options of `read_image` or `read_audio`. `UserError`: not installed, not there, no such split or column,
     several labels per item.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise UserError("this data set needs the Hugging Face datasets library: pip install 'alfm[hf]'") from None
+    datasets = _library()
     how = decode_options(modality, decode)
+    columns = _Columns(column, label_column, id_column)
     if path == "csv":
-        _check_csv(data_files, [c for c in (column, label_column, id_column) if c is not None])
+        _check_csv(data_files, [column, *columns.beside_items()])
     there = _load(datasets, path, config, streaming, revision, data_files, cache_dir)
     splits = dict(splits) if splits else {split: theirs for theirs, split in split_names(there).items()}
     check_apart("dataset.splits", {split: [source] for split, source in splits.items()})
-    tables = {split: there[_found(source, list(there), path, "split")] for split, source in splits.items()}
-    values: dict[str, list[Any]] = {}
-    ids: dict[str, list[str]] = {}
-    named: dict[str, list[str]] = {}
-    for split, rows in tables.items():
-        features = rows.features or {}
-        if features:
-            column = _found(column, list(features), path, "column")
-            label_column, id_column = (
-                None if wanted is None else _found(wanted, list(features), path, "column")
-                for wanted in (label_column, id_column)
-            )
-        meta = [c for c in (label_column, id_column) if c is not None]
-        if label_column is not None and getattr(features.get(label_column), "names", None) is not None:
-            named[split] = list(features[label_column].names)
-        if streaming:
-            narrow = _undecoded(datasets, rows.select_columns(meta or [column]), column, modality)
-            cells: dict[str, list[Any]] = {c: [] for c in meta}
-            count = 0
-            for count, row in enumerate(narrow, start=1):  # noqa: B007
-                for c in meta:
-                    cells[c].append(row[c])
-        else:
-            count = len(rows)
-            cells = {c: list(rows[c]) for c in meta}
-        values[split] = cells[label_column] if label_column is not None else [None] * count
-        keys = _keys(cells[id_column], f"{path}, {splits[split]}") if id_column is not None else None
-        ids[split] = keys or [f"{splits[split]}:{row}" for row in range(count)]
-        if count == 0:
-            raise UserError(f"{path}: the split {splits[split]!r} is empty")
-        tables[split] = _undecoded(datasets, rows.select_columns([column]), column, modality)
-    remarks: list[str] = []
-    if modality == "text" and not streaming:
-        remarks += _empty_texts({split: (rows, ids[split]) for split, rows in tables.items()}, column)
-    if named and classes is not None:
-        raise UserError(f"dataset.classes: {path} has names for its classes already; leave the option out")
-    if len(named) == len(values) and len({tuple(names) for names in named.values()}) == 1:
-        classes = next(iter(named.values()))
-        labels = {split: _places(column, classes, path) for split, column in values.items()}
-    else:
-        for split, names in named.items():
-            values[split] = [None if p < 0 else names[p] for p in _places(values[split], names, path)]
-        labels, classes = labels_from_values(values, classes, unlabelled, remarks=remarks)
+    sources = {split: there[_found(source, list(there), path, "split")] for split, source in splits.items()}
+    tables: dict[str, _Table] = {}
+    for split, rows in sources.items():
+        columns = columns.as_in(rows.features or {}, path)
+        tables[split] = _read(datasets, rows, columns, modality, path, splits[split], streaming)
+    remarks = _empty_texts(tables, columns.item) if modality == "text" and not streaming else []
+    labels, classes = _labels(tables, classes, unlabelled, path, remarks)
 
-    built: dict[str, HubSplit] = {}
     kind = StreamedSplit if streaming else HubSplit
-    for split, rows in tables.items():
-        built[split] = kind(rows, column, modality, ids[split], labels[split], how)
+    built: dict[str, HubSplit] = {
+        split: kind(table.rows, columns.item, modality, table.ids, labels[split], how)
+        for split, table in tables.items()
+    }
     if test_fraction is not None:
         if streaming or "test" in built or "train" not in built:
             raise UserError("dataset.test_fraction cuts the split called train, of a data set that is not streamed")
-        whole = built["train"]
-        for split, kept in zip(("train", "test"), stratified_share(whole.labels, test_fraction, seed), strict=True):
-            part_ids = [whole.ids[i] for i in kept]
-            built[split] = HubSplit(whole.rows.select(kept), column, modality, part_ids, whole.labels[kept], how)
-    marks = [str(getattr(rows, "_fingerprint", "")) for rows in tables.values() if not streaming]
-    if modality == "text" and any(
-        "binary" in str(getattr((r.features or {}).get(column), "dtype", "")) for r in tables.values()
-    ):
-        marks.append("bytes are text")  # they were embedded as they are printed in Python, b'...', by the first version
+        built["train"], built["test"] = _cut(built["train"], test_fraction, seed)
+    marks = _marks([table.rows for table in tables.values()], columns.item, modality, streaming)
     options = sorted(how.items())
     reading = settle(modality, built, how)
-    mark = fingerprint(built, classes, [path, config, revision, column], marks, options, reading.marks)
+    mark = fingerprint(built, classes, [path, config, revision, columns.item], marks, options, reading.marks)
     return Dataset(
         name or file_stem(path.rstrip("/").split("/")[-1]),
         modality,
@@ -201,6 +157,119 @@ def hugging_face(
         remarks=[*remarks, *reading.remarks],
         intensity_range=reading.range,
     )
+
+
+def _library() -> Any:
+    """The `datasets` library; `UserError` when it is not installed."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError("this data set needs the Hugging Face datasets library: pip install 'alfm[hf]'") from None
+    return datasets
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Names of the columns that hold the items, and their labels and ids where there are such."""
+
+    item: str
+    label: str | None
+    id: str | None
+
+    def beside_items(self) -> list[str]:
+        """The columns of labels and ids."""
+        return [name for name in (self.label, self.id) if name is not None]
+
+    def as_in(self, features: Mapping[str, Any], path: str) -> _Columns:
+        """As they are written in a split, if it says what it has; `UserError` when one of them is not there."""
+        if not features:
+            return self
+        there = list(features)
+        item = _found(self.item, there, path, "column")
+        label, id_ = (
+            None if wanted is None else _found(wanted, there, path, "column") for wanted in (self.label, self.id)
+        )
+        return _Columns(item, label, id_)
+
+
+@dataclass
+class _Table:
+    """A split of N rows, before its labels are numbers: `rows` has the items' column only."""
+
+    rows: Any
+    ids: list[str]
+    values: list[Any]
+    names: list[str] | None
+    """Names of the classes, when the labels are of the library's own kind."""
+
+
+def _read(
+    datasets: Any, rows: Any, columns: _Columns, modality: Modality, path: str, source: str, streaming: bool
+) -> _Table:
+    """A split with its labels and ids; `UserError` for ids that are no text, and for a split without rows."""
+    names = getattr((rows.features or {}).get(columns.label), "names", None)
+    count, cells = _pass_over(datasets, rows, columns, modality) if streaming else _look_up(rows, columns)
+    ids = _keys(cells[columns.id], f"{path}, {source}") if columns.id is not None else []
+    if count == 0:
+        raise UserError(f"{path}: the split {source!r} is empty")
+    return _Table(
+        _undecoded(datasets, rows.select_columns([columns.item]), columns.item, modality),
+        ids or [f"{source}:{row}" for row in range(count)],
+        cells[columns.label] if columns.label is not None else [None] * count,
+        None if names is None else list(names),
+    )
+
+
+def _look_up(rows: Any, columns: _Columns) -> tuple[int, dict[str, list[Any]]]:
+    """How many rows there are, and the cells of the labels' and ids' columns."""
+    return len(rows), {name: list(rows[name]) for name in columns.beside_items()}
+
+
+def _pass_over(datasets: Any, rows: Any, columns: _Columns, modality: Modality) -> tuple[int, dict[str, list[Any]]]:
+    """The same of a stream, which is read once for it; items are read only when there is no other column."""
+    beside = columns.beside_items()
+    narrow = _undecoded(datasets, rows.select_columns(beside or [columns.item]), columns.item, modality)
+    cells: dict[str, list[Any]] = {name: [] for name in beside}
+    count = 0
+    for count, row in enumerate(narrow, start=1):  # noqa: B007
+        for name in beside:
+            cells[name].append(row[name])
+    return count, cells
+
+
+def _labels(
+    tables: Mapping[str, _Table], classes: Sequence[Any] | None, unlabelled: Any, path: str, remarks: list[str]
+) -> tuple[dict[str, np.ndarray], list[str] | None]:
+    """Labels int64 (N,) per split, and the names of the classes.
+
+    Places stay as they are when every split has the same names; else labels meet by their names."""
+    named = {split: table.names for split, table in tables.items() if table.names is not None}
+    if named and classes is not None:
+        raise UserError(f"dataset.classes: {path} has names for its classes already; leave the option out")
+    if len(named) == len(tables) and len({tuple(names) for names in named.values()}) == 1:
+        names = next(iter(named.values()))
+        return {split: _places(table.values, names, path) for split, table in tables.items()}, names
+    values = {split: table.values for split, table in tables.items()}
+    for split, names in named.items():
+        values[split] = [None if place < 0 else names[place] for place in _places(values[split], names, path)]
+    return labels_from_values(values, classes, unlabelled, remarks=remarks)
+
+
+def _cut(whole: HubSplit, test_fraction: float, seed: int) -> list[HubSplit]:
+    """What stays of a split, and the share of it that becomes the test split."""
+    return [
+        replace(whole, rows=whole.rows.select(kept), ids=[whole.ids[i] for i in kept], labels=whole.labels[kept])
+        for kept in stratified_share(whole.labels, test_fraction, seed)
+    ]
+
+
+def _marks(tables: Sequence[Any], column: str, modality: Modality, streaming: bool) -> list[str]:
+    """What the fingerprint takes from the library: its own marks of tables that are not streamed."""
+    marks = [str(getattr(rows, "_fingerprint", "")) for rows in tables if not streaming]
+    kinds = [getattr((rows.features or {}).get(column), "dtype", "") for rows in tables]
+    if modality == "text" and any("binary" in str(kind) for kind in kinds):
+        marks.append("bytes are text")  # they were embedded as they are printed in Python, b'...', by the first version
+    return marks
 
 
 def _found(wanted: str, present: list[str], path: str, what: str) -> str:
@@ -251,16 +320,16 @@ def _as_text(cell: Any, where: str) -> str:
     return "" if cell is None else str(cell)
 
 
-def _empty_texts(tables: Mapping[str, tuple[Any, list[str]]], column: str) -> list[str]:
+def _empty_texts(tables: Mapping[str, _Table], column: str) -> list[str]:
     """A sentence when texts are empty, counted without making Python strings of all of them."""
     import pyarrow.compute as pc
 
     empty: list[str] = []
-    for rows, ids in tables.values():
-        cells = rows.with_format("arrow")[:][column]
+    for table in tables.values():
+        cells = table.rows.with_format("arrow")[:][column]
         if str(cells.type) in ("string", "large_string"):
             blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(cells)), 0), True)
-            empty += [ids[row] for row in np.flatnonzero(blank.to_numpy(zero_copy_only=False))]
+            empty += [table.ids[row] for row in np.flatnonzero(blank.to_numpy(zero_copy_only=False))]
     return [f"texts that are empty: {len(empty):,}, the first {empty[0]}"] if empty else []
 
 
