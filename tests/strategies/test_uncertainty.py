@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,10 @@ from strategies.factory import (
     seen,
 )
 
+from alfm import devices
+from alfm.devices import of
 from alfm.geometry.kmeans import kmeans
-from alfm.posteriors import DropoutPosterior
+from alfm.posteriors import DropoutPosterior, Ensemble
 from alfm.strategies.entropy import Entropy
 from alfm.strategies.margins import Margins
 from alfm.strategies.parts.scored import PredictionScored
@@ -100,6 +104,40 @@ def test_dropout_scores_the_mean_prediction(name: str, kind: type[PredictionScor
     assert strategy.stochastic and not kind().stochastic
     np.testing.assert_allclose(strategy.score(query)[0].numpy(), score, atol=1e-10)
     assert strategy.select(query, 40)[0].tolist() == ranked(score, view.free, 40)
+
+
+class Own(PredictionScored):
+    """A score of a user's own that says which dimension its classes are in."""
+
+    acquisition = staticmethod(lambda logits: -torch.softmax(logits, 1).amax(1))
+
+
+class OwnOfOurs(Entropy):
+    """What a strategy of ours was may be overridden too."""
+
+    acquisition = staticmethod(lambda logits: -torch.softmax(logits, 1).amax(1))
+
+
+@pytest.mark.parametrize("kind", [Own, OwnOfOurs])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_an_acquisition_of_a_users_own_sees_one_replicate(
+    kind: type[PredictionScored], dropout: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, posterior = make_query(seeds=(1, 2, 3), block_rows=50), DropoutPosterior(passes=5)
+    wanted = Uncertainty(enable_dropout=dropout, posterior=posterior).score(query) - 1  # -p1
+    for joined in (False, True):  # also where a device joins replicates
+        monkeypatch.setattr(devices, "of", lambda device, on=joined: replace(of(device), joins_replicates=on))
+        strategy = kind(enable_dropout=dropout, posterior=posterior)
+        torch.testing.assert_close(strategy.score(query), wanted, atol=1e-12, rtol=0)
+        if dropout:
+            other = kind(enable_dropout=True, posterior=Ensemble(3))
+            assert other.score(query).shape == (3, query.pool.N)
+
+
+def test_a_subclass_written_for_0_1_0() -> None:
+    with pytest.warns(DeprecationWarning):
+        from alfm.strategies.scored import PredictionScored as Before
+    assert Before is PredictionScored
 
 
 @pytest.mark.parametrize("name, kind", KINDS)

@@ -9,13 +9,16 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from alfm.acquisition import mean_log_probabilities
-from alfm.heads.passes import walk_draws
+from alfm.acquisition import entropy, least_confidence, margin_uncertainty, mean_log_probabilities
+from alfm.heads.passes import apart, walk_draws
 from alfm.options import Count, checked
 from alfm.posteriors import DropoutPosterior, Posterior
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import clustered, highest, typical
 from alfm.strategies.query import Query, stack_picks
+
+JOINED = (entropy, least_confidence, margin_uncertainty)
+"""Acquisitions that serve several replicates at once, (R', b, C) -> (R', b), where a device gains by it."""
 
 
 @dataclass(eq=False)
@@ -59,7 +62,7 @@ class PredictionScored(Scored):
     enable_dropout: bool = False
     posterior: Posterior = field(default_factory=DropoutPosterior)
     acquisition: ClassVar[Any]
-    """logits (b, C) -> scores (b,); a static method."""
+    """logits (b, C) -> scores (b,) of one replicate; a static method, pure: several run in threads of their own."""
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
@@ -67,7 +70,7 @@ class PredictionScored(Scored):
 
     def score(self, query: Query) -> Tensor:
         rank = type(self).acquisition
-        if not self.enable_dropout:
-            return query.walk(lambda seen: rank(seen.logits))
-        draws = query.draws(self.posterior)
-        return walk_draws(query.pool, draws, lambda seen: rank(mean_log_probabilities(seen.logits)))
+        if self.enable_dropout:
+            of_mean = apart(lambda x, logits, rows, r: rank(mean_log_probabilities(logits)))
+            return walk_draws(query.pool, query.draws(self.posterior), of_mean)
+        return query.walk(lambda seen: rank(seen.logits)) if rank in JOINED else query.score(rank)
