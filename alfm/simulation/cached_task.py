@@ -29,6 +29,7 @@ from alfm.results.row_numbers import RowNumbers
 from alfm.simulation.task import Task
 from alfm.strategies.base import Strategy
 from alfm.strategies.index_file import IndexFile
+from alfm.strategies.parts.sub_pool import Subsampled
 
 
 @checked
@@ -140,5 +141,7 @@ def plain_space(classifier: Classifier | None, pool: Features) -> bool:
 
 
 def fits_heads(strategy: Strategy) -> bool:
-    """Does a query of this strategy fit heads, in itself or in its posterior?"""
+    """Does a query of this strategy fit heads, in itself, in its posterior or in the strategy that it asks?"""
+    if isinstance(strategy, Subsampled):
+        return fits_heads(strategy.strategy)
     return strategy.refits or bool(getattr(getattr(strategy, "posterior", None), "refits", False))

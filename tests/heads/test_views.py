@@ -16,6 +16,8 @@ from alfm.simulation.cached_task import fits_heads
 from alfm.simulation.replicates import budgets_of, run_replicates
 from alfm.strategies.bald import Bald
 from alfm.strategies.boss import Boss
+from alfm.strategies.margins import Margins
+from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.uherding import UHerding
 
 RANDOM = from_config("init_strategy", "random")
@@ -145,3 +147,12 @@ def test_strategies_say_whether_they_fit_heads_and_only_those_get_a_behaviour(ca
         assert fits_heads(strategy) == refitted, name
         assert views.behaviour(strategy, RANDOM) == ({"refits_on_views": 1} if refitted else {}), name
         assert plain.behaviour(strategy, RANDOM) == {}
+
+
+def test_a_strategy_that_asks_another_fits_heads_where_that_one_does(cache):
+    views = alfm.Simulation(cache, "cpu")
+    for inner in (from_config("query_strategy", "qbc"), UHerding(), Margins()):
+        strategy = Subsampled(Subsampled(inner))
+        assert fits_heads(strategy) == fits_heads(inner)
+        assert views.behaviour(strategy, RANDOM) == views.behaviour(inner, RANDOM)
+    assert fits_heads(Subsampled(from_config("query_strategy", "qbc")))
