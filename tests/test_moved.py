@@ -61,6 +61,14 @@ def test_what_could_be_imported_still_can(module: str) -> None:
             assert vars(importlib.import_module(place))[there] is value
 
 
+def test_the_changelog_lists_what_is_gone() -> None:
+    changes = (Path(__file__).parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
+    for module, names in GONE.items():
+        assert f"{module.rpartition('.')[2]}" in changes
+        for name in names or ():
+            assert f"`{name}`" in changes or f"`{module}.{name}`" in changes, f"{module}.{name}"
+
+
 @pytest.mark.parametrize("module", [name for name in MOVED if name in BEFORE])
 def test_a_module_that_is_gone_says_so(module: str) -> None:
     if importlib.util.find_spec(module).origin is not None:
