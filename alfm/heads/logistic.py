@@ -121,8 +121,8 @@ class Logistic:
         """M heads for each of R replicates, all of a replicate's on the same rows (R, n) with weights (R, M, n) >= 0.
 
         A bootstrap resample is a weighting by counts: one gather, one basis and one product per step serve M members,
-        in a quarter of the time of M fits on 100 x 384 with 20 classes. start: R heads to begin from, fitted on these
-        rows. Returns R M heads, replicate by replicate.
+        which costs a fraction of M fits. start: R heads to begin from, fitted on these rows. Returns R M heads,
+        replicate by replicate.
         """
         space = self.space(pool)
         R, M, n = weight.shape
