@@ -23,7 +23,7 @@ from machine import comma, describe, markdown, strategy_names
 
 from alfm.errors import UserError
 from alfm.metrics import Scale
-from alfm.report.cells import Cell
+from alfm.report.cells import TableCell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,14 +215,16 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 def band_table(runs: pd.DataFrame, numbers: pd.DataFrame, bands: pd.DataFrame) -> Lines:
     """One line per strategy, best AUBC first."""
     names = list(dict.fromkeys(bands["band"]))
-    gaps = {(row.strategy, row.band): Cell(row.gap, POINTS, MARKS.get(row.verdict, "?")) for row in bands.itertuples()}
+    gaps = {
+        (row.strategy, row.band): TableCell(row.gap, POINTS, MARKS.get(row.verdict, "?")) for row in bands.itertuples()
+    }
     order = numbers.loc[list(dict.fromkeys(runs["query_strategy"]))].sort_values("aubc", ascending=False)
     rows = []
     for row in order.itertuples():
         base = row.Index == "random"
-        phases = [Cell(getattr(row, b), TENTHS, "%") if base else gaps.get((row.Index, b)) for b in names]
+        phases = [TableCell(getattr(row, b), TENTHS, "%") if base else gaps.get((row.Index, b)) for b in names]
         numbers_of = (row.aubc, row.fit_seconds, row.query_seconds)
-        rows.append([row.Index, *phases, *(Cell(number, HUNDREDTHS) for number in numbers_of)])
+        rows.append([row.Index, *phases, *(TableCell(number, HUNDREDTHS) for number in numbers_of)])
     return markdown(["strategy", *names, "AUBC", "fit s", "query s"], rows)
 
 
@@ -235,7 +237,7 @@ def own_table(own: pd.DataFrame, shared: pd.DataFrame) -> Lines:
         for kind in ("low", "middle", "high", "aubc"):
             own_start = getattr(row, kind)
             mark = "" if beside is None else f"({beside[kind]:.1f})"
-            cells.append(None if own_start != own_start else Cell(own_start, TENTHS, mark))  # NaN: no round
+            cells.append(None if own_start != own_start else TableCell(own_start, TENTHS, mark))  # NaN: no round
         rows.append([row.Index, row.init_strategy, *cells])
     return markdown(["strategy", "cold start", "low", "middle", "high", "AUBC (from the random start)"], rows)
 
@@ -247,7 +249,7 @@ def oracle_lines(shared: pd.DataFrame) -> Lines:
     if not set(ORACLES) <= set(shared["query_strategy"]):
         return []
     lacking = sorted(regret(paired_curves(shared)).items(), key=lambda item: item[1])
-    rows = [[name, Cell(value, HUNDREDTHS)] for name, value in lacking]
+    rows = [[name, TableCell(value, HUNDREDTHS)] for name, value in lacking]
     return [
         "",
         "Oracle (sees labels): share of its lead over random that is missing, on AUBC",
@@ -281,11 +283,11 @@ def overall(gaps: dict[str, pd.DataFrame], areas: dict[str, pd.Series]) -> Lines
     names = list(dict.fromkeys(bands["band"]))
     rows = []
     for strategy, rank in ranks.average.items():
-        row: list[Any] = [str(strategy), Cell(rank, TENTHS)]
+        row: list[Any] = [str(strategy), TableCell(rank, TENTHS)]
         for band in names:
             part = bands[(bands["strategy"] == strategy) & (bands["band"] == band)]
             better, worse = (int((part["verdict"] == v).sum()) for v in ("better", "worse"))
-            row.append(Cell(part["gap"].mean(), POINTS, f"({better}▲ {worse}▼)") if len(part) else None)
+            row.append(TableCell(part["gap"].mean(), POINTS, f"({better}▲ {worse}▼)") if len(part) else None)
         rows.append(row)
     left_out = sorted({name for series in areas.values() for name in series.index} - set(table.columns))
     note = (

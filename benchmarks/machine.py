@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alfm.report.cells import Cell
+    from alfm.report.cells import TableCell
 
 PACKAGES = (
     "alfm", "torch", "numpy", "scipy", "scikit-learn", "faiss-gpu", "faiss-cpu", "scikit-activeml", "small-text",
@@ -246,19 +246,21 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]], words: int =
     return lines(Table("", columns, short_cells(columns, rows), words=words))
 
 
-def short_cells(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Cell]]:
+def short_cells(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[TableCell]]:
     """Values as cells of a table, floats to three digits; a row that is too short is filled up."""
     from alfm.metrics import Scale
-    from alfm.report.cells import Cell
+    from alfm.report.cells import TableCell
 
     class Short(Scale):
         def text(self, value: float) -> str:
             return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
-    def cell(value: Any) -> Cell:
-        if isinstance(value, Cell):
+    def cell(value: Any) -> TableCell:
+        if isinstance(value, TableCell):
             return value
-        return Cell(value, Short()) if isinstance(value, float) else Cell(value if value is None else str(value))
+        if isinstance(value, float):
+            return TableCell(value, Short())
+        return TableCell(value if value is None else str(value))
 
     return [[cell(value) for value in (*row, *[None] * (len(columns) - len(row)))] for row in rows]
 

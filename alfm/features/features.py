@@ -37,7 +37,7 @@ class RowReader(Protocol):
         ...
 
 
-class Heads(Protocol):
+class Mapped(Protocol):
     """What `Features.map` asks of fitted heads: see `alfm.heads.linear.LinearHead`."""
 
     def map(self, features: Features, fn: Callable[..., Tensor | tuple[Tensor, ...]]) -> Any: ...
@@ -322,7 +322,7 @@ class Features:
         """What depends on the features only (norms, graphs, radii, PCA) is made once; see `Kept.once`."""
         return self.kept.once(key, make)
 
-    def map(self, fn: Callable[[Tensor, Tensor, slice, int], Tensor | tuple[Tensor, ...]], head: Heads) -> Any:
+    def map(self, fn: Callable[[Tensor, Tensor, slice, int], Tensor | tuple[Tensor, ...]], head: Mapped) -> Any:
         """One pass over the items with every replicate's logits.
 
         fn(phi (b, D'), logits (b, C), rows, r) -> (b, ...) or a tuple of such; returned stacked as (R, N, ...).

@@ -35,7 +35,7 @@ ABOVE, BELOW = ">", "<"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """value: a word, a number, numbers that add up ("0.3+0.6"), or None for an empty cell; NaN: not known, "-".
 
     unit: how numbers are shown (None: as they are); mark: what is said of the value; spread: what it varies by.
@@ -71,7 +71,7 @@ class Table:
 
     title: str
     header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     notes: list[str] = field(default_factory=list)
     words: int = 1
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from alfm.errors import UserError
 from alfm.metrics import Scale
-from alfm.report.cells import ABOVE, ALIKE, BETTER, OPEN, WORSE, Cell, Table
+from alfm.report.cells import ABOVE, ALIKE, BETTER, OPEN, WORSE, Table, TableCell
 from alfm.results import statistics as st
 from alfm.results.setting import REFERENCE, Setting, under_test, units_of
 from alfm.results.statistics import MIN_SEEDS
@@ -27,7 +27,7 @@ _MARKS = {"better": BETTER, "worse": WORSE, f"not better than {REFERENCE}": ALIK
 class _Part:
     """Columns by name, each a cell by strategy; what is said of them; and the full tables behind them, by file name."""
 
-    columns: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    columns: dict[str, dict[str, TableCell]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     full: dict[str, pd.DataFrame] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
         parts += [_bands(df, metric), _efficiency(curves), _regret(curves)]
     columns = {name: cells for part in parts for name, cells in part.columns.items()}
     order = list(curves.strategies if ranks is None else ranks.average.index)
-    rows = [[Cell(s), *(cells.get(s, Cell(None)) for cells in columns.values())] for s in order]
+    rows = [[TableCell(s), *(cells.get(s, TableCell(None)) for cells in columns.values())] for s in order]
     notes = [_pairing(curves, few), *(note for part in parts for note in part.notes)]
     title = f"Statistics of {under_test(df)}: {setting.start_title}"
     full = {name: table for part in parts for name, table in part.full.items()}
@@ -83,7 +83,7 @@ def _pairs(curves: st.Curves) -> _Part:
     if reachable < st.ALPHA:
         sure = pairs[pairs["p_holm"] < st.ALPHA]
         for name, side in (("beats", "better"), ("beaten by", "worse")):
-            part.columns[name] = {s: Cell(int((sure[side] == s).sum())) for s in curves.strategies}
+            part.columns[name] = {s: TableCell(int((sure[side] == s).sum())) for s in curves.strategies}
         part.notes.append(f"beats, beaten by: strategies, by Wilcoxon on AUBC with Holm (p < {st.ALPHA}).")
     else:  # a column of zeros would read as "all alike"
         part.notes.append(
@@ -96,7 +96,7 @@ def _pairs(curves: st.Curves) -> _Part:
 def _penalties(curves: st.Curves) -> _Part:
     matrix = st.penalty_matrix(curves)
     return _Part(
-        {"penalty": {s: Cell(matrix[s].mean(), _HUNDREDTHS) for s in curves.strategies}},
+        {"penalty": {s: TableCell(matrix[s].mean(), _HUNDREDTHS) for s in curves.strategies}},
         ["penalty: mean share of rounds in which another strategy is better by a paired t-test."],
         {"penalties": matrix},
     )
@@ -109,7 +109,7 @@ def _ranks(ranks: st.Ranks | None) -> _Part:
         f"rank: mean over seeds by AUBC; Friedman p = {ranks.friedman_p:.2g}, Nemenyi critical difference "
         f"{ranks.critical_difference:.1f}."
     )
-    return _Part({"rank": {str(s): Cell(rank, _TENTHS) for s, rank in ranks.average.items()}}, [note])
+    return _Part({"rank": {str(s): TableCell(rank, _TENTHS) for s, rank in ranks.average.items()}}, [note])
 
 
 def _bands(df: pd.DataFrame, metric: str) -> _Part:
@@ -119,7 +119,7 @@ def _bands(df: pd.DataFrame, metric: str) -> _Part:
     for band, own in bands.groupby("band", sort=False):
         first, last = st.BANDS[str(band)]
         part.columns[f"{band} {first}-{last}"] = {
-            row.strategy: Cell(row.gap, _POINTS, _MARKS.get(row.verdict, OPEN)) for row in own.itertuples()
+            row.strategy: TableCell(row.gap, _POINTS, _MARKS.get(row.verdict, OPEN)) for row in own.itertuples()
         }
     part.notes.append(
         f"Rounds of each band: points above {REFERENCE} (paired t-test, Holm over strategies), '{ALIKE}': not better "
@@ -133,7 +133,7 @@ def _efficiency(curves: st.Curves) -> _Part:
     table = st.label_efficiency(curves)
     half = int(curves.num_labeled[np.searchsorted(curves.num_labeled, curves.num_labeled[-1] / 2)])
     there = table[table["num_labeled"] == half]
-    cells = {row.strategy: Cell(row.efficiency, _HUNDREDTHS, row.bound) for row in there.itertuples()}
+    cells = {row.strategy: TableCell(row.efficiency, _HUNDREDTHS, row.bound) for row in there.itertuples()}
     note = (
         f"efficiency: labels {REFERENCE} needs to be as good as the strategy with {half} labels, over {half}; "
         f"'{ABOVE}' where it never is."
@@ -149,4 +149,4 @@ def _regret(curves: st.Curves) -> _Part:
     except UserError as reason:
         return _Part(notes=[f"No regret: {reason}."])
     note = f"regret: share of the oracle's ({_ORACLE}) lead over {REFERENCE} that is missing, on AUBC."
-    return _Part({"regret": {s: Cell(gaps[s], _HUNDREDTHS) for s in curves.strategies}}, [note])
+    return _Part({"regret": {s: TableCell(gaps[s], _HUNDREDTHS) for s in curves.strategies}}, [note])

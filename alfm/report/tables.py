@@ -14,7 +14,7 @@ import numpy as np
 
 from alfm.errors import UserError
 from alfm.metrics import METRICS, Scale
-from alfm.report.cells import MEGABYTES, SECONDS, SHARE, Cell, Table
+from alfm.report.cells import MEGABYTES, SECONDS, SHARE, Table, TableCell
 from alfm.report.significance import enough_seeds, statistics_table
 from alfm.results.setting import REFERENCE, Setting, summary, under_test
 from alfm.results.statistics import MIN_SEEDS, average_ranks, paired_curves
@@ -47,19 +47,19 @@ def summary_table(df: pd.DataFrame, metric: str, title: str, show_start: bool = 
     return Table(title, header, rows, _summary_notes(df, numbers, metric, even, extra))
 
 
-def _summary_row(row: Mapping[Any, Any], extra: Sequence[str], places: Sequence[str], scale: Scale) -> list[Cell]:
+def _summary_row(row: Mapping[Any, Any], extra: Sequence[str], places: Sequence[str], scale: Scale) -> list[TableCell]:
     about = {
-        "start": Cell(row["init_strategy"]),
-        "seeds": Cell(row["seeds"]),
-        "differ": Cell(_different(row)),
-        "filled": Cell(row["filled"] or None, SHARE),
+        "start": TableCell(row["init_strategy"]),
+        "seeds": TableCell(row["seeds"]),
+        "differ": TableCell(_different(row)),
+        "filled": TableCell(row["filled"] or None, SHARE),
     }
     return [
-        Cell(row["strategy"]),
+        TableCell(row["strategy"]),
         *(about[name] for name in extra),
-        *(Cell(row[f"{place} mean"], scale, spread=row[f"{place} std"]) for place in places),
-        Cell(tuple(row[f"{part} seconds"] for part in ("fit", "query", "eval")), SECONDS),
-        Cell(row["peak memory bytes"], MEGABYTES),
+        *(TableCell(row[f"{place} mean"], scale, spread=row[f"{place} std"]) for place in places),
+        TableCell(tuple(row[f"{part} seconds"] for part in ("fit", "query", "eval")), SECONDS),
+        TableCell(row["peak memory bytes"], MEGABYTES),
     ]
 
 
@@ -148,7 +148,7 @@ def _rank_table(rules: str, blocks: Mapping[str, Mapping[str, float]], metric: s
         f"{ranks.friedman_p:.2g}, Nemenyi critical difference {ranks.critical_difference:.1f}: closer strategies are "
         "not told apart."
     )
-    rows = [[Cell(str(name)), Cell(rank, Scale(digits=2))] for name, rank in ranks.average.items()]
+    rows = [[TableCell(str(name)), TableCell(rank, Scale(digits=2))] for name, rank in ranks.average.items()]
     return Table(f"Ranks of query strategies over settings: {rules}", ["strategy", "rank"], rows, [note])
 
 

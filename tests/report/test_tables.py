@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from alfm.errors import UserError
 from alfm.metrics import METRICS, area_under_budget_curve
 from alfm.report.__main__ import main
-from alfm.report.cells import Cell, Table
+from alfm.report.cells import Table, TableCell
 from alfm.report.curves import _panel, plot_curves, styles_of
 from alfm.report.tables import rank_tables
 from alfm.report.terminal import print_summary, show
@@ -506,7 +506,7 @@ def test_numbers_are_never_broken_over_lines(
         [name, *(f"{10 * i + j}.5 ±{j}.{i}" for j in range(4)), f"0.4{i}+1.1+0.23", f"104{i}"]
         for i, name in enumerate(names)
     ]
-    show(Table("Title " * 20, header, [[Cell(text) for text in row] for row in rows], ["note " * 40]))
+    show(Table("Title " * 20, header, [[TableCell(text) for text in row] for row in rows], ["note " * 40]))
     out = capsys.readouterr().out
     for row in rows:
         assert all(cell in out for cell in row[1:])
