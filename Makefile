@@ -1,4 +1,4 @@
-# make demo: digits -> feature cache -> learning curves.   make test: the tests.   make lint: ruff.
+# make demo: digits -> feature cache -> learning curves.   make test: the tests.   make lint: ruff and mypy.
 # Each makes .venv first when it is missing. Needs Python 3.11 or newer, make and a package index.
 PYTHON ?= python3
 BIN := .venv/bin

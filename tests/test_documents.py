@@ -214,12 +214,12 @@ def test_every_page_is_linked_from_the_readme():
 
 
 def test_paths_that_are_named_are_there():
-    """From the root, on pages in backquotes, and notes that docstrings point to."""
+    """From the root, on pages in backquotes, and modules and notes that docstrings and comments point to."""
     for page in LINKED:
         for path in re.findall(r"`((?:alfm|conf|tests|docs|benchmarks)/[\w/.-]*)`", page.read_text(encoding="utf-8")):
             assert (ROOT / path).exists(), f"{page.relative_to(ROOT)}: {path}"
     for source in (ROOT / "alfm").rglob("*.py"):
-        for path in re.findall(r"\b(?:benchmarks|docs)/[\w/-]+\.\w+", source.read_text(encoding="utf-8")):
+        for path in re.findall(r"\b(?:alfm|benchmarks|docs)/[\w/-]+\.\w+", source.read_text(encoding="utf-8")):
             assert (ROOT / path).exists(), f"{source.relative_to(ROOT)}: {path}"
 
 

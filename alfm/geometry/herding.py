@@ -4,7 +4,7 @@ Objective: mean_n w_n max_{s in S} k(u_n, u_s) over the targets n. Greedy gain o
 kappa_n the TARGET's best similarity so far. It is monotone submodular: a gain that was right some picks ago bounds
 today's from above, so refreshing only the candidates with the largest bounds gives exactly the plain greedy sequence
 (Minoux 1978). Memory: O(N D + R N), blocks, and at most `column_bytes` of similarities of recent candidates. Once few
-pairs can still gain, `closer` answers the same question from lists of them.
+pairs can still gain, `herding_lists` answers the same question from lists of them.
 
 Sources: Bae et al. 2024 (MaxHerding, 2407.12212), 2025 (UHerding, 2412.20644); Kothawade et al. 2021 (SIMILAR,
 2107.00717) for facility location and its query-conditioned forms.

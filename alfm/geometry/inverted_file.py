@@ -116,7 +116,7 @@ class Cells:
         yield from each_of(self.blocks(), done, self.unit.device)
 
     def purity_distances(self, pseudo: Tensor) -> Tensor:
-        """r (N,) float64, as `coverage.purity_distances` over the pairs that are looked at: never below it."""
+        """r (N,) float64, as `max_coverage.purity_distances` over the pairs that are looked at: never below it."""
         pseudo = pseudo.to(self.unit.device)
         nearest = torch.full((self.N,), math.inf, dtype=self.unit.pool.dtype, device=self.unit.device)
 

@@ -14,7 +14,7 @@ from alfm.heads.linear import LinearHead
 def on_all_views(classifier: Classifier, pool: Features) -> Classifier:
     """`classifier`, or where the pool holds views one that gives each labelled item's views to it.
 
-    The loop fits its heads with it and hands it to the strategies, so no refit can leave the views out.
+    The learner fits its heads with it and hands it to the strategies, so no refit can leave the views out.
     """
     if pool.views is None:
         return classifier

@@ -1,6 +1,6 @@
 """BAIT's other forms: all classes, some classes, the diagonal; and the backward step that all matrix forms share.
 
-Ash et al. 2021 (2106.09675), algorithm 1; Huseljic et al. 2024 (2404.08981). See `alfm/strategies/bait.py`.
+Ash et al. 2021 (2106.09675), algorithm 1; Huseljic et al. 2024 (2404.08981). See `alfm/strategies/bait/bait.py`.
 """
 
 from __future__ import annotations
