@@ -58,6 +58,12 @@ def holds_any(mask: Tensor) -> bool:
     return bool(mask.any()) if host is None else bool(host.any())
 
 
+def surely_empty(mask: Tensor) -> bool:
+    """Whether a mask is seen to hold no True. An accelerator would be waited for, so it is not asked: False."""
+    host = _on_host(mask)
+    return host is not None and not bool(host.any())
+
+
 def any_column(mask: Tensor) -> Tensor:
     """Which columns hold a True: (m, n) -> bool (n,)."""
     host = _on_host(mask)

@@ -114,13 +114,15 @@ class Learner:
         """What was found out about pool rows: both int64 (R, B); a row -1 says nothing, a label -1: nobody knew.
 
         What nobody knew is not asked for again and not learnt from. Heads stay as they are until `fit`. Raises
-        UserError for rows that the pool does not have or that were told before, ValueError for other shapes.
+        UserError for rows that the pool does not have or that were told before, ValueError for what is no row or label.
         """
-        rows, labels = (torch.as_tensor(one, dtype=torch.int64, device="cpu") for one in (rows, labels))
+        rows, labels = _whole(rows), _whole(labels)
         if rows.ndim != 2 or rows.shape != labels.shape or len(rows) != self.R:
             raise ValueError(f"rows {tuple(rows.shape)} and labels {tuple(labels.shape)}: both must be ({self.R}, B)")
         if not rows.numel():
             return
+        if rows.numel() and min(int(rows.min()), int(labels.min())) < -1:
+            raise ValueError("rows and labels are numbers from 0 on, or -1")
         said = rows >= 0
         self._check(rows)
         known = said & (labels >= 0)
@@ -217,6 +219,14 @@ class Learner:
     def _heads(self, group: list[int]) -> LinearHead:
         assert self.head is not None
         return self.head if group == self.fitted else _chosen(self.head, [self.fitted.index(r) for r in group])
+
+
+def _whole(given: Numbers) -> Tensor:
+    """int64, on the host, in memory of its own."""
+    numbers = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, ndmin=2))
+    if numbers.numel() and (numbers.is_floating_point() or numbers.is_complex()):
+        raise ValueError(f"rows and labels are whole numbers, not {numbers.dtype}")
+    return numbers.to(torch.int64)
 
 
 def _chosen(head: LinearHead, places: list[int]) -> LinearHead:

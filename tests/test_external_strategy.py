@@ -18,7 +18,7 @@ import yaml
 import alfm.al_train
 import alfm.extract
 from alfm.cache.reader import open_cache
-from alfm.results.load import load_runs
+from alfm.results import load_runs
 
 PACKAGE = {
     "strategy.py": '''
@@ -191,7 +191,7 @@ def test_an_installed_wheel_finds_its_configs_from_any_folder(tmp_path, digits_c
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert str(tmp_path / "log_dir") in run.stdout and not list(elsewhere.iterdir())
-    which = "import alfm.config.hydra; print(alfm.config.paths.conf_dir())"
+    which = "import alfm.settings; print(alfm.settings.conf_dir())"
     found = subprocess.run(
         [sys.executable, "-c", which], cwd=elsewhere, env=environment, capture_output=True, text=True
     )

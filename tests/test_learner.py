@@ -225,9 +225,13 @@ def test_strange_things_told_are_refused_and_change_nothing(pool):
         ([[6], [160]], "rows are 0 to 159"),
     ):
         with pytest.raises(UserError, match=words):
-            one.tell(rows, torch.zeros(torch.tensor(rows).shape))
+            one.tell(rows, torch.zeros_like(torch.tensor(rows)))
     with pytest.raises(ValueError, match="must be .2, B."):
         one.tell([[6]], [[0]])
+    for rows, labels in (([[-2], [0]], [[1], [1]]), ([[0], [1]], [[1], [-3]]), ([[0.5], [1]], [[1], [1]])):
+        with pytest.raises(ValueError, match="from 0 on|whole numbers"):
+            one.tell(rows, labels)
+    one.tell([[], []], [[], []])
     with pytest.raises(UserError, match="one item or more"):
         one.ask(0)
     assert one.counts == [1, 0] and one.left == [159, 159] and int(one.available.sum()) == 318

@@ -8,6 +8,7 @@ process of an engine makes one session with `open_session` and gives it cells, t
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from importlib import import_module
 from typing import Protocol
@@ -59,6 +60,8 @@ def run_alone(text: str) -> None:
     """Run one cell, given as its JSON, in a process of its own. Raises UserError."""
     cell = Cell.from_json(text)
     os.chdir(cell.folder)
+    if cell.folder not in sys.path:  # as `python -m` has it: where a user's own classes are
+        sys.path.insert(0, cell.folder)
     os.environ.update(cell.environment)
     with environment():
         open_session(cell.task).run(cell)

@@ -40,8 +40,8 @@ def block_pairs(vectors: Vectors, size: int | None = None) -> Iterator[tuple[sli
 
 
 def pair_block(vectors: Vectors) -> int:
-    """Rows of a block in a pass over pairs: two of its squares are what a block of features may hold."""
-    return math.isqrt(vectors.pool.block_numbers // 2)
+    """Rows of a block in a pass over pairs, a power of two: two of its squares are at most a block of features."""
+    return 1 << int(math.log2(math.isqrt(vectors.pool.block_numbers // 2)))
 
 
 def consecutive(vectors: Vectors, start: int, stop: int) -> Tensor:

@@ -25,6 +25,8 @@ class LinearHead:
     spaces: Sequence[Space]
     weight: Tensor
     bias: Tensor
+    apart: bool = False
+    """Part of heads that do not share their coordinates: nor does it, so that none of its own are kept resident."""
 
     @property
     def R(self) -> int:
@@ -37,11 +39,11 @@ class LinearHead:
     @property
     def shared(self) -> bool:
         """Do all replicates see the same, pool-wide coordinates?"""
-        return self.spaces[0].shared and all(space is self.spaces[0] for space in self.spaces)
+        return not self.apart and self.spaces[0].shared and all(space is self.spaces[0] for space in self.spaces)
 
     def part(self, replicates: slice) -> LinearHead:
         """The heads of some of the replicates."""
-        return LinearHead(self.spaces[replicates], self.weight[replicates], self.bias[replicates])
+        return LinearHead(self.spaces[replicates], self.weight[replicates], self.bias[replicates], not self.shared)
 
     def embed(self, x: Tensor) -> Tensor:
         """Raw features (b, D) -> each replicate's coordinates (R, b, D')."""

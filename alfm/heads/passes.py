@@ -101,7 +101,7 @@ def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool =
 def walk_draws(features: Features, draws: Draws, fn: Function, size: int | None = None) -> Any:
     """One pass over the items with every replicate's draws: what fn returned, as (R, N, ...) or a tuple of such.
 
-    Blocks are so small that M b C and b D numbers stay near the caches (CPU) or below 256 MB (GPU); `size` fixes them
+    Blocks are so small that M b C and b D numbers stay near the caches (CPU) or below 64 MB (GPU); `size` fixes them
     instead. One replicate's draws fill a device, so R' = 1.
     """
     size = size or max(64, features.block_numbers // 4 // max(features.D, draws.passes * draws.C))

@@ -11,6 +11,7 @@ from torch import Tensor
 from alfm import devices
 from alfm.errors import UserError
 from alfm.features.features import Features
+from alfm.features.spaces import RAW
 from alfm.heads.linear import LinearHead
 from alfm.heads.passes import logits_of
 from alfm.metrics import TestLabels, evaluate, evaluate_all
@@ -46,8 +47,7 @@ class Task:
 
     def measure(self, head: LinearHead) -> list[dict[str, float]]:
         """The test measures of every replicate: side by side on CPU, with one transfer to the host on a GPU."""
-        if head.shared:
-            self.test.vectors(head.spaces[0])  # made once, before the jobs ask for it
+        self.test.vectors(head.spaces[0] if head.shared else RAW)  # made once, before the jobs ask for it
         if not devices.of(self.test.device).jobs_run_aside:
             return evaluate_all(self.test_logits(head), self.test_labels, self.measured)
 

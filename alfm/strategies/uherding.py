@@ -15,6 +15,7 @@ from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import RBF, rbf
 from alfm.geometry.pairs import smallest_distance
+from alfm.host_ops import widened
 from alfm.metrics import ECE_BINS, calibration_error
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
@@ -93,11 +94,11 @@ class UHerding(Strategy):
             query.pool, rows[rest][None], labels[rest][None], query.num_classes, query.seeds[r : r + 1], query.round
         )
         logits = head.logits(query.pool.vectors(head.spaces[0]).rows(rows[held]), 0)
-        hit = logits.argmax(1) == labels[held]
+        hit = (logits.argmax(1) == labels[held]).to(widened(logits).device)
         temperatures = torch.arange(10, 201, dtype=logits.dtype, device=logits.device) / 10
         errors = torch.cat(
             [
-                calibration_error(torch.softmax(logits / some[:, None, None], 2).amax(2).double(), hit)
+                calibration_error(widened(torch.softmax(logits / some[:, None, None], 2).amax(2)), hit)
                 for some in temperatures.split(max(1, BLOCK // (len(held) * ECE_BINS)))
             ]
         )

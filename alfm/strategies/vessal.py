@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alfm.features.features import Vectors
 from alfm.heads.passes import walk
+from alfm.host_ops import surely_empty
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.gradients import prediction_error
@@ -72,8 +73,8 @@ class Gradients:
 def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, ridge: float) -> Tensor:
     """Places in the stream that are accepted, int64 (at most budget,), ascending. uniform: (T,) in [0, 1).
 
-    Between two acceptances S does not change, so the next accepted place is found in one vectorised step. Nobody asks
-    whether there is one, which a GPU would wait for: what follows the last changes nothing.
+    Between two acceptances S does not change, so the next accepted place is found in one vectorised step. Where
+    looking costs a wait nobody asks whether there is one: what follows the last changes nothing.
     """
     T, device = len(uniform), uniform.device
     place = torch.arange(T, device=device)
@@ -87,6 +88,8 @@ def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, rid
         share = torch.where(trace > 0, leverage / trace, 1.0)
         wanted = rate if rate is not None else (budget - b) / (T - place)
         hit = (uniform < wanted * share) & (place > last)
+        if surely_empty(hit):
+            break
         found = hit.any()
         pick = hit.to(torch.uint8).argmax(0, keepdim=True)  # the first of equals
         last = torch.where(found, pick, T)

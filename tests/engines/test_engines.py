@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,3 +99,26 @@ def test_sessions_are_found_by_name_and_share_nothing() -> None:
     for task in (alfm.al_train.TASK, alfm.extract.TASK):
         one, two = open_session(task), open_session(task)
         assert type(one) is type(two) and one is not two and vars(one) == vars(two) == {"_loaded": {}}
+
+
+def test_a_users_own_strategy_is_found_in_another_process(
+    digits_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `python -m` finds it: in the folder where the command was typed."""
+    home, conf = tmp_path / "home", tmp_path / "home/myconf/query_strategy"
+    conf.mkdir(parents=True)
+    (home / "mine.py").write_text(
+        "from alfm import Strategy\n\n\nclass Last(Strategy):\n    needs_head = False\n\n"
+        "    def select(self, query, budget):\n        return query.available.byte().topk(budget).indices\n"
+    )
+    (conf / "last.yaml").write_text("_target_: mine.Last\n")
+    monkeypatch.chdir(home)
+    words = [f"cache={digits_cache}", "query_strategy=last", "init_strategy=random", "seeds=[1]", "iterations.n=2"]
+    (cell,) = cells("al_train", alfm.al_train.TASK, "--config-dir", "myconf", *words)
+    code = "import sys; from alfm.engines.base import run_alone; run_alone(sys.argv[1])"
+    root = str(Path(alfm.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, cell.to_json()], cwd=tmp_path, env=os.environ | {"PYTHONPATH": root},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -147,3 +147,17 @@ def test_scores_of_draws_take_replicates_ahead(fn) -> None:
     z = torch.randn(R, 5, 20, C, generator=torch.Generator().manual_seed(1))
     for some in (z, z[:1]):
         assert torch.equal(fn(some), torch.stack([fn(own) for own in some]))
+
+
+def test_a_part_of_heads_that_share_nothing_keeps_nothing(pool: Features) -> None:
+    """Spaces of which each could be shared, but not by all: round after round there are new ones, and none is held."""
+
+    def ask() -> int:
+        own = [Scaled(pool.moments[0] + r, pool.moments[1], unit=True) for r in range(R)]
+        head = LinearHead(own, torch.randn(R, C, D), torch.randn(R, C))
+        assert not head.shared and not head.part(slice(1, 2)).shared
+        for r in range(R):
+            logits_of(pool, head, r)
+        return len(pool.kept._made)
+
+    assert ask() == ask() == ask()

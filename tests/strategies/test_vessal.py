@@ -9,7 +9,7 @@ from reference.vessal import vessal
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
 
 from alfm.heads.dropout import Dropout
-from alfm.strategies.vessal import Vessal
+from alfm.strategies.vessal import Gradients, Vessal
 
 
 def stream_of(query) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,3 +78,12 @@ def test_replicates_and_seeds() -> None:
     assert_replicates_independent(Vessal)
     one, two = (Vessal().select(make_query(seeds=(s,), rows=[list(range(12))]), 10)[0].tolist() for s in (1, 2))
     assert one != two
+
+
+def test_a_stream_that_has_ended_is_not_walked_for_the_rest_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[int] = []
+    products = Gradients.products
+    monkeypatch.setattr(Gradients, "products", lambda x, t: walks.append(1) or products(x, t))
+    query = make_query(N=300, seeds=(1,))
+    picked = Vessal(rate=0.01).select(query, 100)[0]
+    assert 0 < len(walks) == int((picked >= 0).sum()) < 50
