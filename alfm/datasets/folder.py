@@ -65,9 +65,7 @@ def folder(
         raise UserError(f"dataset.root={root!r} is not a folder: give the folder that holds the {modality} files")
     passed_over = frozenset(exclude)
     places = dict(splits) if splits else split_folders(root, endings, passed_over)
-    for split, place in places.items():
-        if not os.path.isdir(os.path.join(root, place)):
-            raise UserError(f"split {split!r}: there is no folder {place!r} below {root}")
+    _check_there(root, places)
     if test_fraction is not None and "test" in (*places, *(split_lists or ())):
         raise UserError(f"{root} already has a test split: leave out dataset.test_fraction")
 
@@ -75,21 +73,7 @@ def folder(
     names: dict[str, list[str | None]] = {}
     left = LeftOut(modality, pattern)
     for split, place in places.items():
-        found = []
-        for inner in walk(os.path.join(root, place), passed_over, left.met):
-            path = inner if place in ("", ".") else f"{place.rstrip('/')}/{inner}"
-            if not has_ending(path, endings):
-                left.foreign.append(path)
-            elif pattern is None or fnmatch.fnmatchcase(path, pattern):
-                found.append((path, inner.split("/", 1)[0] if labelled and "/" in inner else None))
-        paths[split] = [path for path, _ in found]
-        names[split] = [class_name for _, class_name in found]
-        if not found:
-            where = os.path.join(root, place) if place else root
-            there = f", only {left.endings()}" if left.foreign else ""
-            raise UserError(f"{where} holds no {modality} file ({', '.join(endings[:6])}, ...){there}")
-        if labelled:
-            left.look_for_empty_classes(os.path.join(root, place), place, passed_over, names[split])
+        paths[split], names[split] = _find(root, place, endings, passed_over, labelled, left)
     if not splits and "" not in places.values():
         left.look_for_loose_files(root, endings)
     elif not splits and labelled and not split_lists:
@@ -98,24 +82,9 @@ def folder(
     for split, list_file in sorted((split_lists or {}).items(), key=lambda pair: pair[0] == "train"):
         left.unlisted += take_listed(root, list_file, split, paths, names)
 
-    # folder names stay names, even when they look like numbers: "10" sorts before "2", as in torchvision
-    class_of = one_spelling({escape(name) for column in names.values() for name in column if name is not None})
-    present = sorted(set(class_of.values()))
-    number = {class_name: index for index, class_name in enumerate(present)}
-    labels = {
-        split: np.array([-1 if name is None else number[class_of[escape(name)]] for name in column], dtype=np.int64)
-        for split, column in names.items()
-    }
-    classes = present or None
-    rows = {split: np.arange(len(paths[split])) for split in paths}
-    if balance and "train" in rows:
-        rows["train"] = _undersample(labels["train"], seed)
+    labels, classes = _number(names)
+    rows = _choose(root, labels, test_fraction, balance, seed)
     if test_fraction is not None:
-        if "train" not in rows:
-            raise UserError(f"dataset.test_fraction needs a train split; {root} has {', '.join(rows)}")
-        kept = rows["train"]
-        first, second = stratified_share(labels["train"][kept], test_fraction, seed)
-        rows["train"], rows["test"] = kept[first], kept[second]
         paths["test"], labels["test"] = paths["train"], labels["train"]
 
     built = {
@@ -141,6 +110,39 @@ def folder(
     )
 
 
+def _check_there(root: str, places: Mapping[str, str]) -> None:
+    """`UserError` when the folder of a split is missing."""
+    for split, place in places.items():
+        if not os.path.isdir(os.path.join(root, place)):
+            raise UserError(f"split {split!r}: there is no folder {place!r} below {root}")
+
+
+def _find(
+    root: str, place: str, endings: Sequence[str], exclude: frozenset[str], labelled: bool, left: LeftOut
+) -> tuple[list[str], list[str | None]]:
+    """Paths (relative to `root`) of the items in the folder `place`, and the names of their classes, None for none.
+
+    `left` has the pattern that they match, and is told what is no item. `UserError` when there is none.
+    """
+    whole = os.path.join(root, place)
+    paths: list[str] = []
+    names: list[str | None] = []
+    for inner in walk(whole, exclude, left.met):
+        path = inner if place in ("", ".") else f"{place.rstrip('/')}/{inner}"
+        if not has_ending(path, endings):
+            left.foreign.append(path)
+        elif left.pattern is None or fnmatch.fnmatchcase(path, left.pattern):
+            paths.append(path)
+            names.append(inner.split("/", 1)[0] if labelled and "/" in inner else None)
+    if not paths:
+        where = whole if place else root
+        there = f", only {left.endings()}" if left.foreign else ""
+        raise UserError(f"{where} holds no {left.modality} file ({', '.join(endings[:6])}, ...){there}")
+    if labelled:
+        left.look_for_empty_classes(whole, place, exclude, names)
+    return paths, names
+
+
 def _check_apart(root: str, places: Mapping[str, str], paths: Mapping[str, list[str]]) -> None:
     """`UserError` when a file is in two splits, one split's folder being inside the other's."""
     real = {split: os.path.realpath(os.path.join(root, place)) for split, place in places.items()}
@@ -152,6 +154,40 @@ def _check_apart(root: str, places: Mapping[str, str], paths: Mapping[str, list[
                     f"{escape(min(both))} is in the split {one!r} and in {other!r} ({len(both):,} files are): give "
                     "each split a folder of its own, or pass over the inner one with dataset.exclude"
                 )
+
+
+def _number(names: Mapping[str, list[str | None]]) -> tuple[dict[str, np.ndarray], list[str] | None]:
+    """Labels int64 (N,) per split, -1 for no name, and the classes in order, None when there is none.
+
+    Folder names stay names, even when they look like numbers: "10" sorts before "2", as in torchvision.
+    """
+    class_of = one_spelling({escape(name) for column in names.values() for name in column if name is not None})
+    classes = sorted(set(class_of.values()))
+    number = {class_name: index for index, class_name in enumerate(classes)}
+    labels = {
+        split: np.array([-1 if name is None else number[class_of[escape(name)]] for name in column], dtype=np.int64)
+        for split, column in names.items()
+    }
+    return labels, classes or None
+
+
+def _choose(
+    root: str, labels: Mapping[str, np.ndarray], test_fraction: float | None, balance: bool, seed: int
+) -> dict[str, np.ndarray]:
+    """Rows (ascending) that each split keeps; those of test, with a `test_fraction`, are rows of train.
+
+    `UserError` when there is no train to take them from.
+    """
+    rows = {split: np.arange(len(column)) for split, column in labels.items()}
+    if balance and "train" in rows:
+        rows["train"] = _undersample(labels["train"], seed)
+    if test_fraction is not None:
+        if "train" not in rows:
+            raise UserError(f"dataset.test_fraction needs a train split; {root} has {', '.join(rows)}")
+        kept = rows["train"]
+        first, second = stratified_share(labels["train"][kept], test_fraction, seed)
+        rows["train"], rows["test"] = kept[first], kept[second]
+    return rows
 
 
 def _undersample(labels: np.ndarray, seed: int) -> np.ndarray:
