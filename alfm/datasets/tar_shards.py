@@ -90,58 +90,28 @@ def tar_shards(
     wanted = {ending.lower().lstrip(".") for ending in (endings or ENDINGS[modality])}
     label_ending, _, label_field = (label or "").partition(":")
     label_ending = label_ending.lower().lstrip(".")
-    fields: Counter[str] = Counter()
-    tables: dict[str, list[tuple[int, int, int, str]]] = {}
-    values: dict[str, list[Any]] = {}
-    shards: dict[str, list[str]] = {}
-    strangers: list[str] = []
-    replaced: list[str] = []
-    for split, patterns in splits.items():
-        shards[split] = _expand(root, [patterns] if isinstance(patterns, str) else list(patterns), split)
+    shards = {
+        split: _expand(root, [patterns] if isinstance(patterns, str) else list(patterns), split)
+        for split, patterns in splits.items()
+    }
     check_apart("dataset.splits", shards)
+    tables: dict[str, list[_Row]] = {}
+    values: dict[str, list[Any]] = {}
+    met = _Met()
     for split in splits:
-        tables[split], values[split] = [], []
-        for number, shard in enumerate(shards[split]):
-            members = _index(shard, wanted, label_ending)
-            strangers += members.of_no_item()
-            replaced += members.replaced
-            prefix = escape(os.path.splitext(os.path.relpath(shard, root or None))[0])
-            for stem, (offset, size) in members.items.items():
-                tables[split].append((number, offset, size, f"{prefix}/{escape(stem)}"))
-                values[split].append(_label(shard, members.labelled.get(stem), label_field, stem, fields))
+        tables[split], values[split] = _rows(shards[split], root, wanted, label_ending, label_field, met)
         if not tables[split]:
-            dotted = sorted({ending for name in strangers if (ending := _dotted(name, wanted))})[:3]
-            hint = f"; to read such as {strangers[0]} say {typed('dataset.endings', dotted)}" if dotted else ""
-            raise UserError(
-                f"the shards of split {split!r} hold no {modality} ({', '.join(sorted(wanted)[:6])}, ...){hint}"
-            )
-    remarks: list[str] = []
-    if modality == "text" and (empty := [row for rows in tables.values() for row in rows if row[2] == 0]):
-        remarks.append(f"texts that are empty: {len(empty):,}, the first {empty[0][3]}")
+            raise UserError(f"the shards of split {split!r} hold no {modality} {_but(wanted, met.strangers)}")
+    remarks = _empty_texts(tables) if modality == "text" else []
     if label_ending:
-        _check_found(label_ending, label_field, fields, sum(map(len, values.values())), remarks)
+        _check_found(label_ending, label_field, met.fields, sum(map(len, values.values())), remarks)
     labels, names = labels_from_values(values, classes, unlabelled, remarks=remarks)
     if test_fraction is not None:
         if "test" in tables or "train" not in tables:
             raise UserError(f"dataset.test_fraction cuts train; there are the splits {', '.join(tables)}")
-        first, second = stratified_share(labels["train"], test_fraction, seed)
-        whole, whole_labels = tables["train"], labels["train"]
-        tables["train"], tables["test"] = [whole[i] for i in first], [whole[i] for i in second]
-        labels["train"], labels["test"] = whole_labels[first], whole_labels[second]
+        _cut(tables, labels, test_fraction, seed)
         shards["test"] = shards["train"]
-    built = {
-        split: TarSplit(
-            shards[split],
-            np.array([row[0] for row in rows], np.int32),
-            np.array([row[1] for row in rows], np.int64),
-            np.array([row[2] for row in rows], np.int64),
-            [row[3] for row in rows],
-            labels[split],
-            modality,
-            how,
-        )
-        for split, rows in tables.items()
-    }
+    built = {split: _built(shards[split], rows, labels[split], modality, how) for split, rows in tables.items()}
     sizes = (part.size.tobytes() for part in built.values())
     first_shard = next(iter(shards.values()))[0]
     derived = file_stem(os.path.basename(os.path.dirname(os.path.abspath(first_shard))))
@@ -157,7 +127,76 @@ def tar_shards(
         licence,
         remarks=[*remarks, *reading.remarks],
         intensity_range=reading.range,
-        left_out=_left_out(strangers, replaced, wanted, modality),
+        left_out=_left_out(met.strangers, met.replaced, wanted, modality),
+    )
+
+
+_Row = tuple[int, int, int, str]
+"""An item: the number of its shard, its offset and size in bytes, its id."""
+
+
+@dataclass
+class _Met:
+    """Counted and collected over the shards of all splits."""
+
+    fields: Counter[str] = field(default_factory=Counter)
+    """See `_label`."""
+    strangers: list[str] = field(default_factory=list)
+    """Members of no item."""
+    replaced: list[str] = field(default_factory=list)
+    """Members whose item had one already."""
+
+
+def _rows(
+    shards: list[str], root: str, endings: set[str], label_ending: str, label_field: str, met: _Met
+) -> tuple[list[_Row], list[Any]]:
+    """The items of a split, and what the shards say of their labels; adds to `met`."""
+    rows: list[_Row] = []
+    values: list[Any] = []
+    for number, shard in enumerate(shards):
+        members = _index(shard, endings, label_ending)
+        met.strangers += members.of_no_item()
+        met.replaced += members.replaced
+        prefix = escape(os.path.splitext(os.path.relpath(shard, root or None))[0])
+        for stem, (offset, size) in members.items.items():
+            rows.append((number, offset, size, f"{prefix}/{escape(stem)}"))
+            values.append(_label(shard, members.labelled.get(stem), label_field, stem, met.fields))
+    return rows, values
+
+
+def _but(endings: set[str], strangers: list[str]) -> str:
+    """What was looked for where no item is, and the option that reads what is there instead."""
+    dotted = sorted({ending for name in strangers if (ending := _dotted(name, endings))})[:3]
+    hint = f"; to read such as {strangers[0]} say {typed('dataset.endings', dotted)}" if dotted else ""
+    return f"({', '.join(sorted(endings)[:6])}, ...){hint}"
+
+
+def _empty_texts(tables: Mapping[str, list[_Row]]) -> list[str]:
+    """A sentence when there are texts of 0 bytes."""
+    empty = [item_id for rows in tables.values() for _, _, size, item_id in rows if size == 0]
+    return [f"texts that are empty: {len(empty):,}, the first {empty[0]}"] if empty else []
+
+
+def _cut(tables: dict[str, list[_Row]], labels: dict[str, np.ndarray], fraction: float, seed: int) -> None:
+    """Moves a share of train to test, in place."""
+    first, second = stratified_share(labels["train"], fraction, seed)
+    whole, whole_labels = tables["train"], labels["train"]
+    tables["train"], tables["test"] = [whole[i] for i in first], [whole[i] for i in second]
+    labels["train"], labels["test"] = whole_labels[first], whole_labels[second]
+
+
+def _built(
+    shards: list[str], rows: list[_Row], labels: np.ndarray, modality: Modality, decode: dict[str, Any]
+) -> TarSplit:
+    return TarSplit(
+        shards,
+        np.array([row[0] for row in rows], np.int32),
+        np.array([row[1] for row in rows], np.int64),
+        np.array([row[2] for row in rows], np.int64),
+        [row[3] for row in rows],
+        labels,
+        modality,
+        decode,
     )
 
 
