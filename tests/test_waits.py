@@ -68,6 +68,7 @@ def no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def enqueued(no_lists: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(greedy, "enqueued", lambda vectors: True)
+    monkeypatch.setattr("alfm.strategies.vessal.surely_empty", lambda mask: False)  # an accelerator is not asked
 
 
 @pytest.mark.parametrize("classifier", [None, Dropout()])
