@@ -54,3 +54,10 @@ def test_both_ways_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_range_of_rows_is_a_view() -> None:
     assert host_ops.take(X, torch.arange(4, 9)).data_ptr() == X[4:].data_ptr()
+
+
+def test_an_accelerator_is_not_asked_whether_a_mask_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host_ops.surely_empty(MASK[:0]) and host_ops.surely_empty(torch.zeros(3, dtype=torch.bool))
+    assert not host_ops.surely_empty(MASK)
+    monkeypatch.setattr(host_ops, "_on_host", lambda x: None)
+    assert not host_ops.surely_empty(MASK[:0])
