@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
@@ -131,19 +131,18 @@ def hugging_face(
     for split, rows in sources.items():
         columns = columns.as_in(rows.features or {}, path)
         tables[split] = _read(datasets, rows, columns, modality, path, splits[split], streaming)
-    remarks = _empty_texts(tables, columns.item) if modality == "text" and not streaming else []
+    remarks = _empty_texts(tables) if modality == "text" and not streaming else []
     labels, classes = _labels(tables, classes, unlabelled, path, remarks)
 
     kind = StreamedSplit if streaming else HubSplit
     built: dict[str, HubSplit] = {
-        split: kind(table.rows, columns.item, modality, table.ids, labels[split], how)
-        for split, table in tables.items()
+        split: kind(table.rows, table.item, modality, table.ids, labels[split], how) for split, table in tables.items()
     }
     if test_fraction is not None:
         if streaming or "test" in built or "train" not in built:
             raise UserError("dataset.test_fraction cuts the split called train, of a data set that is not streamed")
         built["train"], built["test"] = _cut(built["train"], test_fraction, seed)
-    marks = _marks([table.rows for table in tables.values()], columns.item, modality, streaming)
+    marks = _marks(tables.values(), modality, streaming)
     options = sorted(how.items())
     reading = settle(modality, built, how)
     mark = fingerprint(built, classes, [path, config, revision, columns.item], marks, options, reading.marks)
@@ -177,8 +176,8 @@ class _Columns:
     id: str | None
 
     def beside_items(self) -> list[str]:
-        """The columns of labels and ids."""
-        return [name for name in (self.label, self.id) if name is not None]
+        """The columns of labels and ids, one that holds both once."""
+        return list(dict.fromkeys(name for name in (self.label, self.id) if name is not None))
 
     def as_in(self, features: Mapping[str, Any], path: str) -> _Columns:
         """As they are written in a split, if it says what it has; `UserError` when one of them is not there."""
@@ -194,9 +193,10 @@ class _Columns:
 
 @dataclass
 class _Table:
-    """A split of N rows, before its labels are numbers: `rows` has the items' column only."""
+    """A split of N rows, before its labels are numbers: `rows` has the items' column only, called `item` there."""
 
     rows: Any
+    item: str
     ids: list[str]
     values: list[Any]
     names: list[str] | None
@@ -214,6 +214,7 @@ def _read(
         raise UserError(f"{path}: the split {source!r} is empty")
     return _Table(
         _undecoded(datasets, rows.select_columns([columns.item]), columns.item, modality),
+        columns.item,
         ids or [f"{source}:{row}" for row in range(count)],
         cells[columns.label] if columns.label is not None else [None] * count,
         None if names is None else list(names),
@@ -263,10 +264,10 @@ def _cut(whole: HubSplit, test_fraction: float, seed: int) -> list[HubSplit]:
     ]
 
 
-def _marks(tables: Sequence[Any], column: str, modality: Modality, streaming: bool) -> list[str]:
+def _marks(tables: Collection[_Table], modality: Modality, streaming: bool) -> list[str]:
     """What the fingerprint takes from the library: its own marks of tables that are not streamed."""
-    marks = [str(getattr(rows, "_fingerprint", "")) for rows in tables if not streaming]
-    kinds = [getattr((rows.features or {}).get(column), "dtype", "") for rows in tables]
+    marks = [str(getattr(table.rows, "_fingerprint", "")) for table in tables if not streaming]
+    kinds = [getattr((table.rows.features or {}).get(table.item), "dtype", "") for table in tables]
     if modality == "text" and any("binary" in str(kind) for kind in kinds):
         marks.append("bytes are text")  # they were embedded as they are printed in Python, b'...', by the first version
     return marks
@@ -320,13 +321,13 @@ def _as_text(cell: Any, where: str) -> str:
     return "" if cell is None else str(cell)
 
 
-def _empty_texts(tables: Mapping[str, _Table], column: str) -> list[str]:
+def _empty_texts(tables: Mapping[str, _Table]) -> list[str]:
     """A sentence when texts are empty, counted without making Python strings of all of them."""
     import pyarrow.compute as pc
 
     empty: list[str] = []
     for table in tables.values():
-        cells = table.rows.with_format("arrow")[:][column]
+        cells = table.rows.with_format("arrow")[:][table.item]
         if str(cells.type) in ("string", "large_string"):
             blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(cells)), 0), True)
             empty += [table.ids[row] for row in np.flatnonzero(blank.to_numpy(zero_copy_only=False))]

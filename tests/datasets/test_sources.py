@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -340,6 +341,27 @@ def test_hugging_face_bytes_are_text_and_structures_are_refused(tmp_path: Path) 
         hugging_face("parquet", "text", "tags", **options).splits["train"].load(0)
     with pytest.raises(UserError, match="cannot be an id"):
         hugging_face("parquet", "text", "t", id_column="tags", **options)
+
+
+def test_hugging_face_splits_that_spell_their_columns_each_in_its_way(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = {"train": "NFC", "test": "NFD"}
+    spelled = {split: [unicodedata.normalize(form, name) for name in ("thé", "clé")] for split, form in names.items()}
+    both = datasets.DatasetDict(
+        {split: datasets.Dataset.from_dict({t: [split, "b"], y: ["x", "y"]}) for split, (t, y) in spelled.items()}
+    )
+    both.save_to_disk(str(tmp_path / "saved"))
+    data = hugging_face(str(tmp_path / "saved"), "text", "thé", label_column="clé")
+    for split in spelled:
+        assert data.splits[split].load(0) == split and data.splits[split].labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hugging_face_labels_that_are_ids_too(tmp_path: Path, streaming: bool) -> None:
+    files = {"train": rows_of(tmp_path, "a", t=["one", "two"], y=["u", "v"])}
+    options = {"data_files": files, "cache_dir": str(tmp_path), "streaming": streaming}
+    train = hugging_face("parquet", "text", "t", label_column="y", id_column="y", **options).splits["train"]
+    assert train.ids == ["u", "v"] and train.labels.tolist() == [0, 1]
 
 
 def test_hugging_face_labels(tmp_path: Path) -> None:

@@ -3,24 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from strategies.factory import Rows
 
 from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.features.spaces import RAW, UNIT, Scaled
 from alfm.heads.linear import LinearHead
-
-
-class Rows:
-    """Features that stay elsewhere."""
-
-    def __init__(self, x: np.ndarray) -> None:
-        self.x, self.shape = x, x.shape
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.x[start:stop]
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        return self.x[rows]
 
 
 @pytest.fixture

@@ -184,3 +184,16 @@ def assert_equivariant(strategy: Strategy, budget: int = 10, **options) -> None:
     expected = strategy.select(query, budget)[0].numpy()
     got = strategy.select(permuted(query, order), budget)[0].numpy()
     assert order[got].tolist() == expected.tolist()
+
+
+class Rows:
+    """Features that stay elsewhere."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x, self.shape = x, x.shape
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.x[start:stop]
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self.x[rows]

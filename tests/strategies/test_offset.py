@@ -14,7 +14,7 @@ import yaml
 from hydra.utils import get_class
 from reference.maxherding import maxherding
 from reference.probcover import distances, probcover, purity_delta
-from strategies.factory import clusters, make_query
+from strategies.factory import Rows, clusters, make_query
 
 import alfm
 from alfm.config.paths import conf_dir
@@ -151,19 +151,6 @@ def test_wherever_features_live(name: str) -> None:
         assert pool.offset and not pool.resident
         query.pool, query.carry = pool, {}
         assert len({*picks(MAKERS[name](), query, 20)} & {*expected}) >= 18
-
-
-class Rows:
-    """Features that stay elsewhere."""
-
-    def __init__(self, x: np.ndarray) -> None:
-        self.x, self.shape = x, x.shape
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.x[start:stop]
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        return self.x[rows]
 
 
 @pytest.mark.parametrize("name", ["typiclust", "uherding", "probcover", "coreset cosine", "dcom", "centroid", "clue"])
