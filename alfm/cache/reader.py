@@ -209,7 +209,10 @@ class FeatureCache:
             # h5py reports damage as any of these, depending on where in the file it meets it
             if isinstance(error, PermissionError):
                 raise UserError(f"{self.path} may not be read: {error.strerror}.") from error
-            raise UserError(f"{self.path} is damaged or not an HDF5 feature cache ({first_line(error)}).") from error
+            raise UserError(
+                f"{self.path} is damaged or not an HDF5 feature cache ({first_line(error)}): make it again with "
+                "python -m alfm.extract ... force=true, or python -m alfm.cache convert ... --force."
+            ) from error
 
     def _layout(self, split: str) -> _Layout:
         if split not in self._layouts:
