@@ -36,7 +36,7 @@ MAY_IMPORT = {
     # the maths
     "features": "devices errors files host_ops lazy streams threads version",
     "geometry": "devices errors features host_ops streams threads",
-    "heads": "devices errors features geometry lazy options streams threads",
+    "heads": "devices errors features files geometry lazy options streams threads",
     "posteriors": "devices errors features heads host_ops options streams threads",
     "acquisition": "devices host_ops",
     "metrics": "devices errors",
