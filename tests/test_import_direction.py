@@ -52,6 +52,8 @@ MAY_IMPORT = {
     "strategies streams threads",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
+    # people who label
+    "labelling": "",
     # commands
     "extract": "config engines",
     "al_train": "config engines",
