@@ -3,8 +3,11 @@
 <split>/features    float16 or float32 (N, D), or (N, V, D) with V augmented views; chunked by rows
 <split>/labels      int64 (N,), -1 = unlabelled
 <split>/ids         UTF-8 strings (N,)
+<split>/marks       ASCII (N,): a mark of each item's content, "" for none (`alfm.datasets.marks`); may be absent
 <split>/part_stops  int64 (P,): part p is rows [part_stops[p-1], part_stops[p])
 <split>/checksums   ASCII (P,): BLAKE2b-128 of each part's features, labels and ids
+<split>/mark_checksums  ASCII (P,): BLAKE2b-128 of each part's marks; apart from the others, so that a cache's
+                    fingerprint does not depend on whether it has marks
 <split>/skipped     UTF-8 strings (S, 2): id and reason of each item left out (only when there are any)
 attributes          see `REQUIRED_ATTRIBUTES` and what `alfm.extract` adds
 """
@@ -38,6 +41,11 @@ def checksum(features: np.ndarray, labels: np.ndarray, ids: Iterable[str] | None
     for text in ids or ():
         digest.update(text.encode("utf-8") + b"\0")
     return digest.hexdigest()
+
+
+def marks_checksum(marks: Iterable[str]) -> str:
+    """BLAKE2b-128 (hex, 32 characters) of a part's marks."""
+    return hashlib.blake2b("\0".join(marks).encode("ascii", "replace"), digest_size=16).hexdigest()
 
 
 def plain(value: Any) -> Any:

@@ -42,6 +42,7 @@ class _Layout:
     dtype: np.dtype
     has_views: bool
     has_ids: bool
+    has_marks: bool = False
 
 
 def open_cache(path: str | os.PathLike[str], unlabelled: Any = ASK) -> FeatureCache:
@@ -176,11 +177,21 @@ class FeatureCache:
             raw = file[split]["ids"][:]
         return [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in raw.tolist()]
 
+    def marks(self, split: str) -> list[str] | None:
+        """N marks of the items' content (see `alfm.datasets.marks`), "" where there is none; None where the cache has
+        none at all, as those of earlier versions and from elsewhere."""
+        if not self._layout(split).has_marks:
+            return None
+        with self.file() as file:
+            return [mark.decode("ascii", "replace") for mark in file[split]["marks"][:].tolist()]
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest that changes with the content: over the parts' checksums in our caches, else over the file."""
         digest = hashlib.blake2b(digest_size=16)
-        shapes = [(name, vars(layout)) for name, layout in self._layouts.items()]
+        shapes = [(name, dict(vars(layout))) for name, layout in self._layouts.items()]
+        for _, shape in shapes:
+            del shape["has_marks"]  # they change nothing that is computed from a cache
         digest.update(json.dumps([self._stored_names, shapes], default=str).encode())
         if self.attributes.get("format") == FORMAT:
             with self.file() as file:
@@ -334,7 +345,13 @@ def _check_split(file: h5py.File, name: str, path: Path) -> _Layout:
             found = f"shape {ids.shape} and dtype {ids.dtype}"
             raise UserError(f"{path}: {name}/ids has {found}: {rows} strings are needed.")
     views = features.shape[1] if features.ndim == 3 else 1
-    return _Layout(rows, views, dim, features.dtype.newbyteorder("="), features.ndim == 3, has_ids)
+    has_marks = "marks" in group and file.attrs.get("format") == FORMAT  # elsewhere the word may mean anything
+    if has_marks:
+        marks = checked_dataset(group, "marks", path)
+        if marks.shape != (rows,) or marks.dtype.kind != "S" or marks.dtype.itemsize > 64:
+            found = f"shape {marks.shape} and dtype {marks.dtype}"
+            raise UserError(f"{path}: {name}/marks has {found}: {rows} short strings are needed.")
+    return _Layout(rows, views, dim, features.dtype.newbyteorder("="), features.ndim == 3, has_ids, has_marks)
 
 
 def _read_labels(file: h5py.File, name: str, path: Path) -> np.ndarray:

@@ -15,8 +15,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from alfm.cache.layout import FORMAT, FORMAT_VERSION, METADATA_CHECKSUM, checksum, metadata_checksum, sync_folder
+from alfm.cache.layout import (
+    FORMAT,
+    FORMAT_VERSION,
+    METADATA_CHECKSUM,
+    checksum,
+    marks_checksum,
+    metadata_checksum,
+    sync_folder,
+)
 from alfm.cache.sink import Sink
+from alfm.datasets.marks import LONGEST as LONGEST_MARK
 from alfm.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
@@ -51,7 +60,15 @@ class CacheWriter:
             self.__exit__()
             raise
 
-    def add_split(self, name: str, rows: int, item_shape: Sequence[int], dtype: np.dtype, has_ids: bool = True) -> None:
+    def add_split(
+        self,
+        name: str,
+        rows: int,
+        item_shape: Sequence[int],
+        dtype: np.dtype,
+        has_ids: bool = True,
+        has_marks: bool = False,
+    ) -> None:
         """Announce a split of `rows` items with features of `item_shape`: (D,), or (V, D) with views."""
         row_bytes = max(1, int(np.prod(item_shape)) * np.dtype(dtype).itemsize)
         chunk = min(max(1, _CHUNK_BYTES // row_bytes), max(rows, 1))
@@ -63,12 +80,20 @@ class CacheWriter:
             group.create_dataset("labels", (rows,), "<i8")
             if has_ids:
                 group.create_dataset("ids", (rows,), h5py.string_dtype())
-        self._splits[name] = _Split(group, has_ids)
+            if has_marks:
+                group.create_dataset("marks", (rows,), f"S{LONGEST_MARK}")
+        self._splits[name] = _Split(group, has_ids, has_marks)
 
     def append(
-        self, name: str, features: np.ndarray, labels: np.ndarray, ids: Sequence[str] | None, digest: str | None = None
+        self,
+        name: str,
+        features: np.ndarray,
+        labels: np.ndarray,
+        ids: Sequence[str] | None,
+        digest: str | None = None,
+        marks: Sequence[str] | None = None,
     ) -> None:
-        """Add one part: features (n, ...), labels (n,), n ids. `digest` if its checksum is already known."""
+        """Add one part: features (n, ...), labels (n,), n ids, n marks. `digest` if its checksum is already known."""
         split = self._splits[name]
         low, high = split.filled, split.filled + len(features)
         try:
@@ -78,11 +103,14 @@ class CacheWriter:
                     split.group["labels"][low:high] = labels
                 if high > low and split.has_ids:
                     split.group["ids"][low:high] = np.array(list(ids or ()), dtype=object)
+                if high > low and split.has_marks:
+                    split.group["marks"][low:high] = np.array(marks or [""] * (high - low), f"S{LONGEST_MARK}")
         except ValueError as error:
             raise UserError(f"{self.path}: an id of {name} cannot be stored ({error}).") from error
         split.filled = high
         split.stops.append(high)
         split.checksums.append(digest or checksum(features, labels, ids if split.has_ids else None))
+        split.mark_checksums.append(marks_checksum(marks or [""] * (high - low)))
 
     def list_skipped(self, name: str, skipped: Iterable[Sequence[str]]) -> None:
         """Store (id, reason) of items that were left out of a split."""
@@ -99,6 +127,8 @@ class CacheWriter:
                     raise ValueError(f"{name}: {split.filled} rows given of {split.group['labels'].shape[0]} announced")
                 split.group.create_dataset("part_stops", data=np.array(split.stops, dtype="<i8"))
                 split.group.create_dataset("checksums", data=np.array(split.checksums, dtype="S32"))
+                if split.has_marks:
+                    split.group.create_dataset("mark_checksums", data=np.array(split.mark_checksums, dtype="S32"))
             self._file.attrs[METADATA_CHECKSUM] = metadata_checksum(self._file)
             self._file.close()
             self._sink.sync()
@@ -134,12 +164,14 @@ class CacheWriter:
 
 
 class _Split:
-    def __init__(self, group: h5py.Group, has_ids: bool) -> None:
+    def __init__(self, group: h5py.Group, has_ids: bool, has_marks: bool) -> None:
         self.group = group
         self.has_ids = has_ids
+        self.has_marks = has_marks
         self.filled = 0
         self.stops: list[int] = []
         self.checksums: list[str] = []
+        self.mark_checksums: list[str] = []
 
 
 def cannot_write(path: Path, error: OSError | RuntimeError) -> UserError:
