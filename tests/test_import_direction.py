@@ -47,13 +47,13 @@ MAY_IMPORT = {
     "strategies": "acquisition devices errors features geometry heads host_ops lazy metrics options posteriors "
     "results streams threads",
     "learner": "devices errors features heads options strategies streams threads",
+    "labelling": "cache datasets errors",
     "config": "backbones commands datasets errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
     "strategies streams threads",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # people who label
-    "labelling": "",
     # commands
     "extract": "config engines",
     "al_train": "config engines",

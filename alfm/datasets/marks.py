@@ -2,8 +2,8 @@
 
 A letter for what was looked at, the size in bytes (hexadecimal), and 16 hexadecimal digits of BLAKE2b over the first
 and the last 64 KiB: cheap beside decoding, also for files of gigabytes. Files and what lies in archives have the same
-mark (`b`) when their bytes are the same; texts are marked by what they say in UTF-8 (`t`), whatever holds them; images and
-recordings that come decoded by their pixels (`p`) and samples (`s`).
+mark (`b`) when their bytes are the same; texts are marked by what they say in UTF-8 (`t`), whatever holds them; images
+and recordings that come decoded by their pixels (`p`) and samples (`s`).
 """
 
 from __future__ import annotations
