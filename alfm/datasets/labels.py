@@ -17,7 +17,7 @@ ASK = "ask"
 BELOW_ZERO = "below zero"
 """`unlabelled`: negative numbers are no labels (the convention of caches)."""
 
-_WORDS = {"nan", "-nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "n.a.", "?"}
+NOTHING = {"nan", "-nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "n.a.", "?"}
 """What programs write for nothing; in lower case."""
 _FILLS = {99, 127, 255, 999, 9999, 32767, 65535, 2**31 - 1, 2**32 - 1, 2**63 - 1}
 """Numbers that stand for nothing where they lie far above all others."""
@@ -83,7 +83,7 @@ def unlabelled_values(
     if unlabelled not in (ASK, BELOW_ZERO):
         return _given(counts, unlabelled, option, remarks)
     taken: set[Value] = set()
-    strange = {value for value in counts if value.number is None and value.written.strip().casefold() in _WORDS}
+    strange = {value for value in counts if value.number is None and value.written.strip().casefold() in NOTHING}
     below = {value for value in counts if value.number is not None and value.number < 0}
     if unlabelled == BELOW_ZERO:
         taken = below
@@ -141,7 +141,7 @@ def _same(value: Value) -> Any:
     if value.number is not None:
         return value.number
     word = value.written.strip().casefold()
-    return "nan" if word == "-nan" else word if word in _WORDS else ("text", value.written)
+    return "nan" if word == "-nan" else word if word in NOTHING else ("text", value.written)
 
 
 def _far(values: Iterable[Value]) -> set[Value]:
