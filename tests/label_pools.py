@@ -29,6 +29,9 @@ class FakeItems:
     def text(self, row: int) -> str | None:
         return None if self.texts is None else self.texts[row]
 
+    def mark(self, row: int) -> str:
+        return ""
+
     def file_bytes(self, row: int) -> tuple[bytes, str]:
         place = self.path(row)
         if place is None or row in self.gone:

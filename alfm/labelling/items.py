@@ -157,10 +157,10 @@ class Items:
                 path = pool.source.path(item_id)
                 if path is None or self.modality == "text":
                     self.load(row)
-                    return "ok" if self._mark(row) else "unknown"
+                    return "ok" if self.mark(row) else "unknown"
                 with open(path, "rb") as file:
                     self._check(row, mark_of_file(file))
-                return "ok" if self._mark(row)[:1] == "b" else "unknown"
+                return "ok" if self.mark(row)[:1] == "b" else "unknown"
         except _Changed:
             return "changed"
         except ItemGone as gone:
@@ -176,13 +176,14 @@ class Items:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self._pools[number], row - int(self._starts[number])
 
-    def _mark(self, row: int) -> str:
+    def mark(self, row: int) -> str:
+        """The mark of its content when it was embedded (see `alfm.datasets.marks`), "" where there is none."""
         pool, place = self._at(row)
         return "" if pool.marks is None else pool.marks[place]
 
     def _check(self, row: int, now: str) -> None:
         """`ItemGone` when the mark is another one; those of another kind cannot be compared."""
-        stored = self._mark(row)
+        stored = self.mark(row)
         if stored and now and stored[0] == now[0] and stored != now:
             raise _Changed(f"{self.ids[row]} has changed since it was embedded: embed it again, or put the file back.")
 

@@ -5,7 +5,6 @@ Never by the order of lines, nor by numbers that other programs give. What means
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Protocol, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from alfm.datasets.ids import escape, unescape
+from alfm.datasets.marks import mark_of_bytes, mark_of_file
 from alfm.datasets.names import same_name
 from alfm.errors import UserError
 from alfm.labelling.formulas import unguarded
@@ -37,6 +37,10 @@ class Pool(Protocol):
 
     def text(self, row: int) -> str | None:
         """What it says, if it is a text."""
+        ...
+
+    def mark(self, row: int) -> str:
+        """Of its content, see `alfm.datasets.marks`."""
         ...
 
     def file_bytes(self, row: int) -> tuple[bytes, str]:
@@ -130,7 +134,7 @@ class Matcher:
             return self.items.ids[rows[0]], ""
         try:
             with open(file, "rb") as handle:
-                mark = hashlib.file_digest(handle, "sha256").digest()
+                mark = mark_of_file(handle)[1:]
         except OSError as error:
             return None, f"it cannot be read ({error.strerror})"
         rows = [row for row in rows if self._mark(row) == mark] if rows else self._marks.get(mark, [])
@@ -173,17 +177,20 @@ class Matcher:
         return _index(range(len(self.items.ids)), lambda row: os.path.realpath(self.items.path(row) or ""))
 
     @cached_property
-    def _marks(self) -> dict[bytes | None, list[int]]:
-        """What a file holds -> rows; reads them all."""
+    def _marks(self) -> dict[str, list[int]]:
+        """What a file holds -> rows."""
         marks = _index(range(len(self.items.ids)), self._mark)
-        marks.pop(None, None)
+        marks.pop("", None)
         return marks
 
-    def _mark(self, row: int) -> bytes | None:
+    def _mark(self, row: int) -> str:
+        """Of an item as it was embedded, without its letter; read where the cache has none, "" where it is gone."""
+        if (stored := self.items.mark(row))[:1] in ("b", "t"):
+            return stored[1:]
         try:
-            return hashlib.sha256(self.items.file_bytes(row)[0]).digest()
-        except UserError:  # gone or changed
-            return None
+            return mark_of_bytes(self.items.file_bytes(row)[0])[1:]
+        except UserError:
+            return ""
 
     def _text(self, row: int) -> str:
         try:

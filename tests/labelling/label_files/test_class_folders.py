@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from label_pools import photos
 
+from alfm.datasets.marks import mark_of_bytes
 from alfm.errors import UserError
+from alfm.labelling.items import Items
 from alfm.labelling.label_files import read
 from alfm.labelling.label_files.class_folders import class_name, folder_name
 
@@ -80,6 +82,17 @@ def test_every_class_is_a_folder_and_back(tmp_path, name):
 
 def test_plain_names_stay(tmp_path):
     assert [folder_name(name) for name in ("cat", "red fox", "Möwe", "7")] == ["cat", "red fox", "Möwe", "7"]
+
+
+def test_a_file_that_was_moved_away_and_renamed_is_found_by_its_mark(tmp_path, write_cache):
+    pool, sorted_ = photos(tmp_path / "pool"), tmp_path / "sorted"
+    marks = [mark_of_bytes(name.encode()) for name in pool.ids]
+    config = {"_target_": "alfm.datasets.folder.image_folder", "root": str(tmp_path / "pool")}
+    items = Items.open([write_cache(pool.ids, config, marks=marks)], ["train"])
+    (sorted_ / "x").mkdir(parents=True)
+    (tmp_path / "pool" / "bird.jpg").rename(sorted_ / "x" / "parrot.jpg")
+    (tmp_path / "pool" / "cat" / "001.jpg").rename(sorted_ / "x" / "001.jpg")
+    assert labels(read(sorted_, items)) == {"bird.jpg": "x", "cat/001.jpg": "x"}
 
 
 def test_a_folder_without_folders_is_refused(tmp_path):
