@@ -145,15 +145,15 @@ class Matcher:
         row = self.rows[item]
         if not item.isdecimal() or keys.id in (keys.name, keys.text):
             return True
-        own = self.items.text(row) if keys.text else None
-        if keys.text and own is not None and not _plain(own).startswith(_plain(unguarded(keys.text))):
+        own = self._text(row) if keys.text else None
+        if keys.text and own and not _plain(own).startswith(_plain(unguarded(keys.text))):
             return False
-        path = self.items.path(row) if keys.name else None
+        path = self._path(row) if keys.name else None
         return not (keys.name and path) or self.by_name(keys.name)[0] in (item, None)
 
     def _parts(self, row: int) -> list[str]:
         """A file's path in its pool, cut at the separators, as names are compared."""
-        place = self.items.path(row)
+        place = self._path(row)
         place = unescape(self.items.ids[row]) if place is None else place
         return [same_name(escape(part)) for part in place.replace("\\", "/").split("/") if part not in ("", ".")]
 
@@ -174,7 +174,7 @@ class Matcher:
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
-        return _index(range(len(self.items.ids)), lambda row: os.path.realpath(self.items.path(row) or ""))
+        return _index(range(len(self.items.ids)), lambda row: os.path.realpath(self._path(row) or ""))
 
     @cached_property
     def _marks(self) -> dict[str, list[int]]:
@@ -191,6 +191,12 @@ class Matcher:
             return mark_of_bytes(self.items.file_bytes(row)[0])[1:]
         except UserError:
             return ""
+
+    def _path(self, row: int) -> str | None:
+        try:
+            return self.items.path(row)
+        except UserError:  # nobody knows where the items are
+            return None
 
     def _text(self, row: int) -> str:
         try:

@@ -87,7 +87,7 @@ def test_plain_names_stay(tmp_path):
 def test_a_file_that_was_moved_away_and_renamed_is_found_by_its_mark(tmp_path, write_cache):
     pool, sorted_ = photos(tmp_path / "pool"), tmp_path / "sorted"
     marks = [mark_of_bytes(name.encode()) for name in pool.ids]
-    config = {"_target_": "alfm.datasets.folder.image_folder", "root": str(tmp_path / "pool")}
+    config = {"_target_": "alfm.datasets.folder.folder", "root": str(tmp_path / "pool"), "modality": "image"}
     items = Items.open([write_cache(pool.ids, config, marks=marks)], ["train"])
     (sorted_ / "x").mkdir(parents=True)
     (tmp_path / "pool" / "bird.jpg").rename(sorted_ / "x" / "parrot.jpg")
