@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from alfm.features.features import Features, Pool
     from alfm.heads.base import Classifier
     from alfm.heads.linear import LinearHead
+    from alfm.labelling.active_learner import ActiveLearner
     from alfm.learner import Learner
     from alfm.report.curves import plot_curves
     from alfm.results.load import load_runs
@@ -37,6 +38,7 @@ _HOMES = {
     "alfm.features.features": ("Features", "Pool"),
     "alfm.heads.base": ("Classifier",),
     "alfm.heads.linear": ("LinearHead",),
+    "alfm.labelling.active_learner": ("ActiveLearner",),
     "alfm.learner": ("Learner",),
     "alfm.report.curves": ("plot_curves",),
     "alfm.results.load": ("load_runs",),
@@ -49,8 +51,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Classifier", "FeatureCache", "Features", "Learner", "LinearHead", "Pool", "Query", "Round", "Simulation",
-    "Strategy", "Task", "UserError", "load_runs", "open_cache", "plot_curves", "run", "simulate",
+    "ActiveLearner", "Classifier", "FeatureCache", "Features", "Learner", "LinearHead", "Pool", "Query", "Round",
+    "Simulation", "Strategy", "Task", "UserError", "load_runs", "open_cache", "plot_curves", "run", "simulate",
 ]  # fmt: skip
 
 keep_old_names()

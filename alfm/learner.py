@@ -160,6 +160,36 @@ class Learner:
         self.round += 1
         self._told, self._more_classes, self._new = False, False, set()
 
+    def stand(
+        self,
+        rows: Tensor,
+        targets: Tensor,
+        *,
+        round: int,
+        num_classes: int,
+        head: LinearHead | None,
+        closed: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """Stand before a question with another past: these labels instead of what was told.
+
+        rows, targets (R, n) int64: all that is labelled, in training order; head: fitted on it, None where n is 0.
+        closed: for each replicate, further rows that are not asked for. What strategies keep of rows goes on as far as
+        these are the same, and a fit begins at `head` where heads start warm. Raises as `tell` does.
+        """
+        self.rows = torch.empty(self.R, 0, dtype=torch.int64, device=self.pool.device)
+        self.targets = torch.empty_like(self.rows)
+        self._free.fill_(True)
+        self.available.fill_(True)
+        self.counts, self.left, self.num_classes = [0] * self.R, [self.pool.N] * self.R, max(num_classes, 2)
+        self.tell(rows, targets)
+        for r, own in enumerate(closed):
+            shut = torch.tensor(own, dtype=torch.int64)
+            self._free[r, shut] = False
+            self.left[r] = int(self._free[r].sum())
+        self.available.copy_(self._free)
+        self.round, self.head, self.fitted = round, head, [] if head is None else list(range(self.R))
+        self._told, self._more_classes, self._new = False, False, set()
+
     def end(self, r: int, why: str) -> None:
         """Replicate r is asked and fitted no more."""
         self.ended[r] = why

@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "config": "backbones commands datasets errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
     "strategies streams threads",
+    "labelling": "cache config devices errors features heads learner options results strategies",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # people who label

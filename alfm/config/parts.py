@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -37,20 +38,40 @@ def called(part: Any, name: str) -> Any:
 
 def node_of(group: str, name: str) -> DictConfig:
     """`conf/<group>/<name>.yaml` as `al_train` composes it; UserError with the nearest names when there is none."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    known = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
-    if name not in known:
-        raise UserError(f"There is no {group}={name}: {nearest_names(name, known)}")
+    node = _al_train({group: name})[group]
+    OmegaConf.set_struct(node, False)
+    return node
+
+
+def composed(chosen: Mapping[str, str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Query strategy, cold start and classifier as `al_train` takes them where these are chosen: name, plain config.
+
+    A cold start that is not chosen is the query strategy's own. Raises UserError with the nearest names.
+    """
+    from omegaconf import OmegaConf
+
+    whole = _al_train(chosen)
+    names = whole.hydra.runtime.choices
+    return {group: (names[group], OmegaConf.to_container(whole[group], resolve=True)) for group in KINDS}  # type: ignore[misc]
+
+
+def _al_train(chosen: Mapping[str, str]) -> DictConfig:
+    """conf/al_train.yaml with these choices; UserError with the nearest names for one that there is not."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    for group, name in chosen.items():
+        known = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
+        if name not in known:
+            raise UserError(f"There is no {group}={name}: {nearest_names(name, known)}")
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            node = compose("al_train", overrides=[f"{group}={name}"])[group]
+            words = [f"{group}={name}" for group, name in chosen.items()]
+            return compose("al_train", overrides=words, return_hydra_config=True)
     finally:
         GlobalHydra.instance().clear()
         GlobalHydra.instance().hydra = before
-    OmegaConf.set_struct(node, False)
-    return node
