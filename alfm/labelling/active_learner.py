@@ -180,20 +180,23 @@ class ActiveLearner:
                 said.append(_act(what.pop("act"), by, acts[index] if acts else None, item=item, **what))
             self._record(said)
 
-    def skip(self, ids: Sequence[Which], *, by: str = "me") -> None:
-        """They cannot be told: not asked for again, and not learnt from."""
-        self.tell(ids, [None] * len(ids), by=by)
+    def skip(self, ids: Sequence[Which], *, by: str = "me", acts: Sequence[str] | None = None) -> None:
+        """They cannot be told: not asked for again, and not learnt from. acts: as in `tell`."""
+        self.tell(ids, [None] * len(ids), by=by, acts=acts)
 
-    def clear(self, ids: Sequence[Which], *, by: str = "me") -> None:
-        """What `by` said of them is taken back."""
+    def clear(self, ids: Sequence[Which], *, by: str = "me", acts: Sequence[str] | None = None) -> None:
+        """What `by` said of them is taken back. acts: as in `tell`."""
         with self._lock:
-            self._record([_act("clear", by, item=self.item(which)) for which in ids])
+            named = zip(acts or [None] * len(ids), map(self.item, ids), strict=True)
+            self._record([_act("clear", by, name, item=item) for name, item in named])
 
-    def reject(self, ids: Sequence[Which], labels: Sequence[Any], *, by: str = "me") -> None:
-        """What items are not. It is counted; it is no label."""
+    def reject(
+        self, ids: Sequence[Which], labels: Sequence[Any], *, by: str = "me", acts: Sequence[str] | None = None
+    ) -> None:
+        """What items are not. It is counted; it is no label. acts: as in `tell`."""
         with self._lock:
-            named = zip(map(self.item, ids), map(self._class_name, labels), strict=True)
-            self._record([_act("reject", by, item=item, label=name) for item, name in named])
+            named = zip(acts or [None] * len(ids), map(self.item, ids), map(self._class_name, labels), strict=True)
+            self._record([_act("reject", by, name, item=item, label=label) for name, item, label in named])
 
     def add_class(self, name: str, *, by: str = "me") -> None:
         """A class that has no label yet."""
