@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ def expected_parts(manifest: dict[str, Any]) -> list[tuple[str, int, int]]:
     ]
 
 
-def merge(folder: PartsFolder) -> Merged:
+def merge(folder: PartsFolder, besides: Mapping[str, Any] | None = None) -> Merged:
     """Write the cache from its finished parts and remove their folder; interrupted, it can simply be begun again.
 
-    Raises `UserError` when parts are missing or damaged, when nothing could be read, or when the disk is full.
+    `besides`: attributes that a manifest of an earlier version may lack. Items of parts of earlier versions have no
+    mark. Raises `UserError` when parts are missing or damaged, when nothing could be read, or when the disk is full.
     """
     manifest = folder.read_manifest()
     if manifest is None:
@@ -53,11 +55,13 @@ def merge(folder: PartsFolder) -> Merged:
     merged = Merged()
     shapes: dict[str, list[int]] = {}
     dtype: Any = None
+    marked: set[str] = set()
     for index, (split, _, _) in enumerate(parts):
         tail = read_part(folder.part_path(index), with_features=False)
         merged.rows[split] = merged.rows.get(split, 0) + len(tail.labels)
         merged.skipped.setdefault(split, []).extend(tail.skipped)
         merged.events.extend(tail.events)
+        marked |= {split} if tail.marks is not None and any(tail.marks) else set()
         if len(tail.labels):
             shape = list(tail.features.shape[1:])
             dtype = tail.features.dtype
@@ -67,7 +71,7 @@ def merge(folder: PartsFolder) -> Merged:
         first = next((pair for pairs in merged.skipped.values() for pair in pairs), ["?", "the data set is empty"])
         raise UserError(f"No item could be read, the first being {first[0]}: {first[1]}")
     some = next(iter(shapes.values()))
-    attributes = manifest["attributes"] | {
+    attributes = {**(besides or {}), **manifest["attributes"]} | {
         "run": manifest["run"],
         "num_skipped": sum(map(len, merged.skipped.values())),
         "num_events": len(merged.events),
@@ -76,14 +80,14 @@ def merge(folder: PartsFolder) -> Merged:
     # a temporary file inside the folder goes away with it, whoever left it there
     with CacheWriter(folder.target, attributes, folder.path / f"merged.{uuid.uuid4().hex[:12]}.tmp") as writer:
         for split, rows in merged.rows.items():
-            writer.add_split(split, rows, shapes.get(split, some), dtype)
+            writer.add_split(split, rows, shapes.get(split, some), dtype, has_marks=split in marked)
             writer.list_skipped(split, merged.skipped[split])
         for index, (split, _, _) in enumerate(parts):
             path: Path = folder.part_path(index)
             part = read_part(path)
             if not part_is_whole(part):
                 raise UserError(f"{path} is damaged: delete that file and run the extraction again.")
-            writer.append(split, part.features, part.labels, part.ids, part.checksum)
+            writer.append(split, part.features, part.labels, part.ids, part.checksum, part.marks)
         writer.finish()
     folder.remove()
     return merged

@@ -37,7 +37,8 @@ _MAGIC = b"ALFMPART"
 
 @dataclass
 class Part:
-    """A finished part read back. `features` (n, ...), `labels` int64 (n,), n ids; items that were left out."""
+    """A finished part read back. `features` (n, ...), `labels` int64 (n,), n ids, n marks (None in parts of earlier
+    versions); items that were left out."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -45,6 +46,7 @@ class Part:
     skipped: list[list[str]]
     events: list[str]
     checksum: str
+    marks: list[str] | None = None
 
 
 class PartWriter:
@@ -59,11 +61,14 @@ class PartWriter:
         self._dtype = np.dtype("float16")
         self._labels: list[np.ndarray] = []
         self._ids: list[str] = []
+        self._marks: list[str] = []
         self._skipped: list[Sequence[str]] = []
         self._events: list[str] = []
 
-    def append(self, features: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> None:
-        """Add a batch: features (b, ...) of one shape and dtype throughout, labels (b,), b ids."""
+    def append(
+        self, features: np.ndarray, labels: np.ndarray, ids: Sequence[str], marks: Sequence[str] | None = None
+    ) -> None:
+        """Add a batch: features (b, ...) of one shape and dtype throughout, labels (b,), b ids, b marks."""
         if len(features):
             stored = np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("<"))
             if self._shape is not None and list(stored.shape[1:]) != self._shape:
@@ -74,6 +79,7 @@ class PartWriter:
             self._digest.update(raw)
         self._labels.append(np.asarray(labels, dtype="<i8"))
         self._ids.extend(ids)
+        self._marks.extend(marks if marks is not None else [""] * len(ids))
 
     def note(self, skipped: Iterable[Sequence[str]] = (), events: Iterable[str] = ()) -> None:
         """Items left out, as (id, reason), and things worth knowing (a retry in smaller pieces)."""
@@ -92,6 +98,7 @@ class PartWriter:
                 "shape": self._shape,
                 "dtype": self._dtype.str,
                 "ids": self._ids,
+                "marks": self._marks,
                 "skipped": self._skipped,
                 "events": self._events,
                 "checksum": self._digest.hexdigest(),
@@ -141,7 +148,7 @@ def read_part(path: Path, with_features: bool = True) -> Part:
             features = np.fromfile(file, dtype, count).reshape(rows, *shape)
         file.seek(count * dtype.itemsize)
         labels = np.fromfile(file, "<i8", rows)
-    return Part(features, labels, tail["ids"], tail["skipped"], tail["events"], tail["checksum"])
+    return Part(features, labels, tail["ids"], tail["skipped"], tail["events"], tail["checksum"], tail.get("marks"))
 
 
 def part_is_whole(part: Part) -> bool:

@@ -14,6 +14,7 @@ from alfm.cache.layout import (
     METADATA_CHECKSUM,
     REQUIRED_ATTRIBUTES,
     checksum,
+    marks_checksum,
     metadata_checksum,
     rows_not_finite,
 )
@@ -76,6 +77,10 @@ def _verify_split(cache: FeatureCache, split: str, ours: bool) -> list[str]:
         if len(sums) != len(stops):
             return [f"{split}: {len(sums)} checksums for {len(stops)} parts"]
     ids = cache.ids(split) if ours else None
+    marks, mark_sums = cache.marks(split), _mark_checksums(cache, split) if sums is not None else None
+    if marks is not None and (mark_sums is None or len(mark_sums) != len(stops)):
+        problems.append(f"{split}: the checksums of the marks are missing")
+        mark_sums = None
     start = 0
     for part, stop in enumerate(stops):
         where = f"{split}: part {part}, rows {start} to {stop - 1}"
@@ -89,6 +94,8 @@ def _verify_split(cache: FeatureCache, split: str, ours: bool) -> list[str]:
                 part_ids = None if ids is None else ids[low:high]
                 if checksum(block, labels[low:high], part_ids) != sums[part]:
                     problems.append(f"{where}: the content does not match its checksum")
+        if marks is not None and mark_sums is not None and marks_checksum(marks[start:stop]) != mark_sums[part]:
+            problems.append(f"{where}: the marks of the items do not match their checksum")
         start = stop
     return problems
 
@@ -107,6 +114,14 @@ def _checksums(cache: FeatureCache, split: str) -> tuple[list[int] | None, list[
             return None, None
         sums = [text.decode("ascii", "replace") for text in group["checksums"][:].astype("S").tolist()]
         return group["part_stops"][:].tolist(), sums
+
+
+def _mark_checksums(cache: FeatureCache, split: str) -> list[str] | None:
+    with cache.file() as file:
+        found = file[split].get("mark_checksums")
+        if not isinstance(found, h5py.Dataset):
+            return None
+        return [text.decode("ascii", "replace") for text in found[:].astype("S").tolist()]
 
 
 def _verify_parts(folder: Path) -> Verdict:

@@ -7,7 +7,7 @@ import platform
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Job:
     splits: Mapping[str, Split]
     backbone: Backbone
     encoder: Encoder
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The data set's config, as far as it may be kept."""
 
 
 def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
@@ -104,7 +106,8 @@ def agree(job: Job, folder: PartsFolder, wanted: dict[str, Any], force: bool, ru
         found = differences(settings, there["settings"], list(settings))
         if not found:
             folder.go_on()
-            return Plan(there["settings"], there["attributes"], there["run"])
+            mine = {"dataset_config": dict(job.config)} if job.config else {}  # earlier versions kept none
+            return Plan(there["settings"], {**mine, **there["attributes"]}, there["run"])
         if not _start_over(folder, there["run"], found, force):
             time.sleep(_POLL_SECONDS)  # another worker is doing so
 
@@ -159,6 +162,7 @@ def _attributes(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
     provenance = {key: value for key, value in backbone.provenance.items() if value is not None}
     described = {key: value for key, value in settings.items() if value is not None and value != []}
     names = {"class_names": list(dataset.classes)} if dataset.classes else {}
+    config = {"dataset_config": dict(job.config)} if job.config else {}
     return {
         **{f"dataset_{key}": value for key, value in dataset.notes.items()},
         "dataset_licence": dataset.licence or "unknown",
@@ -166,6 +170,7 @@ def _attributes(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
         **provenance,
         **described,
         **names,
+        **config,
         "versions": versions,
     }
 

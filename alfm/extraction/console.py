@@ -58,7 +58,13 @@ class Console:
         """Say that nothing needs doing."""
         self.out.print(f"Already cached: {escape(str(target))} (force=true embeds again)")
         if not self.quiet:
-            self.out.print(escape(after_cache(open_cache(target, unlabelled=None))))
+            cache = open_cache(target, unlabelled=None)
+            if "dataset_config" not in cache.attributes:
+                self.note(
+                    "it was made by an earlier version and does not say where its items are: alfm.label shows them "
+                    "when told so, with dataset.root=FOLDER or items=TABLE"
+                )
+            self.out.print(escape(after_cache(cache)))
 
     @contextmanager
     def progress(self, rows: int, folder: PartsFolder, plan: Plan) -> Iterator[Bar]:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from alfm.backbones.base import Backbone
 from alfm.datasets.base import ItemError, Split
+from alfm.datasets.marks import content_mark
 from alfm.errors import UserError
 from alfm.extraction.plan import Plan
 from alfm.streams import integer
@@ -35,6 +36,8 @@ class Loaded(NamedTuple):
     failures: list[tuple[int, str]]
     mistake: str | None
     """A user's mistake that concerns the whole batch."""
+    marks: Sequence[str] = ()
+    """Of the content of each of `rows`: see `alfm.datasets.marks`."""
 
 
 class Items(Dataset[Loaded]):
@@ -58,13 +61,17 @@ class Items(Dataset[Loaded]):
         items: list[Any] = []
         rows: list[int] = []
         failures: list[tuple[int, str]] = []
+        marks: list[str] = []
         for row in range(task.start, task.stop):
             if row in left_out:
                 failures.append((row, left_out[row]))
                 continue
             try:
-                items.extend(self._views(task.split, split, row))
+                item = split.load(row)
+                mark = content_mark(split, row, item)
+                items.extend(self._views(task.split, split, row, item))
                 rows.append(row)
+                marks.append(mark)
             except UserError as error:  # wrong for all items, such as a missing package
                 return Loaded(task, [], None, [], str(error))
             except ItemError as error:
@@ -72,13 +79,12 @@ class Items(Dataset[Loaded]):
             except Exception as error:  # decoders raise nearly anything on a damaged file
                 failures.append((row, f"{type(error).__name__}: {error}"))
         try:
-            return Loaded(task, rows, self.backbone.collate(items) if items else None, failures, None)
+            return Loaded(task, rows, self.backbone.collate(items) if items else None, failures, None, marks)
         except UserError as error:
             return Loaded(task, [], None, [], str(error))
 
-    def _views(self, name: str, split: Split, row: int) -> Iterator[Any]:
+    def _views(self, name: str, split: Split, row: int, item: Any) -> Iterator[Any]:
         """View 0 is the plain item; view v is augmented by draws that belong to (seed, split, id, v)."""
-        item = split.load(row)
         plain = item.copy() if self.views[name] > 1 else item
         views = [self.backbone.preprocess(item)]
         for view in range(1, self.views[name]):

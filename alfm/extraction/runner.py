@@ -65,7 +65,7 @@ class Runner:
         """Merge the parts, once no other worker is at it."""
         while not self.folder.claims.claim("finalise"):
             time.sleep(_POLL_SECONDS)
-        return merge(self.folder)
+        return merge(self.folder, self.plan.attributes)
 
     def _work(self, first: int, share: range) -> None:
         """Reader -> mapper -> writer, one batch behind the device so that it always has the next one."""
@@ -105,7 +105,7 @@ class Runner:
 
     def _finish(self, loaded: Loaded, pending: Pending) -> Encoded:
         features, events = self.encoder.finish(pending)
-        task, rows, views = loaded.task, loaded.rows, self.plan.views(loaded.task.split)
+        task, rows, marks, views = loaded.task, loaded.rows, loaded.marks, self.plan.views(loaded.task.split)
         if views > 1:
             features = features.reshape(len(rows), views, -1)
         skipped = self._skipped(loaded)
@@ -118,9 +118,10 @@ class Runner:
                     "or leave such items out with on_error=skip."
                 )
             skipped += [(item, "the model gives NaN or Inf") for item in ids]
-            features, rows = features[~bad], [row for row, wrong in zip(rows, bad, strict=True) if not wrong]
+            kept = np.flatnonzero(~bad).tolist()
+            features, rows, marks = features[kept], [rows[place] for place in kept], [marks[place] for place in kept]
         self.advance(task.stop - task.start)
-        return Encoded(task, rows, features, skipped, events)
+        return Encoded(task, rows, features, skipped, events, marks)
 
     def _nothing(self, loaded: Loaded) -> Encoded:
         self.advance(loaded.task.stop - loaded.task.start)

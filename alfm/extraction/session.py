@@ -18,6 +18,7 @@ from alfm.config.build import build, source_kind
 from alfm.config.cell import Cell, as_cfg
 from alfm.config.paths import cache_file
 from alfm.datasets.base import Dataset, Split
+from alfm.datasets.stored import stored_config
 from alfm.devices import choose_device
 from alfm.errors import UserError, nearest_names
 from alfm.extraction.agreement import Job, agree, already_there, wanted_settings
@@ -74,13 +75,18 @@ class Extraction:
         console.start(dataset, backbone, splits, device, target)
         if cfg.get("augment") and cfg.views == 1:
             console.note("augment= makes no difference without views: add views=8")
-        job = Job(dataset, splits, backbone, Encoder(backbone, device, choose_precision(str(cfg.precision), device)))
+        encoder = Encoder(backbone, device, choose_precision(str(cfg.precision), device))
+        config, secrets = stored_config(plain(cfg.dataset))
+        job = Job(dataset, splits, backbone, encoder, config)
         wanted = wanted_settings(job, cfg)
         if already_there(target, wanted, bool(cfg.force), here.run):
             with PartsFolder(target, float(cfg.lease_seconds)) as folder:
                 folder.tidy(finished=open_cache(target, unlabelled=None).attributes.get("run"))
             console.already_there(target)
             return
+        if secrets:
+            names = ", ".join(f"dataset.{name}" for name in secrets)
+            console.note(f"not kept in the cache, since it looks like a secret: {names}")
         left_out = {name: duplicates(split.ids) for name, split in splits.items()}
         _check_duplicates(splits, left_out, str(cfg.on_error))
         folder = PartsFolder(target, float(cfg.lease_seconds))

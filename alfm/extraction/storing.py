@@ -30,6 +30,8 @@ class Encoded(NamedTuple):
     features: np.ndarray
     skipped: list[tuple[str, str]]
     events: list[str]
+    marks: Sequence[str] = ()
+    """Of the content of each of `rows`."""
 
 
 class Store:
@@ -94,7 +96,8 @@ class Store:
             self._part = PartWriter(self._folder.part_path(task.part))
             self._rounding = Rounding(self._dtype, self._spread)
         ids = [self._ids[task.split][row] for row in rows]
-        self._part.append(self._cast(encoded.features, ids), self._labels[task.split][rows], ids)
+        features = self._cast(encoded.features, ids)
+        self._part.append(features, self._labels[task.split][rows], ids, encoded.marks)
         self._part.note(encoded.skipped, [f"part {task.part}: {event}" for event in encoded.events])
         if task.last:
             self._check_rounding(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -14,8 +15,10 @@ from alfm.cache.merge import merge
 from alfm.cache.parts import PartsFolder, PartWriter, part_is_whole, read_part
 from alfm.cache.verify import verify
 from alfm.cache.writer import CacheWriter
+from alfm.datasets.marks import mark_of_bytes
 from alfm.errors import UserError
 
+DUMPS = json.dumps
 PART = 50
 MARKS = {"dataset_fingerprint": "a", "model_fingerprint": "b"}
 
@@ -26,15 +29,21 @@ def rows(split: str, n: int, d: int = 16) -> tuple[np.ndarray, np.ndarray, list[
     return rng.normal(size=(n, d)).astype("float16"), rng.integers(0, 5, n), ids
 
 
+def marks_of(split: str, n: int) -> list[str]:
+    return [mark_of_bytes(f"{split} {row}".encode()) for row in range(n)]
+
+
 def write(path: Path) -> Path:
     attributes = MARKS | {"class_names": list("vwxyz"), "options": {"k": 1}}
     with CacheWriter(path, attributes) as writer:
         for split, n in (("train", 170), ("test", 60)):
             features, labels, ids = rows(split, n)
-            writer.add_split(split, n, (16,), np.dtype("float16"))
+            marks = marks_of(split, n)
+            writer.add_split(split, n, (16,), np.dtype("float16"), has_marks=True)
             for low in range(0, n, PART):
                 high = min(low + PART, n)
-                writer.append(split, features[low:high], labels[low:high], ids[low:high])
+                block = features[low:high], labels[low:high], ids[low:high]
+                writer.append(split, *block, marks=marks[low:high])
         writer.list_skipped("train", [("train/bad.jpg", "truncated")])
         writer.finish()
     return path
@@ -48,11 +57,12 @@ def begin(target: Path) -> PartsFolder:
     index = 0
     for split, n in settings["splits"]:
         features, labels, ids = rows(split, n)
+        marks = marks_of(split, n)
         for low in range(0, n, PART):
             part = PartWriter(folder.part_path(index))
             for start in range(low, min(low + PART, n), 20):
                 stop = min(start + 20, low + PART, n)
-                part.append(features[start:stop], labels[start:stop], ids[start:stop])
+                part.append(features[start:stop], labels[start:stop], ids[start:stop], marks[start:stop])
             part.finish()
             index += 1
     return folder
@@ -64,7 +74,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         features, labels, ids = rows(split, n)
         np.testing.assert_array_equal(cache.features(split), features)
         np.testing.assert_array_equal(cache.labels(split), labels)
-        assert cache.ids(split) == ids
+        assert cache.ids(split) == ids and cache.marks(split) == marks_of(split, n)
     assert cache.class_names == list("vwxyz") and cache.attributes["options"] == '{"k": 1}'
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
@@ -141,6 +151,7 @@ def test_every_flipped_bit_of_the_rows_is_found(tmp_path: Path) -> None:
     features, labels, _ = rows("train", 170)
     rng = np.random.default_rng(0)
     pieces = {"features": features.tobytes(), "labels": labels.astype("<i8").tobytes(), "ids": "ä7.jpg".encode()}
+    pieces["marks"] = marks_of("train", 170)[7].encode()
     for what, content in pieces.items():
         start = whole.find(content[:200])
         assert start > 0, what
@@ -156,7 +167,8 @@ def test_flipped_bits_anywhere_are_found_or_change_nothing(tmp_path: Path) -> No
     path = write(tmp_path / "a.h5")
     whole = path.read_bytes()
     before = open_cache(path)
-    content = {split: (before.features(split), before.labels(split), before.ids(split)) for split in before.splits}
+    named = {split: (before.ids(split), before.marks(split)) for split in before.splits}
+    content = {split: (before.features(split), before.labels(split), named[split]) for split in before.splits}
     attributes = before.attributes
     rng = np.random.default_rng(1)
     for _ in range(60):
@@ -168,10 +180,10 @@ def test_flipped_bits_anywhere_are_found_or_change_nothing(tmp_path: Path) -> No
         after = open_cache(path)  # a bit in unused space
         assert after.splits == list(content)
         assert after.attributes == attributes
-        for split, (features, labels, ids) in content.items():
+        for split, (features, labels, names) in content.items():
             np.testing.assert_array_equal(after.features(split), features)
             np.testing.assert_array_equal(after.labels(split), labels)
-            assert after.ids(split) == ids
+            assert (after.ids(split), after.marks(split)) == names
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
@@ -199,6 +211,24 @@ def test_nan_and_missing_parts_are_found(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         del file["train/checksums"]
     assert "checksums are missing" in verify(path).problems[0]
+    path = write(path)
+    with h5py.File(path, "a") as file:
+        del file["train/mark_checksums"]
+    assert "checksums of the marks are missing" in verify(path).problems[0]
+
+
+def test_marks_change_no_fingerprint_and_may_be_absent(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    marked = open_cache(path).fingerprint
+    with h5py.File(path, "a") as file:
+        for split in ("train", "test"):
+            del file[split]["marks"], file[split]["mark_checksums"]
+    assert verify(path).problems == []
+    assert open_cache(path).fingerprint == marked and open_cache(path).marks("train") is None
+    with h5py.File(path, "a") as file:
+        file["train/marks"] = np.zeros((3, 3))
+    with pytest.raises(UserError, match="train/marks has shape"):
+        open_cache(path)
 
 
 def test_foreign_caches_are_checked_for_what_can_be_known(tmp_path: Path) -> None:
@@ -226,9 +256,27 @@ def test_merge_gives_what_the_parts_hold(tmp_path: Path, capsys: pytest.CaptureF
     for split in ("train", "test"):
         np.testing.assert_array_equal(merged.features(split), whole.features(split))
         np.testing.assert_array_equal(merged.labels(split), whole.labels(split))
-        assert merged.ids(split) == whole.ids(split)
+        assert merged.ids(split) == whole.ids(split) and merged.marks(split) == whole.marks(split)
     assert main(["merge", str(target)]) == 1
     assert "no folder" in capsys.readouterr().err
+
+
+def test_items_of_parts_of_earlier_versions_have_no_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.h5"
+    folder = begin(target)
+    second = folder.part_path(1)
+    with monkeypatch.context() as patched:  # as it was written before there were marks
+        patched.setattr(json, "dumps", lambda tail: DUMPS({key: tail[key] for key in tail if key != "marks"}))
+        part = PartWriter(second)
+        features, labels, ids = rows("train", 170)
+        part.append(features[PART : 2 * PART], labels[PART : 2 * PART], ids[PART : 2 * PART])
+        part.finish()
+    assert read_part(second).marks is None
+    merge(folder, {"dataset_config": {"root": "x"}, "dataset_fingerprint": "not the manifest's"})
+    assert verify(target).problems == []
+    cache, marks = open_cache(target), marks_of("train", 170)
+    assert cache.marks("train") == [*marks[:PART], *[""] * PART, *marks[2 * PART :]]
+    assert cache.attributes["dataset_config"] == '{"root": "x"}' and cache.attributes["dataset_fingerprint"] == "a"
 
 
 def test_missing_and_damaged_parts(tmp_path: Path) -> None:
