@@ -29,6 +29,13 @@ class FakeItems:
     def text(self, row: int) -> str | None:
         return None if self.texts is None else self.texts[row]
 
+    def row(self, item: str) -> int:
+        return self.ids.index(item)
+
+    def load(self, row: int) -> str:
+        assert self.texts is not None
+        return self.texts[row]
+
     def mark(self, row: int) -> str:
         return ""
 

@@ -47,11 +47,10 @@ MAY_IMPORT = {
     "strategies": "acquisition devices errors features geometry heads host_ops lazy metrics options posteriors "
     "results streams threads",
     "learner": "devices errors features heads options strategies streams threads",
-    "labelling": "cache datasets errors",
     "config": "backbones commands datasets errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
     "strategies streams threads",
-    "labelling": "cache config devices errors features heads learner options results strategies",
+    "labelling": "cache config datasets devices errors features files heads learner options results strategies",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # people who label
