@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "config": "backbones commands datasets errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
     "strategies streams threads",
-    "labelling": "cache config datasets devices errors features files heads learner options results strategies",
+    "labelling": "cache commands config datasets devices errors features files heads learner options results "
+    "strategies",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # people who label

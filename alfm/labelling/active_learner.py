@@ -10,10 +10,8 @@ Everything that was said is in the folder's journal before `tell` returns.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
@@ -26,16 +24,17 @@ from alfm.errors import UserError, nearest_names
 from alfm.features.features import Features, Memory
 from alfm.heads.linear import LinearHead
 from alfm.labelling import parts
+from alfm.labelling.acts import Which, act, class_of, item_of, said
 from alfm.labelling.journal import Act, Journal
-from alfm.labelling.newest import NewestHead, Suggestions, probabilities
+from alfm.labelling.models import Models
+from alfm.labelling.newest import Suggestions, probabilities
 from alfm.labelling.pool import CacheName, Caches
-from alfm.labelling.rounds import Rounds, TrainingSet
+from alfm.labelling.rounds import TrainingSet
 from alfm.labelling.state import State
 from alfm.labelling.status import Item, Purpose, Status, status_of
 from alfm.options import Seed, Whole, checked
 
-Which = str | int | Item
-"""An item: its id, its row in the pool, or as `ask` gives it."""
+_CHANGEABLE = ["query_strategy", "init_strategy", "classifier", "warm_start"]
 
 
 class ActiveLearner:
@@ -43,8 +42,6 @@ class ActiveLearner:
 
     state: what is known (see `alfm.labelling.state`); journal: where it is written, None in memory only.
     """
-
-    _parts: Mapping[str, parts.Part]
 
     @checked
     def __init__(
@@ -75,13 +72,14 @@ class ActiveLearner:
         chosen = parts.chosen(query_strategy, init_strategy, classifier)
         if folder is not None:
             parts.refuse_unrecorded(chosen)
-        self._begin(Caches.open(cache, split), device, memory, None if folder is None else Journal(folder))
-        self._parts, self._parts_of = chosen, 1
-        known = list(map(str, classes)) if classes is not None else self._caches.class_names(labels_in_cache == "use")
-        self._record([_act(
-            "settings", "alfm", caches=self._caches.new(), seed=int(seed), **parts.record(chosen), classes=known,
+        given = Caches.open(cache, split)
+        self._begin(given, device, memory, None if folder is None else Journal(folder))
+        known = list(map(str, classes)) if classes is not None else given.class_names(labels_in_cache == "use")
+        self._record([act(
+            "settings", "alfm", caches=given.new(), seed=int(seed), **parts.record(chosen), classes=known,
             classes_given=bool(known), labels_in_cache=labels_in_cache, warm_start=warm_start,
         )])  # fmt: skip
+        self._models.take(self.state.settings, chosen)
 
     @classmethod
     def load(
@@ -99,22 +97,21 @@ class ActiveLearner:
         `query_strategy`, `init_strategy`, `classifier` or `warm_start` from now on; recorded. Raises UserError.
         """
         if not Journal.there(folder):
-            raise UserError(f"{folder} holds no labelling state: begin one with ActiveLearner(cache, folder=...).")
+            raise _nothing_in(folder)
         self = cls.__new__(cls)
         self._begin(Caches() if cache is None else Caches.open(cache), device, memory, Journal(folder))
         self.refresh()
-        self._change(changes)
+        if not self.state.settings:
+            raise _nothing_in(folder)
+        self.change(**changes)
         return self
 
     def _begin(self, given: Caches, device: str, memory: Memory, journal: Journal | None) -> None:
-        self._caches, self._device, self._memory, self.journal = given, device, memory, journal
-        self.state = State(self._caches.source)
+        self.journal = journal
+        self.state = State(given.source)
+        self._models = Models(given, device, memory)
         self._acts: list[Act] = []
         self._lock, self._asking = RLock(), Lock()
-        self._parts, self._parts_of = {}, 0  # after so many settings acts
-        self._features: Features | None = None
-        self._rounds: Rounds | None = None
-        self._newest: NewestHead | None = None
 
     # ---- asking and telling ----------------------------------------------------------------------------------------
 
@@ -131,25 +128,25 @@ class ActiveLearner:
                     if batch is not None and (wanted := self.state.open_items(batch)):
                         break
                     made, round, digest = len(self.state.batches), self.state.next_round, self.state.digest()
-                    training = self._training()
-                rows, filled = self._going().ask(training, round, n)
+                    training, settings = self._training(), self.state.settings
+                rows, filled = self._models.rounds(settings).ask(training, round, n)
                 if not rows:
                     return []
                 items = [self.state.items[row] for row in rows]
-                act = _act("batch", by, round=round, n=n, items=items, labels=digest, filled=filled)
+                new = act("batch", by, round=round, n=n, items=items, labels=digest, filled=filled)
                 with self._lock:
-                    self._record([act], unless=partial(self._asked_since, made))
-                    if self.state.batches[made].items == tuple(items) and (wanted := self.state.open_items()):
+                    self._record([new], unless=partial(self._asked_since, made))
+                    if self.state.batches[-1].items == tuple(items) and (wanted := self.state.open_items()):
                         break
-            return self._shown(wanted, self._training())
+            return self._shown(wanted, "pick")
 
     def ask_audit(self, n: Whole | None = None) -> list[Item]:
         """Items of the audit that have no label yet, in its order: at most n."""
-        with self._lock:
-            self.refresh()
-            wanted = [item for item in self.state.window.items if self.state.wanted(item)][:n]
         with self._asking:
-            return self._shown(wanted, self._training(), "audit")
+            with self._lock:
+                self.refresh()
+                wanted = [item for item in self.state.window.items if self.state.wanted(item)][:n]
+            return self._shown(wanted, "audit")
 
     @checked
     def audit(self, m: Whole, by: str = "me") -> None:
@@ -157,7 +154,7 @@ class ActiveLearner:
         with self._lock:
             self.refresh()
             if m != self.state.window.size:
-                self._record([_act("audit", by, items=m)])
+                self._record([act("audit", by, items=m)])
 
     def tell(
         self, ids: Sequence[Which], labels: Sequence[Any], *, by: str = "me", acts: Sequence[str] | None = None
@@ -167,18 +164,9 @@ class ActiveLearner:
         The annotator's last word on an item counts. acts: an identifier for each, so that saying it again changes
         nothing. Raises UserError, and then nothing was recorded.
         """
-        if len(ids) != len(labels) or (acts is not None and len(acts) != len(ids)):
-            raise UserError(f"tell: {len(ids)} items and {len(labels)} labels; give one for each.")
         with self._lock:
             self.refresh()
-            said = []
-            for index, (which, label) in enumerate(zip(ids, labels, strict=True)):
-                item, name = self.item(which), self._class_name(label)
-                if acts is None and self._said(item, by, name):
-                    continue
-                what = {"act": "skip"} if name is None else {"act": "label", "label": name}
-                said.append(_act(what.pop("act"), by, acts[index] if acts else None, item=item, **what))
-            self._record(said)
+            self._record(said(self.state, by, ids, labels, acts))
 
     def skip(self, ids: Sequence[Which], *, by: str = "me", acts: Sequence[str] | None = None) -> None:
         """They cannot be told: not asked for again, and not learnt from. acts: as in `tell`."""
@@ -187,30 +175,52 @@ class ActiveLearner:
     def clear(self, ids: Sequence[Which], *, by: str = "me", acts: Sequence[str] | None = None) -> None:
         """What `by` said of them is taken back. acts: as in `tell`."""
         with self._lock:
-            named = zip(acts or [None] * len(ids), map(self.item, ids), strict=True)
-            self._record([_act("clear", by, name, item=item) for name, item in named])
+            named = zip(_names(acts, ids), map(self.item, ids), strict=True)
+            self._record([act("clear", by, name, item=item) for name, item in named])
 
     def reject(
         self, ids: Sequence[Which], labels: Sequence[Any], *, by: str = "me", acts: Sequence[str] | None = None
     ) -> None:
         """What items are not. It is counted; it is no label. acts: as in `tell`."""
         with self._lock:
-            named = zip(acts or [None] * len(ids), map(self.item, ids), map(self._class_name, labels), strict=True)
-            self._record([_act("reject", by, name, item=item, label=label) for name, item, label in named])
+            classes = [class_of(self.state, label) for label in labels]
+            named = zip(_names(acts, ids), map(self.item, ids), classes, strict=True)
+            self._record([act("reject", by, name, item=item, label=label) for name, item, label in named])
 
     def add_class(self, name: str, *, by: str = "me") -> None:
         """A class that has no label yet."""
         with self._lock:
             if name not in self.state.declared:
-                self._record([_act("class", by, add=name)])
+                self._record([act("class", by, add=name)])
 
     def rename_class(self, old: str, new: str, *, by: str = "me") -> None:
         """All labels `old` are `new` from now on, and so is whoever says `old` later."""
-        self._record([_act("class", by, rename=[old, new])])
+        self._record([act("class", by, rename=[old, new])])
 
     def merge_classes(self, olds: Sequence[str], new: str, *, by: str = "me") -> None:
         """All of these are `new`, which may be there or not."""
-        self._record([_act("class", by, merge=[list(olds), new])])
+        self._record([act("class", by, merge=[list(olds), new])])
+
+    def change(self, **changes: Any) -> None:
+        """Another `query_strategy`, `init_strategy`, `classifier` or `warm_start` from now on, recorded if it is one.
+
+        A new query strategy brings its own cold start unless one is named too. Raises UserError.
+        """
+        wrong = next((name for name in changes if name not in _CHANGEABLE), None)
+        if wrong is not None:
+            raise UserError(f"{wrong} cannot be changed: {nearest_names(wrong, _CHANGEABLE)}")
+        with self._lock:
+            old = self.state.settings
+            new = {**old, "caches": old["caches"] + self._models.caches.new(old["caches"])}
+            new["warm_start"] = changes.pop("warm_start", old["warm_start"])
+            chosen = parts.chosen_again(self._models.parts(old), changes) if changes else None
+            if chosen is not None:
+                if self.journal is not None:
+                    parts.refuse_unrecorded(chosen)
+                new |= parts.record(chosen)
+            if new != old:
+                self._record([act("settings", "alfm", **new)])
+                self._models.take(self.state.settings, chosen or self._models.parts(old))
 
     # ---- what the model says ---------------------------------------------------------------------------------------
 
@@ -222,14 +232,7 @@ class ActiveLearner:
     @property
     def head(self) -> LinearHead:
         """The head of what is labelled by now, fitted as a simulation fits it; its classes are `head_classes`."""
-        with self._asking:
-            with self._lock:
-                self.refresh()
-                training = self._training()
-            head = self._going().head(training)
-        if head is None:
-            raise UserError("Nothing is labelled yet: tell some labels before a model is asked for.")
-        return head
+        return self._fitted()[0]
 
     @property
     def head_classes(self) -> list[str]:
@@ -238,27 +241,30 @@ class ActiveLearner:
 
     def predict(self, ids: Sequence[Which] | None = None) -> list[str]:
         """The model's class of each item, by default of all."""
-        head, names = self.head, self.head_classes
-        found = probabilities(self.features, head, self._rows(ids))
-        return [names[index] for index in found.argmax(1)]
+        head, names, _ = self._fitted()
+        return [names[index] for index in probabilities(self.features, head, self._rows(ids)).argmax(1)]
 
     def predict_proba(self, ids: Sequence[Which] | None = None) -> np.ndarray:
         """Probabilities (n, C) float32 of the `classes`, in their order; 0 for those that the head does not know."""
-        head, names = self.head, self.head_classes
+        head, names, classes = self._fitted()
         found = probabilities(self.features, head, self._rows(ids))
-        out = np.zeros((len(found), len(self.classes)), np.float32)
-        out[:, [self.classes.index(name) for name in names]] = found[:, : len(names)]
+        out = np.zeros((len(found), len(classes)), np.float32)
+        out[:, [classes.index(name) for name in names]] = found[:, : len(names)]
         return out
 
     def refit(self) -> LinearHead | None:
         """The head behind `suggestions`, of what is labelled now, begun at the one before; None: too few classes."""
-        newest, training = self._live()
-        return newest.fit(training)
+        with self._lock:
+            self.refresh()
+            training, settings = self._training(), self.state.settings
+        return self._models.newest(settings).fit(training)
 
     def suggestions(self) -> Suggestions | None:
         """The newest head's class of every item, and how sure it is; None before there are labels of two classes."""
-        newest, training = self._live()
-        return newest.suggestions(training, self.state.training_classes, self.classes)
+        with self._lock:
+            self.refresh()
+            training, settings, own, classes = self._training(), self.state.settings, self.head_classes, self.classes
+        return self._models.newest(settings).suggestions(training, own, classes)
 
     def status(self) -> Status:
         """How far it has come; printed, a few lines."""
@@ -271,24 +277,11 @@ class ActiveLearner:
     @property
     def features(self) -> Features:
         """The pool's features, row by row; loaded when first asked for."""
-        with self._lock:
-            if self._features is None:
-                self._features = self._caches.features(self.state.settings["caches"], self._device, self._memory)
-            return self._features
+        return self._models.features(self.state.settings)
 
     def item(self, which: Which) -> str:
-        """An item's key. Raises UserError where there is none."""
-        if isinstance(which, Item):
-            which = which.id
-        if isinstance(which, str):
-            if which in self.state.rows:
-                return which
-            near = nearest_names(which, self.state.items) if len(self.state.items) <= 5000 else "see the cache's ids"
-            raise UserError(f"There is no item {which[:80]!r} in the pool: {near}")
-        row = int(which)
-        if not 0 <= row < len(self.state.items):
-            raise UserError(f"There is no row {row} in the pool: its rows are 0 to {len(self.state.items) - 1}.")
-        return self.state.items[row]
+        """An item's key: its id. Raises UserError where there is none."""
+        return item_of(self.state, which)
 
     def refresh(self) -> None:
         """Read what others have written into the folder since."""
@@ -304,7 +297,7 @@ class ActiveLearner:
                 return
             if Journal.there(folder):
                 raise UserError(f"{folder} holds a labelling state already: name another folder.")
-            parts.refuse_unrecorded(self._parts_now())
+            parts.refuse_unrecorded(self._models.parts(self.state.settings))
             copy = Journal(folder)
             with copy.writing() as pen:
                 pen.write(self._acts)
@@ -317,118 +310,70 @@ class ActiveLearner:
         with self._lock, nullcontext() if self.journal is None else self.journal.writing() as pen:
             if pen is not None:
                 self._apply(pen.others)
-            new = [(act, do) for act in acts if not unless() and (do := self.state.prepared(act)) is not None]
+            if unless():
+                return
+            new = [(one, do) for one in acts if (do := self.state.prepared(one)) is not None]
             if pen is not None:
-                pen.write([act for act, _ in new])
-            for act, do in new:
-                self._acts.append(act)
+                pen.write([one for one, _ in new])
+            for one, do in new:
+                self._acts.append(one)
                 do()
 
     def _apply(self, acts: Sequence[tuple[int, Act]]) -> None:
-        for number, act in acts:
+        for number, one in acts:
             try:
-                self.state.apply(act)
+                self.state.apply(one)
             except UserError as error:
                 where = f"{self.journal.path}, line {number}" if self.journal else f"act {number}"
                 raise UserError(f"{where}: {str(error).rstrip('.')}; put that line right.") from error
-            self._acts.append(act)
-
-    def _change(self, changes: dict[str, Any]) -> None:
-        """Record what is set otherwise from now on, and caches that are new."""
-        with self._lock:
-            settings = self.state.settings
-            wrong = next((name for name in changes if name not in _CHANGEABLE), None)
-            if wrong is not None:
-                raise UserError(f"load({wrong}=...): it cannot be changed: {nearest_names(wrong, _CHANGEABLE)}")
-            new = dict(settings) | {key: changes[key] for key in ("warm_start",) if key in changes}
-            new["caches"] = settings["caches"] + self._caches.new(settings["caches"])
-            if changes.keys() & set(_CHANGEABLE[:3]):
-                now = parts.chosen_again(settings, changes)
-                parts.refuse_unrecorded(now)
-                new |= parts.record(now)
-            if new != settings:
-                self._record([_act("settings", "alfm", **new)])
+            self._acts.append(one)
 
     def _asked_since(self, batches: int) -> bool:
         return len(self.state.batches) != batches
-
-    def _parts_now(self) -> Mapping[str, parts.Part]:
-        """Strategies and head as the newest settings say."""
-        if self._parts_of != self.state.settings_acts:
-            self._parts, self._parts_of = parts.read(self.state.settings), self.state.settings_acts
-            self._rounds = self._newest = None
-            if self._features is not None and self._features.N != len(self.state.items):
-                self._features = None
-        return self._parts
-
-    def _going(self) -> Rounds:
-        with self._lock:
-            now = self._parts_now()
-            if self._rounds is None:
-                made = {group: part.made for group, part in now.items()}
-                for group in ("query_strategy", "init_strategy"):
-                    made[group] = self._caches.in_pool(made[group], self.state.settings["caches"])
-                settings = self.state.settings
-                self._rounds = Rounds(self.features, seed=settings["seed"], warm_start=settings["warm_start"], **made)
-            return self._rounds
-
-    def _live(self) -> tuple[NewestHead, TrainingSet]:
-        with self._lock:
-            self.refresh()
-            now = self._parts_now()
-            if self._newest is None:
-                self._newest = NewestHead(self.features, now["classifier"].made, self.state.settings["seed"])
-            return self._newest, self._training()
 
     def _training(self) -> TrainingSet:
         state = self.state
         told, number = state.training, {name: index for index, name in enumerate(state.training_classes)}
         return TrainingSet(
             [state.rows[one.item] for one in told], [number[one.label] for one in told], [one.round for one in told],
-            len(number), [state.rows[item] for item in state.all_skipped if item in state.rows],
+            len(number), [state.rows[item] for item in state.all_skipped],
         )  # fmt: skip
+
+    def _fitted(self) -> tuple[LinearHead, list[str], list[str]]:
+        """The head, its classes, and all classes."""
+        with self._asking:
+            with self._lock:
+                self.refresh()
+                training, settings, own, classes = (
+                    self._training(),
+                    self.state.settings,
+                    self.head_classes,
+                    self.classes,
+                )
+            head = self._models.rounds(settings).head(training)
+        if head is None:
+            raise UserError("Nothing is labelled yet: tell some labels before a model is asked for.")
+        return head, own, classes
 
     def _rows(self, ids: Sequence[Which] | None) -> torch.Tensor | None:
         return None if ids is None else torch.tensor([self.state.rows[self.item(which)] for which in ids])
 
-    def _shown(self, items: Sequence[str], training: TrainingSet, purpose: Purpose = "pick") -> list[Item]:
-        """With what the head of the training set takes them for; whoever calls holds `_asking`."""
-        rows = [self.state.rows[item] for item in items]
+    def _shown(self, items: Sequence[str], purpose: Purpose) -> list[Item]:
+        """With what the head before the last batch takes them for; whoever calls holds `_asking`."""
+        with self._lock:
+            rows, names, settings = [self.state.rows[item] for item in items], self.head_classes, self.state.settings
+            training = self._training()
+            training = training.before(self.state.round) if self.state.batches else training
         taken: list[tuple[str | None, float | None]] = [(None, None)] * len(items)
-        if items and len(set(training.targets)) > 1 and (head := self._going().head(training)) is not None:
-            names = self.state.training_classes
+        if items and len(set(training.targets)) > 1 and (head := self._models.rounds(settings).head(training)):
             found = probabilities(self.features, head, torch.tensor(rows))
             taken = [(names[int(own.argmax())], float(own.max())) for own in found]
         return [Item(row, item, None, None, *own, purpose) for row, item, own in zip(rows, items, taken, strict=True)]
 
-    def _class_name(self, label: Any) -> str | None:
-        """None for what says nothing. Raises UserError for what is no name."""
-        if label is None or (isinstance(label, float | np.floating) and np.isnan(label)):
-            return None
-        name = label if isinstance(label, str) else str(int(label)) if _whole(label) else ""
-        if not name.strip():
-            raise UserError(f"{label!r} is no label: give a class's name, or None where it cannot be told.")
-        declared = self.state.declared
-        if not isinstance(label, str) and declared and name not in declared and not any(map(str.isdigit, declared)):
-            raise UserError(
-                f"Label {name} is a number and the classes have names ({', '.join(declared[:5])}): give one."
-            )
-        return name.strip()
 
-    def _said(self, item: str, by: str, name: str | None) -> bool:
-        """Is this what the annotator has said already?"""
-        if name is None:
-            return by in self.state.skips.get(item, ())
-        return self.state.votes.get(item, {}).get(by) == self.state.named(name)
+def _nothing_in(folder: Path | str) -> UserError:
+    return UserError(f"{folder} holds no labelling state: begin one with ActiveLearner(cache, folder=...).")
 
 
-_CHANGEABLE = ["query_strategy", "init_strategy", "classifier", "warm_start"]
-
-
-def _whole(label: Any) -> bool:
-    return isinstance(label, int | np.integer) and not isinstance(label, bool)
-
-
-def _act(kind: str, by: str, name: str | None = None, **what: Any) -> Act:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"id": name or str(uuid.uuid4()), "time": now, "by": by, "act": kind, **what}
+def _names(acts: Sequence[str] | None, ids: Sequence[Which]) -> Sequence[str | None]:
+    return [None] * len(ids) if acts is None else acts

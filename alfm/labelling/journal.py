@@ -18,6 +18,8 @@ from alfm.errors import UserError
 
 Act = dict[str, Any]
 FILE = "journal.jsonl"
+_TAIL = 256
+"""Bytes that are looked at again, to see that a file is still the one that was read."""
 
 
 class Journal:
@@ -28,6 +30,7 @@ class Journal:
         self.folder = Path(folder)
         self.path = self.folder / FILE
         self._read_to = self._lines = 0
+        self._tail = b""
         try:
             if not self.path.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -40,9 +43,13 @@ class Journal:
 
     @staticmethod
     def there(folder: Path | str) -> bool:
-        """Does this folder hold acts?"""
-        file = Path(folder) / FILE
-        return file.is_file() and file.stat().st_size > 0
+        """Does this folder hold acts? A first one that was torn is none."""
+        try:
+            with (Path(folder) / FILE).open("rb") as file:
+                first = file.readline()
+                return first.endswith(b"\n") or _act(first) is not None
+        except OSError:
+            return False
 
     def news(self) -> list[tuple[int, Act]]:
         """Acts that were not read before, each with the number of its line. Raises UserError for a broken line."""
@@ -72,7 +79,8 @@ class Journal:
 
     def _news(self, file: int) -> list[tuple[int, Act]]:
         stat = os.fstat(file)
-        if stat.st_size < self._read_to or stat.st_ino != self._inode:
+        known = _read(file, self._read_to - len(self._tail), self._read_to)
+        if stat.st_size < self._read_to or stat.st_ino != self._inode or known != self._tail:
             raise UserError(f"{self.path} was replaced or cut while it was in use: load the state again.")
         text = _read(file, self._read_to, stat.st_size)
         lines = text.split(b"\n")
@@ -97,6 +105,7 @@ class Journal:
         if rest.strip() and (act := _act(rest)) is not None:  # whole, but for its end of line: an editor's work
             found.append((self._lines + 1, act))
             self._read_to += len(rest)
+        self._tail = _read(file, max(0, self._read_to - _TAIL), self._read_to)
         return found
 
     def _append(self, file: int, acts: Sequence[Act]) -> None:
@@ -117,7 +126,7 @@ class Journal:
                 f"{self.path} cannot be written ({error.strerror}), so nothing was recorded: make room, then say it "
                 "again."
             ) from error
-        self._read_to = before + len(text)
+        self._read_to, self._tail = before + len(text), text[-_TAIL:]
         self._lines += text.count(b"\n")
 
 

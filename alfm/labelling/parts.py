@@ -26,9 +26,10 @@ class Part:
 
 
 def chosen(query_strategy: Any, init_strategy: Any, classifier: Any) -> dict[str, Part]:
-    """The parts that were asked for, each a config's name or an object; the cold start None: the query strategy's own.
+    """The parts that were asked for, each a config's name, an object or a `Part`.
 
-    Raises UserError: no such config, or a strategy that looks at hidden labels.
+    init_strategy None: the query strategy's own cold start. Raises UserError: no such config, or a strategy that looks
+    at hidden labels.
     """
     given = {"query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier}
     nodes = composed({group: one for group, one in given.items() if isinstance(one, str)})
@@ -37,6 +38,9 @@ def chosen(query_strategy: Any, init_strategy: Any, classifier: Any) -> dict[str
         if one is None or isinstance(one, str):
             name, config = nodes[group]
             parts[group] = Part(name, config, _made(group, name, config))
+        elif isinstance(one, Part):
+            _refuse_oracle(one.made)
+            parts[group] = one
         else:
             parts[group] = _of_object(group, one)
     return parts
@@ -52,14 +56,13 @@ def read(settings: Mapping[str, Any]) -> dict[str, Part]:
     return parts
 
 
-def chosen_again(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Part]:
-    """The parts of a settings act with some chosen anew; a new query strategy brings its own cold start."""
-    old = read(settings)
+def chosen_again(old: Mapping[str, Part], changes: Mapping[str, Any]) -> dict[str, Part]:
+    """The parts with some chosen anew; a new query strategy brings its own cold start."""
     groups = [group for group in KINDS if group in changes]
     new = chosen(*(changes.get(group, "random" if group == "query_strategy" else None) for group in KINDS))
     if "query_strategy" in changes:
         groups.append("init_strategy")
-    return old | {group: new[group] for group in groups}
+    return dict(old) | {group: new[group] for group in groups}
 
 
 def record(parts: Mapping[str, Part]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ round costs one more fit, and a corrected label those since it came.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -29,6 +29,11 @@ class TrainingSet:
     rounds: Sequence[int]
     num_classes: int
     closed: Sequence[int] = ()
+
+    def before(self, round: int) -> TrainingSet:
+        """What was known before a batch of that round."""
+        count = sum(one < round for one in self.rounds)
+        return replace(self, rows=self.rows[:count], targets=self.targets[:count], rounds=self.rounds[:count])
 
     def by_round(self) -> list[tuple[int, list[int], list[int]]]:
         """(round, rows, targets), in order."""

@@ -1,0 +1,88 @@
+"""From a command line to a learner: what a state folder holds stands, unless something else was typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alfm.commands import setting
+from alfm.config.build import build
+from alfm.config.cell import Cell
+from alfm.config.parts import KINDS, called
+from alfm.errors import UserError
+from alfm.labelling.active_learner import ActiveLearner
+from alfm.labelling.journal import Journal
+from alfm.labelling.parts import Part
+from alfm.labelling.settings import Opening
+from alfm.options import read
+
+
+def state_folder(given: Opening) -> Path:
+    """Where the state lies: `state=`, else `<first cache>.labelling` in the working folder. Raises UserError."""
+    if given.state is not None:
+        return Path(given.state).expanduser()
+    first = given.cache if given.cache is None or isinstance(given.cache, str | Path) else given.cache[0]
+    if first is None:
+        raise UserError("Which items? Name the pool with cache=PATH, or what was labelled before with state=FOLDER.")
+    return Path(f"{Path(first).stem}.labelling")
+
+
+def open_learner(cell: Cell) -> ActiveLearner:
+    """The learner that a cell of conf/select.yaml, predict.yaml or label.yaml means; makes its folder if need be.
+
+    What was typed wins over what the folder holds, and is recorded there; seed, split and labels_in_cache are what they
+    were when it was begun. Raises UserError.
+    """
+    given = read(Opening, cell.cfg())
+    folder = state_folder(given)
+    there = Journal.there(folder)
+    learner = _go_on(cell, given, folder) if there else _begin(cell, given, folder)
+    if there and given.classes is not None:
+        for name in map(str, given.classes):
+            learner.add_class(name, by=given.annotator)
+    if given.audit is not None:
+        learner.audit(given.audit, by=given.annotator)
+    return learner
+
+
+def _begin(cell: Cell, given: Opening, folder: Path) -> ActiveLearner:
+    if given.cache is None:
+        raise UserError(f"{folder} holds no labelling state: begin one with cache=PATH.")
+    return ActiveLearner(
+        given.cache, **{group: _part(cell, group) for group in KINDS}, seed=given.seed, folder=folder,
+        classes=None if given.classes is None else list(map(str, given.classes)), split=given.split,
+        labels_in_cache=given.labels_in_cache, warm_start=given.warm_start, device=given.device, memory=given.memory,
+    )  # fmt: skip
+
+
+def _go_on(cell: Cell, given: Opening, folder: Path) -> ActiveLearner:
+    """With what was typed otherwise than the folder has it."""
+    typed = {word.partition("=")[0].lstrip("+~") for word in cell.words}
+    changes: dict[str, Any] = {"warm_start": given.warm_start} if "warm_start" in typed else {}
+    groups = {key.partition(".")[0].partition("/")[0] for key in typed} & KINDS.keys()
+    if "query_strategy" in groups:
+        groups.add("init_strategy")  # which the query strategy brings
+    for group in groups:
+        changes[group] = _part(cell, group)
+    learner = ActiveLearner.load(folder, given.cache, device=given.device, memory=given.memory)
+    settings = learner.state.settings
+    stands = {"seed": settings["seed"], "split": settings["caches"][0]["split"]}
+    for name, old in (stands | {"labels_in_cache": settings["labels_in_cache"]}).items():
+        if name in typed and getattr(given, name) != old:
+            raise UserError(
+                f"{setting(name, getattr(given, name))}: {folder} was begun with {setting(name, old)}, which stays; "
+                "leave it out, or name another folder with state=."
+            )
+    for group in groups & {"query_strategy", "classifier"}:
+        if group not in typed and cell.choices[group] != settings["names"][group]:
+            raise UserError(
+                f"{folder} goes on with {group}={settings['names'][group]}, whose options are not those of "
+                f"{cell.choices[group]}: say {group}=NAME beside its options."
+            )
+    learner.change(**changes)
+    return learner
+
+
+def _part(cell: Cell, group: str) -> Part:
+    name, config = str(cell.choices[group]), cell.config[group]
+    return Part(name, config, called(build(cell.cfg().get(group), KINDS[group], group), name))
