@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -58,7 +59,9 @@ class Items:
         folder that has moved (of several caches with folders of their own: of those whose folder is gone). Raises
         `UserError`: an id that occurs twice, modalities that differ, a table that does not fit.
         """
-        ids = [_ids_of(cache, split) for cache, split in zip(caches, splits, strict=True)]
+        ids: list[list[str]] = []
+        for cache, split in zip(caches, splits, strict=True):
+            ids.append(_ids_of(cache, split, sum(map(len, ids))))
         _check_apart(caches, splits, ids)
         root = None if root is None else os.path.abspath(os.path.expanduser(root))
         if root is not None and not os.path.isdir(root):
@@ -95,7 +98,10 @@ class Items:
     def path(self, row: int) -> str | None:
         """The file of an item, which may be gone; None where it is none, or where it would lie outside its folder."""
         pool, place = self._at(row)
-        return pool.source.path(pool.ids[place])
+        try:
+            return pool.source.path(pool.ids[place])
+        except ItemGone:  # not in the data set any more
+            return None
 
     def text(self, row: int) -> str | None:
         """What a text says; None for other items, and for a text that is missing or has changed."""
@@ -106,8 +112,11 @@ class Items:
         except ItemGone:
             return None
 
-    def load(self, row: int) -> Any:
-        """A PIL image in RGB, a str, or an `Audio`. `ItemGone` when it cannot be shown."""
+    def load(self, row: int, at_least: int | None = None) -> Any:
+        """A PIL image in RGB, a str, or an `Audio`. `ItemGone` when it cannot be shown.
+
+        `at_least`: JPEG files may be decoded at a reduced scale, with both sides at least this long.
+        """
         pool, place = self._at(row)
         item_id = pool.ids[place]
         with _named(item_id):
@@ -124,7 +133,8 @@ class Items:
                 self._check(row, mark_of_file(file))
                 if self.modality is None:
                     raise ItemGone(f"{item_id}: it is not known whether this is an image, a text or a recording.")
-                return decode_item(file, item_id, self.modality, pool.source.decode)
+                reduced = {"decode_size": at_least} if at_least is not None and self.modality == "image" else {}
+                return decode_item(file, item_id, self.modality, pool.source.decode | reduced)
 
     def file_bytes(self, row: int) -> tuple[bytes, str]:
         """An item as it was embedded, encoded, and its media type, by its content (never by its name):
@@ -146,6 +156,19 @@ class Items:
                 self._check(row, mark_of_bytes(raw))
                 return raw, media_type(raw)
         return encoded(self.load(row))
+
+    def stamp(self, row: int) -> tuple[int, int] | None:
+        """Changes when the item's file does: (modified, size); None where it is no file of its own, or is gone."""
+        path = self.path(row)
+        with suppress(OSError):
+            found = os.stat(path) if path is not None else None
+            return None if found is None else (found.st_mtime_ns, found.st_size)
+        return None
+
+    def size(self, row: int) -> int:
+        """Bytes of the item's file, 0 where it is none."""
+        found = self.stamp(row)
+        return 0 if found is None else found[1]
 
     def status(self, row: int) -> Status:
         """Whether an item is there and is the one that was embedded; `unknown`: it is there, and the cache has no mark
@@ -225,10 +248,10 @@ class _named:
 # ---- ids ------------------------------------------------------------------------------------------------------------
 
 
-def _ids_of(cache: FeatureCache, split: str) -> list[str]:
-    """Ids as stored, or the rows' numbers where there are none."""
+def _ids_of(cache: FeatureCache, split: str, first: int) -> list[str]:
+    """Ids as stored, or the numbers that rows have in the pool, of which `first` is this cache's first."""
     ids = cache.ids(split)
-    return [str(row) for row in range(cache.num_rows(split))] if ids is None else ids
+    return [str(row) for row in range(first, first + cache.num_rows(split))] if ids is None else ids
 
 
 def _check_apart(caches: Sequence[FeatureCache], splits: Sequence[str], ids: Sequence[Sequence[str]]) -> None:

@@ -13,7 +13,7 @@ def media_type(raw: bytes) -> str:
     """By the first bytes; `application/octet-stream` for whatever a browser could take for a page."""
     if raw[:4] == b"RIFF" and raw[8:12] in (b"WAVE", b"WEBP"):
         return "audio/wav" if raw[8:12] == b"WAVE" else "image/webp"
-    if raw[:2] == b"\xff\xfb" or raw[:2] in (b"\xff\xf3", b"\xff\xf2") or raw[:3] == b"ID3":
+    if raw[:3] == b"ID3" or (len(raw) > 1 and raw[0] == 0xFF and raw[1] & 0xE6 == 0xE2):  # layer III
         return "audio/mpeg"
     for start, kind in (
         (b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"), (b"GIF87a", "image/gif"),
@@ -22,6 +22,16 @@ def media_type(raw: bytes) -> str:
         if raw.startswith(start):
             return kind
     return "application/octet-stream"
+
+
+def plays(raw: bytes) -> bool:
+    """Whether browsers play it, of what `media_type` calls audio: not the rarer codings inside WAV."""
+    if raw[:4] != b"RIFF":
+        return True
+    at = 12
+    while at + 10 <= len(raw) and raw[at : at + 4] != b"fmt ":
+        at += 8 + int.from_bytes(raw[at + 4 : at + 8], "little")
+    return int.from_bytes(raw[at + 8 : at + 10], "little") in (1, 3, 0xFFFE)
 
 
 def encoded(item: Any) -> tuple[bytes, str]:
