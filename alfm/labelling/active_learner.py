@@ -25,6 +25,7 @@ from alfm.features.features import Features, Memory
 from alfm.heads.linear import LinearHead
 from alfm.labelling import parts
 from alfm.labelling.acts import Which, act, class_of, item_of, said
+from alfm.labelling.items import Items
 from alfm.labelling.journal import Act, Journal
 from alfm.labelling.models import Models
 from alfm.labelling.newest import Suggestions, probabilities
@@ -52,19 +53,22 @@ class ActiveLearner:
         init_strategy: Any = None,
         classifier: Any = "logistic",
         seed: Seed = 0,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | None = None,
         folder: Path | str | None = None,
         split: str = "train",
         labels_in_cache: Literal["use", "ignore"] = "use",
         warm_start: bool = True,
         device: str = "auto",
         memory: Memory = "auto",
+        items: Path | str | None = None,
+        root: Path | str | None = None,
     ) -> None:
         """Strategies and classifier: names of configs, or objects; init_strategy None: the query strategy's own.
 
         cache: one or several, whose items then follow one another. classes: all of them, where they are known: then
         picks are those of a simulation that knows them. labels_in_cache: whether labels that lie in the cache count as
         told. folder: a new one for the journal (`load` goes on with an old one). warm_start: as in `al_train`.
+        items, root: a table of where the items are, and the folder that they lie in, where the cache does not say.
         Raises UserError.
         """
         if folder is not None and Journal.there(folder):
@@ -73,7 +77,7 @@ class ActiveLearner:
         if folder is not None:
             parts.refuse_unrecorded(chosen)
         given = Caches.open(cache, split)
-        self._begin(given, device, memory, None if folder is None else Journal(folder))
+        self._begin(given, None if folder is None else Journal(folder), device, memory, items, root)
         known = list(map(str, classes)) if classes is not None else given.class_names(labels_in_cache == "use")
         self._record([act(
             "settings", "alfm", caches=given.new(), seed=int(seed), **parts.record(chosen), classes=known,
@@ -89,6 +93,8 @@ class ActiveLearner:
         *,
         device: str = "auto",
         memory: Memory = "auto",
+        items: Path | str | None = None,
+        root: Path | str | None = None,
         **changes: Any,
     ) -> ActiveLearner:
         """Go on with what is in a folder.
@@ -99,17 +105,17 @@ class ActiveLearner:
         if not Journal.there(folder):
             raise _nothing_in(folder)
         self = cls.__new__(cls)
-        self._begin(Caches() if cache is None else Caches.open(cache), device, memory, Journal(folder))
+        self._begin(Caches() if cache is None else Caches.open(cache), Journal(folder), device, memory, items, root)
         self.refresh()
         if not self.state.settings:
             raise _nothing_in(folder)
         self.change(**changes)
         return self
 
-    def _begin(self, given: Caches, device: str, memory: Memory, journal: Journal | None) -> None:
+    def _begin(self, given: Caches, journal: Journal | None, *how: Any) -> None:
         self.journal = journal
         self.state = State(given.source)
-        self._models = Models(given, device, memory)
+        self._models = Models(given, *how)
         self._acts: list[Act] = []
         self._lock, self._asking = RLock(), Lock()
 
@@ -279,6 +285,11 @@ class ActiveLearner:
         """The pool's features, row by row; loaded when first asked for."""
         return self._models.features(self.state.settings)
 
+    @property
+    def items(self) -> Items:
+        """What lies behind the rows: files, texts."""
+        return self._models.items(self.state.settings)
+
     def item(self, which: Which) -> str:
         """An item's key: its id. Raises UserError where there is none."""
         return item_of(self.state, which)
@@ -368,7 +379,11 @@ class ActiveLearner:
         if items and len(set(training.targets)) > 1 and (head := self._models.rounds(settings).head(training)):
             found = probabilities(self.features, head, torch.tensor(rows))
             taken = [(names[int(own.argmax())], float(own.max())) for own in found]
-        return [Item(row, item, None, None, *own, purpose) for row, item, own in zip(rows, items, taken, strict=True)]
+        seen = self._models.items(settings)
+        return [
+            Item(row, item, seen.path(row), seen.text(row), *own, purpose)
+            for row, item, own in zip(rows, items, taken, strict=True)
+        ]
 
 
 def _nothing_in(folder: Path | str) -> UserError:

@@ -4,11 +4,13 @@ settings say so."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
 from alfm.features.features import Features, Memory
 from alfm.labelling import parts
+from alfm.labelling.items import Items
 from alfm.labelling.newest import NewestHead
 from alfm.labelling.parts import Part
 from alfm.labelling.pool import Caches
@@ -20,12 +22,16 @@ Settings = Mapping[str, Any]
 class Models:
     """Every method takes the newest settings act. May be asked from several threads, and loads once."""
 
-    def __init__(self, caches: Caches, device: str, memory: Memory) -> None:
-        self.caches, self._device, self._memory = caches, device, memory
+    def __init__(
+        self, caches: Caches, device: str, memory: Memory, table: Path | str | None, root: Path | str | None
+    ) -> None:
+        """table and root: where the items are, see `Items.open`."""
+        self.caches, self._device, self._memory, self._table, self._root = caches, device, memory, table, root
         self._lock = RLock()
         self._of: Settings | None = None
         self._parts: Mapping[str, Part] = {}
         self._features: Features | None = None
+        self._items: Items | None = None
         self._rounds: Rounds | None = None
         self._newest: NewestHead | None = None
 
@@ -47,6 +53,16 @@ class Models:
             if self._features is None:
                 self._features = self.caches.features(settings["caches"], self._device, self._memory)
             return self._features
+
+    def items(self, settings: Settings) -> Items:
+        """What lies behind the rows."""
+        with self._lock:
+            self._follow(settings)
+            if self._items is None:
+                caches = [self.caches.find(entry) for entry in settings["caches"]]
+                splits = [entry["split"] for entry in settings["caches"]]
+                self._items = Items.open(caches, splits, root=self._root, table=self._table)
+            return self._items
 
     def rounds(self, settings: Settings) -> Rounds:
         """What makes batches; one thread at a time may use it."""
@@ -72,5 +88,5 @@ class Models:
             return
         self._parts = parts.read(settings) if made is None else made
         if self._of is not None and self._of["caches"] != settings["caches"]:
-            self._features = None
+            self._features = self._items = None
         self._of, self._rounds, self._newest = settings, None, None

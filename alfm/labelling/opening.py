@@ -48,10 +48,11 @@ def open_learner(cell: Cell) -> ActiveLearner:
 def _begin(cell: Cell, given: Opening, folder: Path) -> ActiveLearner:
     if given.cache is None:
         raise UserError(f"{folder} holds no labelling state: begin one with cache=PATH.")
+    parts: dict[str, Any] = {group: _part(cell, group) for group in KINDS}
     return ActiveLearner(
-        given.cache, **{group: _part(cell, group) for group in KINDS}, seed=given.seed, folder=folder,
-        classes=None if given.classes is None else list(map(str, given.classes)), split=given.split,
-        labels_in_cache=given.labels_in_cache, warm_start=given.warm_start, device=given.device, memory=given.memory,
+        given.cache, **parts, seed=given.seed, folder=folder,
+        classes=given.classes, split=given.split,
+        labels_in_cache=given.labels_in_cache, warm_start=given.warm_start, **_how(cell, given),
     )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def _go_on(cell: Cell, given: Opening, folder: Path) -> ActiveLearner:
         groups.add("init_strategy")  # which the query strategy brings
     for group in groups:
         changes[group] = _part(cell, group)
-    learner = ActiveLearner.load(folder, given.cache, device=given.device, memory=given.memory)
+    learner = ActiveLearner.load(folder, given.cache, **_how(cell, given))
     settings = learner.state.settings
     stands = {"seed": settings["seed"], "split": settings["caches"][0]["split"]}
     for name, old in (stands | {"labels_in_cache": settings["labels_in_cache"]}).items():
@@ -81,6 +82,11 @@ def _go_on(cell: Cell, given: Opening, folder: Path) -> ActiveLearner:
             )
     learner.change(**changes)
     return learner
+
+
+def _how(cell: Cell, given: Opening) -> dict[str, Any]:
+    dataset = cell.config.get("dataset") or {}
+    return {"device": given.device, "memory": given.memory, "items": given.items, "root": dataset.get("root")}
 
 
 def _part(cell: Cell, group: str) -> Part:

@@ -83,10 +83,10 @@ class Caches:
             )
         return cache
 
-    def source(self, entry: Entry, first: int) -> Source:
-        """Keys and stored labels of an entry's items: ids, or row numbers of the pool where it has none."""
+    def source(self, entry: Entry) -> Source:
+        """Keys and stored labels of an entry's items: ids, or row numbers where it has none."""
         cache, split = self.find(entry), entry["split"]
-        items = cache.ids(split) or list(map(str, range(first, first + cache.num_rows(split))))
+        items = cache.ids(split) or list(map(str, range(cache.num_rows(split))))
         labels = cache.labels(split)
         named = {items[row]: self.class_name(cache, int(labels[row])) for row in np.flatnonzero(labels >= 0)}
         return Source(items, named)

@@ -32,3 +32,4 @@ class Opening:
     warm_start: bool
     device: Device
     memory: Literal["auto", "device", "host", "file"]
+    items: PathName | None

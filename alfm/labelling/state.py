@@ -72,8 +72,8 @@ class State:
     window: the audit. declared: classes that were given or added, in order. revision: acts applied.
     """
 
-    def __init__(self, source_of: Callable[[Any, int], Source]) -> None:
-        """source_of: an entry of a settings act's `caches` and its first row -> its items; may raise UserError."""
+    def __init__(self, source_of: Callable[[Any], Source]) -> None:
+        """source_of: an entry of a settings act's `caches` -> its items; may raise UserError."""
         self._source_of = source_of
         self.settings: dict[str, Any] = {}
         self.items: list[str] = []
@@ -140,10 +140,7 @@ class State:
         same = [_identity(one) for one in after[: len(before)]] == [_identity(one) for one in before]
         if not same or (old and (old["seed"], old["labels_in_cache"]) != (new["seed"], new["labels_in_cache"])):
             raise UserError("settings may add caches behind those there are, and change neither these nor the seed")
-        sources, first = [], len(self.items)
-        for one in after[len(before) :]:
-            sources.append(self._source_of(one, first))
-            first += len(sources[-1].items)
+        sources = [self._source_of(one) for one in after[len(before) :]]
         items = [item for source in sources for item in source.items]
         counts = Counter(items)
         twice = next((item for item in items if counts[item] > 1 or item in self.rows), None)

@@ -42,7 +42,7 @@ def test_a_state_is_begun_beside_the_person_and_gone_on_with(config, opened):
     names = {"query_strategy": "margins", "init_strategy": "random", "classifier": "logistic"}
     assert first.state.settings["names"] == names
     batch = first.ask(5)
-    for words in (("cache=pixels.h5",), ("state=pixels.labelling",), (*BEGIN, "seed=7", "query_strategy=margins")):
+    for words in (("cache=pixels.h5",), ("state=pixels.labelling", "seed=7", "query_strategy=margins")):
         again = opened(*words, config=config)
         assert again.state.settings["names"] == names and again.state.settings["seed"] == 7
         assert [item.row for item in again.ask(5)] == [item.row for item in batch]

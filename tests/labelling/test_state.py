@@ -14,7 +14,7 @@ ITEMS = [f"i{row}" for row in range(12)]
 
 
 def new(items=ITEMS, labels=None, classes=(), use="use"):
-    state = State(lambda entry, first: Source(list(entry["items"]), entry.get("labels", {})))
+    state = State(lambda entry: Source(list(entry["items"]), entry.get("labels", {})))
     cache = {"fingerprint": "f", "split": "train", "rows": len(items), "items": items, "labels": labels or {}}
     do(state, "settings", caches=[cache], seed=3, labels_in_cache=use, classes=list(classes))
     return state
@@ -289,7 +289,7 @@ def test_what_is_no_act_is_refused_and_changes_nothing(act, why):
 
 def test_acts_begin_with_the_settings():
     with pytest.raises(UserError, match="begin with one that says the settings"):
-        do(State(lambda entry, first: Source([])), "skip", item="i1")
+        do(State(lambda entry: Source([])), "skip", item="i1")
 
 
 def test_a_pool_grows_behind_what_there_is():
