@@ -50,11 +50,10 @@ MAY_IMPORT = {
     "config": "backbones commands datasets errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
     "strategies streams threads",
-    "labelling": "cache commands config datasets devices errors features files heads learner options results "
+    "labelling": "cache commands config datasets devices errors features files heads learner options results streams "
     "strategies",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
-    # people who label
     # commands
     "extract": "config engines",
     "al_train": "config engines",

@@ -10,8 +10,8 @@ Everything that was said is in the folder's journal before `tell` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
@@ -22,6 +22,7 @@ import torch
 
 from alfm.errors import UserError, nearest_names
 from alfm.features.features import Features, Memory
+from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
 from alfm.labelling import parts
 from alfm.labelling.acts import Which, act, class_of, item_of, said
@@ -240,6 +241,16 @@ class ActiveLearner:
         """The head of what is labelled by now, fitted as a simulation fits it; its classes are `head_classes`."""
         return self._fitted()[0]
 
+    def heads(self, training: TrainingSet) -> list[LinearHead]:
+        """A head for each round of a `training_set`, in order, fitted on what was told in it and before."""
+        with self._asking:
+            return self._models.rounds(self.state.settings).heads(training)
+
+    @property
+    def classifier(self) -> Classifier:
+        """What fits the heads."""
+        return self._models.parts(self.state.settings)["classifier"].made
+
     @property
     def head_classes(self) -> list[str]:
         """Classes that are known to the head, in the order of its weights. Those seen in the audit alone are not."""
@@ -289,6 +300,18 @@ class ActiveLearner:
     def items(self) -> Items:
         """What lies behind the rows: files, texts."""
         return self._models.items(self.state.settings)
+
+    @contextmanager
+    def still(self) -> Iterator[State]:
+        """What is known, with what others wrote; nothing is told meanwhile, so be quick."""
+        with self._lock:
+            self.refresh()
+            yield self.state
+
+    def training_set(self) -> TrainingSet:
+        """What heads are fitted on, as rows and class numbers."""
+        with self._lock:
+            return self._training()
 
     def item(self, which: Which) -> str:
         """An item's key: its id. Raises UserError where there is none."""

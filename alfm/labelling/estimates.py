@@ -35,6 +35,9 @@ class Interval:
     def __contains__(self, share: float) -> bool:
         return self.low <= share <= self.high
 
+    def __str__(self) -> str:
+        return f"{100 * self.low:.0f} to {100 * self.high:.0f}%"
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -116,22 +119,21 @@ class ConfidenceSequence:
 
     def interval(self, correct: float, m: float) -> Interval:
         """At one look, `correct` right ones of m; both may be broken."""
-        low, high = self._ends(np.atleast_1d(np.float64(correct)), np.atleast_1d(np.float64(m)))
-        return Interval(float(low[0]) / self.N, float(high[0]) / self.N)
+        low, high = self.looks(np.array([correct]), np.array([m]))
+        return Interval(float(low[0]), float(high[0]))
 
     def over(self, correct: np.ndarray) -> Interval:
         """After all of a sample, bool (m,) in the order drawn: what no look so far excludes."""
         if not len(correct):
             return Interval(0.0, 1.0)
-        sums, sizes = np.cumsum(correct, dtype=np.float64), np.arange(1.0, len(correct) + 1)
-        low, high = self._ends(sums, sizes)
-        ends = float(low.max()), float(high.min())
-        if ends[0] > ends[1]:  # a miss, at most once in 1 / alpha: the last look says most
-            ends = float(low[-1]), float(high[-1])
-        return Interval(ends[0] / self.N, ends[1] / self.N)
+        low, high = self.looks(np.cumsum(correct), np.arange(1, len(correct) + 1))
+        if low.max() > high.min():  # a miss, at most once in 1 / alpha: the last look says most
+            return Interval(float(low[-1]), float(high[-1]))
+        return Interval(float(low.max()), float(high.min()))
 
-    def _ends(self, S: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The least and the most right ones of N, float64 (k,), after S (k,) right of t (k,)."""
+    def looks(self, correct: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """low and high, float64 (k,): what each look says by itself, `correct` (k,) right ones of m (k,)."""
+        S, t = np.asarray(correct, np.float64), np.asarray(m, np.float64)
         if ((S < 0) | (S > t) | (t > self.N)).any():
             raise ValueError(f"{S} right ones of {t} of {self.N}")
         limit = math.log(self.alpha) - np.log(t + 1) + _log_choose(self.N, t)
@@ -141,7 +143,7 @@ class ConfidenceSequence:
         def stays(K: np.ndarray) -> np.ndarray:
             return _log_choose(K, S) + _log_choose(self.N - K, t - S) > limit
 
-        return _last(peak, least, stays), _last(peak, most, stays)
+        return _last(peak, least, stays) / self.N, _last(peak, most, stays) / self.N
 
 
 def advice_interval(correct: np.ndarray, N: int, model: int = 1, alpha: float = 0.05) -> Interval:
@@ -202,13 +204,12 @@ def _weights(c: np.ndarray, f: np.ndarray) -> np.ndarray:
     Above, it is bounded by sd(c) / sd(f) of itself: confidences need not be calibrated, nor be probabilities.
     """
     fold = np.arange(len(c)) % FOLDS
-    weights = np.empty(len(c))
-    for k in range(FOLDS):
-        others = fold != k
-        spread = f[others] - f[others].mean()
-        square = spread @ spread
-        weights[fold == k] = max(spread @ c[others] / square, 0.0) if square else 0.0
-    return weights
+    f = f - f.mean()  # sums of squares below then lose no digits
+    parts = [np.bincount(fold, values, FOLDS) for values in (np.ones(len(c)), f, c, f * f, f * c)]
+    n, sum_f, sum_c, sum_ff, sum_fc = (part.sum() - part for part in parts)  # over the others
+    spread = sum_ff - sum_f**2 / n
+    weights = np.divide(sum_fc - sum_f * sum_c / n, spread, out=np.zeros(FOLDS), where=spread > 1e-12 * sum_ff)
+    return np.maximum(weights, 0.0)[fold]
 
 
 def _log_choose(n: np.ndarray | float, k: np.ndarray | float) -> np.ndarray:

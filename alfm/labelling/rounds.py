@@ -79,6 +79,11 @@ class Rounds:
             self._fitted.append((group, self._learner.head))
         return self._fitted[-1][1] if self._fitted else None
 
+    def heads(self, training: TrainingSet) -> list[LinearHead]:
+        """A head for each of its rounds, in order, fitted on what was told in it and before."""
+        self.head(training)
+        return [head for _, head in self._fitted]
+
     def ask(self, training: TrainingSet, round: int, n: int) -> tuple[list[int], int]:
         """At most n rows in the order wanted, and how many of them the strategy left to chance."""
         self.head(training)

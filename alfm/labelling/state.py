@@ -315,6 +315,11 @@ class State:
             label = self._aliases[label]
         return label
 
+    @property
+    def once_trained(self) -> set[str]:
+        """Items that are or were trained on."""
+        return set(self._entered)
+
     def in_training(self, item: str) -> bool:
         """Is or was it trained on?"""
         return item in self._entered

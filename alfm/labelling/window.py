@@ -7,7 +7,7 @@ is at any moment a uniform sample of the items that are not.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class Window:
@@ -27,6 +27,11 @@ class Window:
         self._key |= new
         self._order = sorted([*self._order, *((key, item) for item, key in new.items())])
         self._renew()
+
+    @property
+    def order(self) -> Iterator[str]:
+        """The whole pool in the order; it does not depend on what was said."""
+        return (item for _, item in self._order)
 
     @property
     def items(self) -> list[str]:

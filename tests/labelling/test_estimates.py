@@ -188,6 +188,8 @@ def test_what_a_look_excluded_stays_excluded() -> None:
     c = np.random.default_rng(0).random(300) < 0.7
     sequence = ConfidenceSequence(2000)
     each = [sequence.interval(c[:t].sum(), t) for t in range(1, 301)]
+    low, high = sequence.looks(np.cumsum(c), np.arange(1, 301))
+    assert (low == [i.low for i in each]).all() and (high == [i.high for i in each]).all()
     assert sequence.over(c) == Interval(max(i.low for i in each), min(i.high for i in each))
     assert sequence.over(c[:0]) == Interval(0, 1)
     backwards = np.arange(300) >= 150  # all wrong, then all right: no sample in random order
