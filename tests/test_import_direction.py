@@ -50,13 +50,14 @@ MAY_IMPORT = {
     "config": "backbones commands datasets errors heads options strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
     "strategies streams threads",
-    "labelling": "cache commands config datasets devices errors features files heads learner options results streams "
-    "strategies",
+    "labelling": "cache commands config datasets devices errors features files geometry heads learner options "
+    "results strategies streams",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # commands
     "extract": "config engines",
     "al_train": "config engines",
+    "label": "config engines",
 }
 """Part -> what it may import. What a command does from start to end stands in BESIDES."""
 

@@ -274,6 +274,8 @@ class State:
             stored = self.stored.get(item)
             refused = item in self.skips or any(stored in own for own in self.rejections.get(item, {}).values())
             return None if refused else stored
+        if len(votes) == 1:
+            return next(iter(votes.values()))
         ranked = Counter(votes.values()).most_common(2)
         return None if len(ranked) > 1 and ranked[0][1] == ranked[1][1] else ranked[0][0]
 
