@@ -147,6 +147,14 @@ class ActiveLearner:
                         break
             return self._shown(wanted, "pick")
 
+    def batch(self) -> list[Item]:
+        """Items of the last batch that nobody has labelled or skipped yet: what to go on with after a break."""
+        with self._asking:
+            with self._lock:
+                self.refresh()
+                wanted = self.state.open_items()
+            return self._shown(wanted, "pick")
+
     def ask_audit(self, n: Whole | None = None) -> list[Item]:
         """Items of the audit that have no label yet, in its order: at most n."""
         with self._asking:
