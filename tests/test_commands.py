@@ -66,10 +66,16 @@ def test_the_next_command_works(tmp_path: Path) -> None:
         assert al_train.main([*words[4:], "query_strategy=random", "seeds=[1]", "iterations.n=1"]) == 0
 
 
+def test_what_is_not_labelled_is_labelled_next(tmp_path: Path) -> None:
+    said = after_cache(open_cache(cache(tmp_path / "a b.h5", train=[-1, -1], test=[-1])))
+    assert said.startswith("No item is labelled yet.\nNext:  python -m alfm.label ")
+    assert shlex.split(said)[-1] == f"cache={tmp_path}/a b.h5"
+    assert after_cache(open_cache(cache(tmp_path / "b.h5", held=[-1]))).endswith(f"cache={tmp_path}/b.h5 split=held")
+
+
 @pytest.mark.parametrize(
     ("splits", "says"),
     [
-        ({"train": [-1, -1]}, "No item is labelled: al_train"),
         ({"train": [1, 1], "test": [0]}, "No split has labelled items of two classes"),
         ({"train": [0, 1], "test": [-1]}, "Only train is labelled"),
     ],

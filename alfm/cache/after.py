@@ -9,7 +9,8 @@ from alfm.commands import command, setting
 
 
 def after_cache(cache: FeatureCache, share: str = "dataset.test_fraction=0.2 force=true") -> str:
-    """The line to print when a cache has been made: the al_train command that works on it, or what it lacks.
+    """What to print when a cache has been made: the al_train command that works on it, or what it lacks; the command
+    that opens the page where nothing is labelled.
 
     share: how a share of the items is asked for as a test split.
     """
@@ -23,7 +24,9 @@ def after_cache(cache: FeatureCache, share: str = "dataset.test_fraction=0.2 for
         words += [setting("splits.test", tests[0])] if tests[0] != "test" else []
         return f"Next:  {command('al_train', *words)}"
     if not any(map(len, classes.values())):
-        return "No item is labelled: al_train, which plays labelling through, needs labels in a pool and a test split."
+        split = "train" if "train" in cache.splits else cache.splits[0]
+        words = [setting("cache", cache.path)] + ([setting("split", split)] if split != "train" else [])
+        return f"No item is labelled yet.\nNext:  {command('label', *words)}"
     if not pools:
         return "No split has labelled items of two classes, which al_train needs."
     lacks = f"al_train needs a labelled test split too, such as a share of it ({share})"

@@ -26,7 +26,7 @@ from alfm.extraction.plan import Plan, choose_part_size, choose_threads, differe
 
 _IDENTITY = (
     "dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype",
-    "views", "view_splits", "augment", "seed",
+    "new_items", "views", "view_splits", "augment", "seed",
 )  # fmt: skip
 """What makes two finished caches the same; the rest of the settings decides only the last bits."""
 
@@ -43,6 +43,8 @@ class Job:
     encoder: Encoder
     config: Mapping[str, Any] = field(default_factory=dict)
     """The data set's config, as far as it may be kept."""
+    new_items: str | None = None
+    """Tells one choice of items from another, where others were known."""
 
 
 def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
         "model_fingerprint": backbone.fingerprint,
         "intensity_range": dataset.intensity_range,
         "splits": [[name, len(split)] for name, split in splits.items()],
+        "new_items": job.new_items,
         "dtype": cfg.cache.dtype,
         "views": views,
         "view_splits": [name for name in splits if name in view_splits] if views > 1 else [],

@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from alfm.backbones.base import Backbone
-from alfm.cache import open_cache
+from alfm.cache import FeatureCache, open_cache
 from alfm.cache.after import after_cache
 from alfm.cache.merge import Merged
 from alfm.cache.parts import PartsFolder
+from alfm.commands import command
 from alfm.datasets.base import Dataset, Split
 from alfm.datasets.counts import label_counts, label_gaps
+from alfm.extraction.known import Known
 from alfm.extraction.plan import Plan
 
 _LISTED = 20
@@ -45,6 +47,14 @@ class Console:
         for remark in dataset.remarks:
             self.out.print(f"note: {escape(remark)}")
 
+    def known(self, known: Known, count: int, total: int) -> None:
+        """Say how many items need not be embedded."""
+        if count < total:
+            self.out.print(f"Known: {count:,} of {total:,} items, from {escape(str(known))}")
+            return
+        self.out.print(f"Nothing new: all {total:,} items are in {escape(str(known))}")
+        self.out.print(escape(f"Next:  {command('label', known.pool())}"))
+
     def plan(self, plan: Plan) -> None:
         """Say what the plan decided that nobody asked for."""
         if reason := plan.settings.get("dtype_reason"):
@@ -54,7 +64,7 @@ class Console:
         """Say something that a person should know."""
         self.out.print(f"note: {escape(sentence)}")
 
-    def already_there(self, target: Path) -> None:
+    def already_there(self, target: Path, known: Known) -> None:
         """Say that nothing needs doing."""
         self.out.print(f"Already cached: {escape(str(target))} (force=true embeds again)")
         if not self.quiet:
@@ -64,7 +74,7 @@ class Console:
                     "it was made by an earlier version and does not say where its items are: alfm.label shows them "
                     "when told so, with dataset.root=FOLDER or items=TABLE"
                 )
-            self.out.print(escape(after_cache(cache)))
+            self._after(cache, known)
 
     @contextmanager
     def progress(self, rows: int, folder: PartsFolder, plan: Plan) -> Iterator[Bar]:
@@ -89,7 +99,7 @@ class Console:
             f"by the shard that finishes last ({escape(str(folder.target))})."
         )
 
-    def finish(self, target: Path, merged: Merged | None, left_out: Sequence[str] = ()) -> None:
+    def finish(self, target: Path, merged: Merged | None, left_out: Sequence[str], known: Known) -> None:
         """Say what was made, what was left out (by the data set: `left_out`, in sentences), and what to type next."""
         if merged is not None:
             table = Table("split", "items", "left out")
@@ -113,6 +123,12 @@ class Console:
             labels = {name: cache.labels(name) for name in cache.splits}
             for line in (*label_counts(labels, cache.class_names), *label_gaps(labels, cache.class_names)):
                 self.out.print(escape(line))
+            self._after(cache, known)
+
+    def _after(self, cache: FeatureCache, known: Known) -> None:
+        if known:
+            self.out.print(escape(f"Next:  {command('label', known.pool(cache.path))}"))
+        else:
             self.out.print(escape(after_cache(cache)))
 
 

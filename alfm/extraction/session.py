@@ -24,6 +24,7 @@ from alfm.errors import UserError, nearest_names
 from alfm.extraction.agreement import Job, agree, already_there, wanted_settings
 from alfm.extraction.console import Console
 from alfm.extraction.encoding import Encoder, choose_precision
+from alfm.extraction.known import Known
 from alfm.extraction.loading import Items, duplicates
 from alfm.extraction.plan import Plan, choose_num_workers
 from alfm.extraction.processes import Place, launch, this_process
@@ -71,18 +72,29 @@ class Extraction:
         augment = build(cfg.augment, Callable, "augment") if cfg.get("augment") is not None else None
         dataset, splits, backbone, device = self._load(cfg, here)
         given = cfg.cache
-        target = cache_file(given.get("dataset") or dataset.name, given.get("model") or backbone.name)
+        known = Known(plain(cfg.known))
+        if known:
+            known.check(dataset, backbone)
+            count = sum(map(len, splits.values()))
+            splits = known.new(splits)
+            console.known(known, count - sum(map(len, splits.values())), count)
+            if not splits:
+                return
+        model = given.get("model") or (known.model_name(backbone) if known else backbone.name)
+        target = cache_file(given.get("dataset") or dataset.name, model)
+        if known:
+            known.check_target(target, splits, bool(cfg.force))
         console.start(dataset, backbone, splits, device, target)
         if cfg.get("augment") and cfg.views == 1:
             console.note("augment= makes no difference without views: add views=8")
         encoder = Encoder(backbone, device, choose_precision(str(cfg.precision), device))
         config, secrets = stored_config(plain(cfg.dataset))
-        job = Job(dataset, splits, backbone, encoder, config)
+        job = Job(dataset, splits, backbone, encoder, config, known.digest(splits))
         wanted = wanted_settings(job, cfg)
         if already_there(target, wanted, bool(cfg.force), here.run):
             with PartsFolder(target, float(cfg.lease_seconds)) as folder:
                 folder.tidy(finished=open_cache(target, unlabelled=None).attributes.get("run"))
-            console.already_there(target)
+            console.already_there(target, known)
             return
         if secrets:
             names = ", ".join(f"dataset.{name}" for name in secrets)
@@ -108,7 +120,7 @@ class Extraction:
                 raise
             else:
                 raise cannot_write(target, error) from error
-        console.finish(target, merged, dataset.left_out)
+        console.finish(target, merged, dataset.left_out, known)
 
     def _load(self, cfg: DictConfig, here: Place) -> tuple[Dataset, dict[str, Split], Backbone, torch.device]:
         """What is embedded with what, checked, the backbone with its weights on the device."""

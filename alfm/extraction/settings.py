@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from alfm.extraction.plan import available_cores
-from alfm.options import Device, Means, Name, Seed, checked
+from alfm.options import Device, Means, Name, PathName, Seed, checked
 
 PROCESSES = max(16, 8 * available_cores())
 """More would not be faster, and each needs some hundred megabytes."""
@@ -31,6 +31,7 @@ class Settings:
     """See conf/extract.yaml."""
 
     splits: Name | Sequence[Name] | None
+    known: Annotated[PathName | Sequence[PathName], Means("a cache or a list of caches")] | None
     on_error: Literal["stop", "skip"]
     force: bool
     cache: CacheChoice

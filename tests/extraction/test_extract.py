@@ -549,7 +549,7 @@ def test_what_was_named_and_is_not_used_is_said(run: Run, capsys: pytest.Capture
     assert "augment= makes no difference without views" in capsys.readouterr().out
 
 
-def test_an_unlabelled_folder_is_told_no_command_that_cannot_work(
+def test_an_unlabelled_folder_is_told_the_command_that_labels_it(
     run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     root = tmp_path / "my photos"
@@ -557,7 +557,7 @@ def test_an_unlabelled_folder_is_told_no_command_that_cannot_work(
     Image.new("L", (4, 4)).save(root / "1.png"), (root / "2.heic").write_text("x")
     assert run("dataset=image_folder", f"dataset.root={root}", "model=pixels") == 0
     out = capsys.readouterr().out
-    assert "No item is labelled" in out and "Next:" not in out
+    assert "No item is labelled" in out and "Next:  python -m alfm.label 'cache=" in out
     assert "left out: 1 file whose ending is not known for image data: 1 .heic (such as 2.heic)" in out
 
 
