@@ -316,6 +316,13 @@ class ActiveLearner:
             self.refresh()
             yield self.state
 
+    @property
+    def acts(self) -> list[Act]:
+        """All that was said so far, in order."""
+        with self._lock:
+            self.refresh()
+            return list(self._acts)
+
     def training_set(self) -> TrainingSet:
         """What heads are fitted on, as rows and class numbers."""
         with self._lock:
