@@ -66,10 +66,15 @@ class Lamp:
     text: str
     first: int | None = None
 
+    @property
+    def sentence(self) -> str:
+        """What it sees, and whether it ever was lit."""
+        ever = "" if self.on is None else f" First lit at model {self.first}." if self.first else " Never lit so far."
+        return f"{self.text}{ever}"
+
     def __str__(self) -> str:
         state = {True: "on", False: "off", None: "not yet"}[self.on]
-        ever = "" if self.on is None else f" First lit at model {self.first}." if self.first else " Never lit so far."
-        return f"{self.name}: {state}. {self.text}{ever}"
+        return f"{self.name}: {state}. {self.sentence}"
 
 
 class _Models(NamedTuple):
@@ -96,7 +101,7 @@ def lamps(
         samples = [sample_of(state, round) for round in rounds]
         pace = seconds_each([one["time"] for one in learner.acts if one["act"] in ("label", "skip")])
     if not samples:
-        no = "there is no model yet."
+        no = "There is no model yet."
         return Lamp("stable", None, no), Lamp("advice", None, no), Lamp("gain", None, no)
     looked = stream(seed, 0, "lamps").permutation(len(items))[:LOOKED_AT]
     looked = looked[np.isin(looked, samples[-1].rest)]  # others were labelled meanwhile
