@@ -9,6 +9,7 @@ from alfm.commands import setting
 from alfm.config.build import build
 from alfm.config.cell import Cell
 from alfm.config.parts import KINDS, called
+from alfm.config.paths import paths
 from alfm.errors import UserError
 from alfm.labelling.active_learner import ActiveLearner
 from alfm.labelling.journal import Journal
@@ -18,13 +19,18 @@ from alfm.options import read
 
 
 def state_folder(given: Opening) -> Path:
-    """Where the state lies: `state=`, else `<first cache>.labelling` in the working folder. Raises UserError."""
+    """Where the state lies: `state=`, else in the working folder a name that tells the first cache. Raises UserError.
+
+    `<dataset>-<model>.labelling` for a cache where `alfm.extract` puts it, `<name>.labelling` for others.
+    """
     if given.state is not None:
         return Path(given.state).expanduser()
     first = given.cache if given.cache is None or isinstance(given.cache, str | Path) else given.cache[0]
     if first is None:
         raise UserError("Which items? Name the pool with cache=PATH, or what was labelled before with state=FOLDER.")
-    return Path(f"{Path(first).stem}.labelling")
+    cache = Path(first).expanduser()
+    ours = cache.absolute().parent.parent == paths().features.absolute()
+    return Path(f"{cache.parent.name}-{cache.stem}.labelling" if ours else f"{cache.stem}.labelling")
 
 
 def open_learner(cell: Cell) -> ActiveLearner:

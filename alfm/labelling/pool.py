@@ -40,6 +40,12 @@ class Caches:
     def new(self, known: Sequence[Entry] = ()) -> list[dict[str, Any]]:
         """Entries of a settings act for those given that are not known. Raises UserError for caches that do not fit."""
         old = {entry["fingerprint"] for entry in known}
+        if known and self._given and not any(cache.fingerprint in old for cache, _ in self._given):
+            was, other = known[0]["path"], self._given[0][0].path
+            raise UserError(
+                f"{other} is none of the caches of this labelling state, which is about {was}: name another folder "
+                f"with state=, or, to add these items to that pool, both with cache=[{was},{other}]."
+            )
         first = self.find(known[0]) if known else self._given[0][0]
         entries = []
         for cache, given in self._given:

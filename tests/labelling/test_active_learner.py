@@ -399,6 +399,8 @@ def test_pools_that_cannot_be_one(digits_arrays, tmp_path):
     narrow = write(tmp_path / "n.h5", x[:9, :5], ids=[f"n{row}" for row in range(9)])
     with pytest.raises(UserError, match="64 dimensions and .*n.h5 of 5: embed both with the same model"):
         ActiveLearner.load(tmp_path / "state", cache=[a, narrow])
+    with pytest.raises(UserError, match=r"n\.h5 is none of the caches of this labelling state, which is about .*a\.h5"):
+        ActiveLearner.load(tmp_path / "state", cache=narrow)
     again = write(tmp_path / "again.h5", x[60:70], ids=[f"a{row}" for row in range(10)])
     with pytest.raises(UserError, match="item 'a0' is there twice.*with known="):
         ActiveLearner.load(tmp_path / "state", cache=[a, again])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -81,6 +83,24 @@ def test_what_cannot_be_is_said_in_a_sentence(words, why, opened):
     opened(*BEGIN, "query_strategy=margins")
     with pytest.raises(UserError, match=why):
         opened("state=pixels.labelling", *words)
+
+
+def test_each_cache_has_a_folder_of_its_own(opened, digits_cache, tmp_path, monkeypatch):
+    """Two data sets embedded with one model, where `alfm.extract` puts them and elsewhere."""
+    for name in ("ants", "bees"):
+        (tmp_path / "features" / name).mkdir(parents=True)
+        shutil.copy(digits_cache, tmp_path / "features" / name / "dino.h5")
+    with h5py.File("features/bees/dino.h5", "a") as file:
+        file["train/labels"][0] = 9 - file["train/labels"][0]
+    monkeypatch.setenv("FEATURE_CACHE_DIR", "features")
+    assert opened("cache=features/ants/dino.h5").journal.folder == Path("ants-dino.labelling")
+    assert opened("cache=features/bees/dino.h5").journal.folder == Path("bees-dino.labelling")
+    monkeypatch.setenv("FEATURE_CACHE_DIR", "elsewhere")
+    assert opened("cache=features/ants/dino.h5").journal.folder == Path("dino.labelling")
+    with pytest.raises(
+        UserError, match=r"bees/dino.h5 is none of the caches of .*ants/dino.h5: name .* state="
+    ):
+        opened("cache=features/bees/dino.h5")
 
 
 def test_nothing_to_open(opened):
