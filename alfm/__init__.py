@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from alfm.heads.linear import LinearHead
     from alfm.labelling.active_learner import ActiveLearner
     from alfm.learner import Learner
+    from alfm.one_shot.active_sampler import ActiveSampler
+    from alfm.one_shot.select_batch import select_batch
     from alfm.report.curves import plot_curves
     from alfm.results.load import load_runs
     from alfm.simulation.api import simulate
@@ -40,6 +42,8 @@ _HOMES = {
     "alfm.heads.linear": ("LinearHead",),
     "alfm.labelling.active_learner": ("ActiveLearner",),
     "alfm.learner": ("Learner",),
+    "alfm.one_shot.active_sampler": ("ActiveSampler",),
+    "alfm.one_shot.select_batch": ("select_batch",),
     "alfm.report.curves": ("plot_curves",),
     "alfm.results.load": ("load_runs",),
     "alfm.simulation.api": ("simulate",),
@@ -51,8 +55,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "ActiveLearner", "Classifier", "FeatureCache", "Features", "Learner", "LinearHead", "Pool", "Query", "Round",
-    "Simulation", "Strategy", "Task", "UserError", "load_runs", "open_cache", "plot_curves", "run", "simulate",
+    "ActiveLearner", "ActiveSampler", "Classifier", "FeatureCache", "Features", "Learner", "LinearHead", "Pool",
+    "Query", "Round", "Simulation", "Strategy", "Task", "UserError", "load_runs", "open_cache", "plot_curves", "run",
+    "select_batch", "simulate",
 ]  # fmt: skip
 
 keep_old_names()

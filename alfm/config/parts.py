@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import deepcopy
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from alfm.config.build import build
@@ -40,7 +42,7 @@ def node_of(group: str, name: str) -> DictConfig:
     """`conf/<group>/<name>.yaml` as `al_train` composes it; UserError with the nearest names when there is none."""
     from omegaconf import OmegaConf
 
-    node = _al_train({group: name})[group]
+    node = deepcopy(_al_train({group: name})[group])
     OmegaConf.set_struct(node, False)
     return node
 
@@ -59,18 +61,24 @@ def composed(chosen: Mapping[str, str]) -> dict[str, tuple[str, dict[str, Any]]]
 
 def _al_train(chosen: Mapping[str, str]) -> DictConfig:
     """conf/al_train.yaml with these choices; UserError with the nearest names for one that there is not."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     for group, name in chosen.items():
         known = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
         if name not in known:
             raise UserError(f"There is no {group}={name}: {nearest_names(name, known)}")
+    return _composed(tuple(chosen.items()))
+
+
+@cache
+def _composed(chosen: tuple[tuple[str, str], ...]) -> DictConfig:
+    """Composed once per process and not to be changed: it takes tenths of a second, and the files stay as they are."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            words = [f"{group}={name}" for group, name in chosen.items()]
+            words = [f"{group}={name}" for group, name in chosen]
             return compose("al_train", overrides=words, return_hydra_config=True)
     finally:
         GlobalHydra.instance().clear()

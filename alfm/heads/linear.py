@@ -66,6 +66,17 @@ class LinearHead:
         flat = torch.addmm(self.bias.flatten(), phi, self.weight.flatten(0, 1).T)
         return flat.view(len(phi), self.R, self.C).transpose(0, 1)
 
+    def at(self, rows: slice | Tensor, phi: Tensor, r: int | None = None) -> Tensor:
+        """`logits` of pool rows (a slice, or int64 (b,)) whose coordinates are phi.
+
+        Whoever knows which items it asks about asks here: a model from elsewhere knows its answers by their rows alone.
+        """
+        return self.logits(phi, r)
+
+    def among(self, items: Tensor) -> LinearHead:
+        """The heads for a pool of some pool rows alone, int64 (m,)."""
+        return self
+
     def forward(self, x: Tensor, r: int) -> Tensor:
         """Raw features (b, D) -> logits (b, C) of replicate r."""
         return self.logits(self.spaces[r](x), r)

@@ -50,7 +50,7 @@ class Heads(Protocol):
     def C(self) -> int: ...
     def part(self, replicates: slice) -> Heads: ...
     def embed(self, x: Tensor) -> Tensor: ...
-    def logits(self, phi: Tensor) -> Tensor: ...
+    def at(self, rows: slice | Tensor, phi: Tensor) -> Tensor: ...
 
 
 class Draws(Protocol):
@@ -92,7 +92,7 @@ def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool =
     def see(rows: slice, x: Tensor, which: slice) -> Result:
         own = heads[which.start]
         phi = x if shared else own.embed(x)
-        return fn(Seen(rows, which, phi, own.logits(phi)))
+        return fn(Seen(rows, which, phi, own.at(rows, phi)))
 
     # enough jobs for every core, few enough blocks to hold
     return visit(source.blocks(size), groups, see, source.N, source.device, 8 * len(groups))

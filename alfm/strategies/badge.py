@@ -23,6 +23,7 @@ class Badge(Strategy):
     Cost: O(N D C + B^2 (D + C)); memory O(N).
     """
 
+    needs = ("embedding", "probabilities")
     stochastic = True
 
     def select(self, query: Query, budget: int) -> Tensor:
@@ -40,7 +41,7 @@ class Badge(Strategy):
 
             def factors(rows: Tensor) -> tuple[Tensor, Tensor]:
                 x = phi.rows(rows, plain=True)
-                return prediction_error(head.logits(x, r)), x
+                return prediction_error(head.at(rows, x, r)), x
 
             return d2_sample(sq_norms[r], factors, query.available[r], budget, query.rng(r, "badge"))
 

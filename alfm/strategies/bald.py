@@ -24,6 +24,7 @@ class Bald(Scored):
     """
 
     stochastic = True
+    model_needs = ("draws",)
     posterior: Posterior = field(default_factory=DropoutPosterior)
 
     def score(self, query: Query) -> Tensor:

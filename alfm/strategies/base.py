@@ -15,6 +15,10 @@ from alfm.strategies.query import Query
 if TYPE_CHECKING:
     from alfm.results.row_numbers import RowNumbers
 
+Need = Literal["features", "embedding", "labels", "probabilities", "draws", "head"]
+"""What picks are made from. features: the pool's, wherever they come from; embedding: what the model's last layer sees;
+labels: at least one; probabilities: the model's, of every item; draws: of M models; head: its weights, or refits."""
+
 
 class Strategy(ABC):
     """A query strategy. Subclass it anywhere and name it by `_target_` in a config.
@@ -35,6 +39,9 @@ class Strategy(ABC):
     measures: ClassVar[Sequence[Literal["raw", "unit", "head"]]] = ()
     repairs_near: ClassVar[bool] = False
     refits: ClassVar[bool] = False
+    needs: ClassVar[Sequence[Need] | None] = None
+    """All that it works from, so that a model from elsewhere can serve (`alfm.select_batch`). None: nobody has said."""
+
     row_options: ClassVar[tuple[str, ...]] = ()
     """Options that list row numbers. A strategy with some has an option `rows`: what they count, see `in_pool`."""
 

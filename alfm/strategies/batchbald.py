@@ -39,6 +39,7 @@ class BatchBald(Strategy):
     Cost: O(M N D C + B m C M S) for S label configurations; memory O(N + M (m C + S)).
     """
 
+    needs = ("draws",)
     stochastic = True
     posterior: Posterior = field(default_factory=Laplace)
     oversample: Count = 10

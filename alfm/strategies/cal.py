@@ -25,24 +25,29 @@ class Cal(Strategy):
     Cost: O(N D (C + n) + N n C); memory O(N).
     """
 
+    needs = ("embedding", "probabilities", "labels")
     measures = ("head",)
 
     neighbours: Count = 10
 
     def select(self, query: Query, budget: int) -> Tensor:
+        return stack_picks(highest(query, self.score(query), budget), budget, query.pool.device)
+
+    def score(self, query: Query) -> Tensor:
+        """Mean divergences (R, N)."""
         head, pool = query.head, query.pool
         assert head is not None
         labelled = []
         for r in range(query.R):
             rows = query.labelled(r).sort().values
             phi = pool.vectors(head.spaces[r]).rows(rows)
-            log_p = torch.log_softmax(head.logits(phi, r), 1)
+            log_p = torch.log_softmax(head.at(rows, phi, r), 1)
             p = log_p.exp()
             origin = pool.origin(head.spaces[r])
             known = phi if origin is None else phi - origin
             labelled.append((known, origin, torch.linalg.vecdot(known, known), p, (p * log_p).sum(1)))
 
-        def score(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
+        def contrast(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
             known, origin, sq, p, negentropy = labelled[r]
             phi = phi if origin is None else phi - origin
             # |x|^2 is the same for all neighbours of x and changes no order
@@ -50,4 +55,4 @@ class Cal(Strategy):
             mean = torch.nn.functional.embedding_bag(near, p, mode="mean")
             return negentropy[near].mean(1) - torch.linalg.vecdot(mean, torch.log_softmax(logits, 1))
 
-        return stack_picks(highest(query, pool.map(score, head), budget), budget, pool.device)
+        return pool.map(contrast, head)

@@ -17,6 +17,7 @@ class Centroid(Strategy):
     Cost: O(N D B).
     """
 
+    needs = ("features",)
     needs_head = False
     stochastic = True
     measures = ("unit",)

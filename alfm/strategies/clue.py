@@ -27,6 +27,7 @@ class Clue(Strategy):
     Cost: O(N D (C + B)); memory O(N D).
     """
 
+    needs = ("embedding", "probabilities")
     stochastic = True
     measures = ("head",)
     temperature: Annotated[float, Ge(1e-4), Le(1e4)] = 1.0

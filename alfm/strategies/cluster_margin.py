@@ -40,6 +40,7 @@ class ClusterMargin(Strategy):
     Cost: once O(N D K + m^2 (D + log m)) for K clusters, m sampled items, then O(N D C); memory O(N + m^2).
     """
 
+    needs = ("probabilities", "features")
     name = "cluster_margin"
     stochastic = True
     measures = ("unit",)

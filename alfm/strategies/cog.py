@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from alfm.options import checked
-from alfm.strategies.base import Strategy
+from alfm.strategies.base import Need, Strategy
 from alfm.strategies.parts.candidates import highest
 from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
 
@@ -25,9 +26,16 @@ class Cog(Strategy):
 
     per_class: bool = False
 
+    @property
+    def needs(self) -> Sequence[Need]:  # type: ignore[override]
+        return ("embedding", "probabilities") if self.per_class else ("embedding",)
+
     def select(self, query: Query, budget: int) -> Tensor:
-        score = torch.stack(per_replicate(query, lambda r: self._distance(query, r)))
-        return stack_picks(highest(query, score, budget), budget, query.pool.device)
+        return stack_picks(highest(query, self.score(query), budget), budget, query.pool.device)
+
+    def score(self, query: Query) -> Tensor:
+        """Distances (R, N)."""
+        return torch.stack(per_replicate(query, lambda r: self._distance(query, r)))
 
     def _distance(self, query: Query, r: int) -> Tensor:
         """|phi_i - its centre|, (N,)."""
@@ -38,7 +46,7 @@ class Cog(Strategy):
         total = torch.zeros(groups, phi.dim, dtype=torch.float64, device=phi.device)
         for rows, x in phi.blocks():
             if self.per_class:
-                label[rows] = head.logits(x, r).argmax(1)
+                label[rows] = head.at(rows, x, r).argmax(1)
             total.index_add_(0, label[rows], x.double())
         count = torch.bincount(label, minlength=groups).clamp_min(1)
         centre = (total / count[:, None]).to(query.pool.dtype)

@@ -16,7 +16,7 @@ from alfm.features.spaces import RAW, UNIT, Space, unit_rows
 from alfm.geometry.kcenter import FarthestFirst
 from alfm.geometry.robust_kcenter import robust_k_center
 from alfm.options import Count, checked
-from alfm.strategies.base import Strategy
+from alfm.strategies.base import Need, Strategy
 from alfm.strategies.query import Query
 
 
@@ -41,6 +41,10 @@ class Coreset(Strategy):
     @property
     def needs_head(self) -> bool:  # type: ignore[override]
         return self.space == "head"
+
+    @property
+    def needs(self) -> Sequence[Need]:  # type: ignore[override]
+        return ("embedding",) if self.space == "head" else ("features",)
 
     @property
     def measures(self) -> Sequence[Literal["raw", "head"]]:  # type: ignore[override]

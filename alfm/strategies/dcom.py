@@ -46,6 +46,7 @@ class Dcom(Strategy):
     Cost: once O(N^2 D), then O(N D n); memory O(N n) and the near pairs, both bounded.
     """
 
+    needs = ("probabilities", "features", "labels")
     measures = ("unit",)
 
     a: Annotated[float, Ge(-1), Le(2)] = 0.8

@@ -32,6 +32,7 @@ class DropQuery(Strategy):
     Cost: O(M N D C), then k-means on the m candidates, O(m D B); memory O(N + m D).
     """
 
+    needs = ("head",)
     stochastic = True
     passes: Fits = 3
     p: Drop = 0.75

@@ -34,6 +34,7 @@ class Epig(Strategy):
     Cost: O(M N D C + m T C^2 M) for T targets; memory O(N + M (m + T) C).
     """
 
+    needs = ("draws",)
     stochastic = True
     posterior: Posterior = field(default_factory=Laplace)
     row_options = ("targets",)

@@ -31,6 +31,7 @@ class FacilityLocation(Strategy):
     Cost: once O(N^2 D), then O(N^2 / n); memory O(N^2 / n).
     """
 
+    needs = ("features",)
     name = "facility_location"
     needs_head = False
     row_options = ("query_rows",)

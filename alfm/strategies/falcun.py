@@ -32,6 +32,7 @@ class Falcun(Strategy):
     Cost: O(N D C + B N C); memory O(N C).
     """
 
+    needs = ("probabilities",)
     gamma: Annotated[float, Ge(0), Le(1e6)] = 10.0
     deterministic: bool = False
 

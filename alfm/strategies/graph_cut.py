@@ -31,6 +31,7 @@ class GraphCut(Strategy):
     Cost: once O(N^2 D), then O(B N D) at most; memory O(N + n D).
     """
 
+    needs = ("features",)
     name = "graph_cut"
     needs_head = False
     row_options = ("query_rows",)

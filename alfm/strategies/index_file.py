@@ -32,6 +32,7 @@ class IndexFile(Strategy):
     UserError when the file holds no such rows; fewer than `budget` are completed at random.
     """
 
+    needs = ()
     name = "index_file"
     path: str
     rows: Counted | None = None

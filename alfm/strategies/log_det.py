@@ -27,6 +27,7 @@ class LogDet(Strategy):
     Cost: O(N D n + B N (D + n + B)) at most; memory O(N + (n + B)^2).
     """
 
+    needs = ("features",)
     name = "log_det"
     needs_head = False
     row_options = ("query_rows",)

@@ -29,6 +29,7 @@ class MaxHerding(Strategy):
     Pools above `exact_up_to` items: candidates and targets are `sample` random items of the replicate's own stream.
     """
 
+    needs = ("features",)
     needs_head = False
     measures = ("unit",)
     width: Annotated[float, Ge(1e-6), Le(1e6)] = 1.0

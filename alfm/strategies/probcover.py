@@ -35,6 +35,7 @@ class ProbCover(Strategy):
     Cost: once O(N^2 D), by cells less, then the near pairs E; memory O(E), or O(N) beyond `memory_cap`.
     """
 
+    needs = ("features",)
     needs_head = False
     measures = ("unit",)
     delta: Annotated[float, Ge(0), Le(10)] | None = None

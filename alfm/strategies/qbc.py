@@ -29,6 +29,7 @@ class Qbc(Scored):
     """
 
     stochastic = True
+    model_needs = ("draws",)
     measure: Literal["variation_ratio", "vote_entropy", "kl"] = "vote_entropy"
     posterior: Posterior = field(default_factory=Ensemble)
 

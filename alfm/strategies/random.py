@@ -12,6 +12,7 @@ from alfm.strategies.query import Query, stack_picks
 class Random(Strategy):
     """Uniform without replacement. Cost: O(N); memory O(N). Also a cold start."""
 
+    needs = ()
     needs_head = False
     stochastic = True
 

@@ -20,6 +20,7 @@ class Tcm(Strategy):
     Cost: that of TypiClust, O(N D K), or of margins, O(N D C).
     """
 
+    needs = ("features", "probabilities")
     needs_head = False
     stochastic = True
     measures = ("unit",)

@@ -30,6 +30,7 @@ class TypiClust(Strategy):
     Cost: O(N D K) for K clusters; memory O(N + K D).
     """
 
+    needs = ("features",)
     needs_head = False
     stochastic = True
     measures = ("unit",)

@@ -33,14 +33,15 @@ class UHerding(Strategy):
 
     Two parameters adapt to the budget (section 3.3). Temperature: the one in 1.0, 1.1, ... 20 with the smallest
     expected calibration error of a head fitted on 70 % of the labels and measured on the others; 1 while a labelled
-    class has fewer than two (classes never seen are left out). Kernel width: the smallest positive distance between
-    labelled items, 1 if there is none.
+    class has fewer than two (classes never seen are left out), and for a model from elsewhere, which nobody refits.
+    Kernel width: the smallest positive distance between labelled items, 1 if there is none.
     Labelled targets weigh 0; with no labels it is MaxHerding. Which pairs (item, target) can still gain depends on
     neither weights nor widths, so they are listed once per run, as for MaxHerding.
     Cost: two fits, once O(N^2 D), then O(N^2 / n); memory O(N^2 / n).
     Pools above `exact_up_to` items: candidates and targets are `sample` random items of the replicate's own stream.
     """
 
+    needs = ("features", "probabilities")
     needs_head = False
     stochastic = True
     measures = ("unit",)
@@ -84,7 +85,7 @@ class UHerding(Strategy):
         """The temperature of smallest calibration error on held-out labels, by replicate r's own split."""
         rows, labels = query.labelled(r), query.labels_of(r)
         counts = torch.bincount(labels, minlength=query.num_classes)
-        if int(counts[counts > 0].min()) < 2:
+        if query.classifier is None or not len(rows) or int(counts[counts > 0].min()) < 2:
             return 1.0
         order = torch.from_numpy(query.rng(r, "calibration").permutation(len(rows))).to(rows.device)
         held = order[: max(1, round(self.held_out * len(rows)))]

@@ -48,6 +48,7 @@ class Vaal(Strategy):
     Few steps tell covered from uncovered classes as well as many (benchmarks/notes/strategies.md).
     """
 
+    needs = ("features", "labels")
     stochastic = True
     latent: Annotated[int, Ge(1), Le(4096)] = 32
     beta: Annotated[float, Ge(0), Le(1e3)] = 1.0
@@ -58,6 +59,10 @@ class Vaal(Strategy):
     lr: Annotated[float, Ge(1e-8), Le(1)] = 5e-3
 
     def select(self, query: Query, budget: int) -> Tensor:
+        return stack_picks(highest(query, self.score(query), budget), budget, query.pool.device)
+
+    def score(self, query: Query) -> Tensor:
+        """-logit of "labelled", (R, N)."""
         pool = query.pool
         mean, sd = pool.moments
         inverse = torch.where(sd > 0, sd, torch.ones_like(sd)).reciprocal()
@@ -75,7 +80,7 @@ class Vaal(Strategy):
         stages = -(-self.steps // STAGE)
         jobs = [partial(proceed, r) for _ in range(stages) for r in range(query.R)]
         nets = side_by_side(jobs, pool.device)[-query.R :]
-        return stack_picks(highest(query, scores(pool, nets, standard), budget), budget, pool.device)
+        return scores(pool, nets, standard)
 
     def _training(self, query: Query, r: int, standard: Standard) -> Iterator[Networks]:
         """The networks of replicate r, again after every `STAGE` steps."""

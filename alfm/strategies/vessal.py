@@ -37,6 +37,7 @@ class Vessal(Strategy):
     Cost: O(N D C + B N (D + C + B)); memory O(N B).
     """
 
+    needs = ("embedding", "probabilities")
     stochastic = True
     rate: Annotated[float, Ge(1e-6), Le(1e6)] | None = None
     ridge: Annotated[float, Ge(1e-9), Le(1e6)] = 0.01

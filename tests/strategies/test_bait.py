@@ -39,7 +39,7 @@ VARIANTS = ["binary", "full", "top_k", "diagonal"]
 
 def binary(query: Query, budget: int) -> Binary:
     phi, labelled = embedding(query, 0), query.labelled(0)
-    [(q, F)] = second_moments(phi, [lambda x: binary_information(query.head.logits(x, 0))])
+    [(q, F)] = second_moments(phi, [lambda rows, x: binary_information(query.head.logits(x, 0))])
     problem = Binary(phi, q, F, labelled, 1e-4 * float(phi.sq_norms.mean()), budget / (len(labelled) + budget))
     quadratic_forms(phi, [problem])
     return problem
@@ -123,10 +123,10 @@ def test_blocked_symmetric_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     query = make_query(N=90, D=37, block_rows=40)
     phi = embedding(query, 0)
     x = phi.matrix
-    weights = [lambda x: x[:, 0].square(), lambda x: x[:, 1].exp()]
+    weights = [lambda rows, x: x[:, 0].square(), lambda rows, x: x[:, 1].exp()]
     for weight, (value, moment) in zip(weights, second_moments(phi, weights), strict=True):
-        torch.testing.assert_close(value, weight(x))
-        torch.testing.assert_close(moment, x.T @ (weight(x)[:, None] * x))
+        torch.testing.assert_close(value, weight(slice(None), x))
+        torch.testing.assert_close(moment, x.T @ (weight(slice(None), x)[:, None] * x))
     A = torch.rand(37, 37, dtype=torch.float64)
     A = A + A.T
     form = quadratic_form(x, upper(A, x.dtype), torch.empty_like(x))

@@ -57,6 +57,7 @@ class Bait(Strategy):
     still be the largest.
     """
 
+    needs = ("embedding", "probabilities", "labels")
     variant: Literal["binary", "full", "top_k", "diagonal"] = "binary"
     ridge: Annotated[float, Ge(1e-8), Le(1e6)] = 1e-4
     certainty: Annotated[float, Ge(0), Le(0.999)] = 0.95
@@ -115,13 +116,14 @@ class Bait(Strategy):
 
     def _sharper(self, query: Query, phi: Vectors, r: int) -> float:
         assert query.head is not None
-        return sharpening(query.head.logits(phi.rows(query.labelled(r)), r), self.certainty)
+        rows = query.labelled(r)
+        return sharpening(query.head.at(rows, phi.rows(rows), r), self.certainty)
 
-    def _information(self, query: Query, phi: Vectors, r: int) -> Callable[[Tensor], Tensor]:
-        """phi (b, D) -> q (b,) of replicate r."""
+    def _information(self, query: Query, phi: Vectors, r: int) -> Callable[[slice, Tensor], Tensor]:
+        """Pool rows and their phi (b, D) -> q (b,) of replicate r."""
         head, sharper = query.head, self._sharper(query, phi, r)
         assert head is not None
-        return lambda x: binary_information(head.logits(x, r) * sharper)
+        return lambda rows, x: binary_information(head.at(rows, x, r) * sharper)
 
 
 def sharpening(logits: Tensor, certainty: float, largest: float = 100.0) -> float:

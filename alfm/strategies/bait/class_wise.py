@@ -26,11 +26,12 @@ def refuse_if_too_large(query: Query, variant: str, max_bytes: int) -> None:
     """
     head = query.head
     assert head is not None
-    size = head.C * head.weight.shape[2]
+    D = query.pool.vectors(head.spaces[0]).dim
+    size = head.C * D
     need = 8 * (8 * size**2 + 2 * query.pool.N * head.C**2) * at_once(query.R, query.pool.device)
     if need > max_bytes:
         raise UserError(
-            f"BAIT variant={variant} needs {need / 2**30:.1f} GiB for {head.C} classes x {head.weight.shape[2]} "
+            f"BAIT variant={variant} needs {need / 2**30:.1f} GiB for {head.C} classes x {D} "
             f"dimensions and {query.pool.N} items, above max_bytes = {max_bytes / 2**30:.1f} GiB: use variant=binary "
             "(or diagonal), or raise query_strategy.max_bytes."
         )

@@ -149,8 +149,8 @@ def piece(phi: Vectors) -> int:
     return max(256, phi.pool.block_numbers // PIECES // phi.pool.D)
 
 
-def second_moments(phi: Vectors, weights: Sequence[Callable[[Tensor], Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """For each weight, phi (b, D) -> (b,): its values (N,), and sum_i weight_i phi_i phi_i^T, (D, D) float64.
+def second_moments(phi: Vectors, weights: Sequence[Callable[[slice, Tensor], Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """For each weight, rows and phi (b, D) -> (b,): its values (N,), and sum_i weight_i phi_i phi_i^T, (D, D) float64.
 
     Sums over a block of the pool are in the pool's dtype.
     """
@@ -163,8 +163,9 @@ def second_moments(phi: Vectors, weights: Sequence[Callable[[Tensor], Tensor]]) 
         out, at = x.new_zeros(D, D), rows.start
         y = x.new_empty(-(-len(x) // pieces), D)
         for part in x.tensor_split(pieces):
-            w = values[r][at : at + len(part)].copy_(weights[r](part))
-            at += len(part)
+            own = slice(at, at + len(part))
+            w = values[r][own].copy_(weights[r](own, part))
+            at = own.stop
             scaled = torch.mul(part, w[:, None], out=y[: len(part)])
             for J in _columns(D):
                 out[: J.stop, J].addmm_(part[:, : J.stop].T, scaled[:, J])

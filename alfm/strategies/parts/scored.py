@@ -13,7 +13,7 @@ from alfm.acquisition import entropy, least_confidence, margin_uncertainty, mean
 from alfm.heads.passes import apart, walk_draws
 from alfm.options import Count, checked
 from alfm.posteriors import DropoutPosterior, Posterior
-from alfm.strategies.base import Strategy
+from alfm.strategies.base import Need, Strategy
 from alfm.strategies.parts.candidates import clustered, highest, typical
 from alfm.strategies.query import Query, stack_picks
 
@@ -38,6 +38,17 @@ class Scored(Strategy):
     @property
     def measures(self) -> Sequence[Literal["unit"]]:  # type: ignore[override]
         return ("unit",) if self.cluster_features else ()
+
+    @property
+    def needs(self) -> Sequence[Need] | None:  # type: ignore[override]
+        """Features too where candidates are clustered."""
+        model = self.model_needs
+        return None if model is None else (*model, *(("features",) if self.cluster_features else ()))
+
+    @property
+    def model_needs(self) -> Sequence[Need] | None:
+        """What `score` works from."""
+        return None
 
     @abstractmethod
     def score(self, query: Query) -> Tensor:
@@ -67,6 +78,10 @@ class PredictionScored(Scored):
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
         return self.enable_dropout
+
+    @property
+    def model_needs(self) -> Sequence[Need]:
+        return ("draws",) if self.enable_dropout else ("probabilities",)
 
     def score(self, query: Query) -> Tensor:
         rank = type(self).acquisition

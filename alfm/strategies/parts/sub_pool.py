@@ -12,7 +12,7 @@ from torch import Tensor
 from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.options import Count, checked
-from alfm.strategies.base import Strategy
+from alfm.strategies.base import Need, Strategy
 from alfm.strategies.query import Query, stack_picks
 from alfm.streams import stream
 
@@ -43,6 +43,10 @@ class Subsampled(Strategy):
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
         return True
+
+    @property
+    def needs(self) -> Sequence[Need] | None:  # type: ignore[override]
+        return self.strategy.needs
 
     @property
     def measures(self) -> Sequence[Literal["raw", "unit", "head"]]:  # type: ignore[override]
@@ -98,7 +102,7 @@ class _Part:
         """Replicate r's query as it looks on this part."""
         head = None
         if query.head is not None:
-            head = query.head.part(slice(r, r + 1))
+            head = query.head.part(slice(r, r + 1)).among(self.items)
         return Query(
             pool=self.pool,
             rows=torch.searchsorted(self.items, query.labelled(r))[None],
