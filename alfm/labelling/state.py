@@ -96,6 +96,7 @@ class State:
         self._revisions: dict[str, int] = {}
         self.settings_acts = 0
         self._digest: str | None = None
+        self._training: list[Labelled] | None = None
 
     # ---- acts ----------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class State:
             do()
             self.known.add(name)
             self.revision += 1
-            self._digest = None
+            self._digest = self._training = None
             return True
 
         return apply
@@ -248,7 +249,7 @@ class State:
             self._asked |= {item: (number, place) for place, item in enumerate(items)}
             self.window.remove(items)
             self._settle()
-            self._digest = None
+            self._digest = self._training = None
             if current:
                 self.batches[-1] = replace(self.batches[-1], after=self.digest())
 
@@ -302,8 +303,11 @@ class State:
     @property
     def training(self) -> list[Labelled]:
         """What is trained on, in training order: see `Entry`."""
-        known = [(entry, item, self.label_of(item)) for item, entry in self._entered.items()]
-        return [Labelled(item, label, entry.round) for entry, item, label in sorted(known) if label is not None]
+        if self._training is None:
+            known = sorted((entry, item) for item, entry in self._entered.items())
+            named = [(item, self.label_of(item), entry.round) for entry, item in known]
+            self._training = [Labelled(item, label, round) for item, label, round in named if label is not None]
+        return self._training
 
     @property
     def training_classes(self) -> list[str]:
