@@ -34,7 +34,7 @@ _HUB, _TAR, _TORCHVISION = BUILDERS[2], BUILDERS[6], BUILDERS[7]
 _DECODE = ("max_pixels", "decode_size", "intensity_range", "intensity_clip", "max_seconds", "encoding")
 _PATHS = {"root", "files", "data_files", "cache_dir"}
 """Options that hold paths, whether they are there or not; other texts are paths where such a file is there."""
-_MAYBE_PATHS = {"path", "folder", "file", "directory", "dir", "table"}
+_MAYBE_PATHS = {"path", "checkpoint", "folder", "file", "directory", "dir", "table"}
 _SECRET_WORDS = {
     "token", "tokens", "password", "passwords", "passwd", "passphrase", "pwd", "secret", "secrets", "credential",
     "credentials", "auth", "authorization", "apikey", "accesskey", "secretkey", "privatekey", "signature", "sig", "sas",

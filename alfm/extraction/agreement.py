@@ -45,6 +45,8 @@ class Job:
     """The data set's config, as far as it may be kept."""
     new_items: str | None = None
     """Tells one choice of items from another, where others were known."""
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    """The model's, so that new items can be embedded alike."""
 
 
 def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
@@ -166,6 +168,7 @@ def _attributes(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
     described = {key: value for key, value in settings.items() if value is not None and value != []}
     names = {"class_names": list(dataset.classes)} if dataset.classes else {}
     config = {"dataset_config": dict(job.config)} if job.config else {}
+    config |= {"model_config": dict(job.model_config)} if job.model_config else {}
     return {
         **{f"dataset_{key}": value for key, value in dataset.notes.items()},
         "dataset_licence": dataset.licence or "unknown",
