@@ -59,12 +59,16 @@ MAY_IMPORT = {
     "extract": "config engines",
     "al_train": "config engines",
     "label": "config engines",
+    "select": "config engines",
+    "predict": "config engines",
 }
 """Part -> what it may import. What a command does from start to end stands in BESIDES."""
 
 BESIDES = {
     ("alfm.report.__main__", "config"),  # a command: it looks for the user's folders
     ("alfm.extraction.session", "config"),  # a command: from a cell to a cache
+    ("alfm.labelling.new_items", "backbones"),  # a command: what is new is embedded as the pool was
+    ("alfm.labelling.new_items", "extraction"),
     ("alfm.simulation.session", "commands"),  # a command: from a cell to a run folder and its tables
     ("alfm.simulation.session", "report"),
 }

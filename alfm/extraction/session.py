@@ -89,8 +89,8 @@ class Extraction:
             console.note("augment= makes no difference without views: add views=8")
         encoder = Encoder(backbone, device, choose_precision(str(cfg.precision), device))
         config, secrets = stored_config(plain(cfg.dataset))
-        model, _ = stored_config(plain(cfg.model))
-        job = Job(dataset, splits, backbone, encoder, config, known.digest(splits), model)
+        model_config, _ = stored_config(plain(cfg.model))
+        job = Job(dataset, splits, backbone, encoder, config, known.digest(splits), model_config)
         wanted = wanted_settings(job, cfg)
         if already_there(target, wanted, bool(cfg.force), here.run):
             with PartsFolder(target, float(cfg.lease_seconds)) as folder:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from alfm.cache.reader import FeatureCache
 from alfm.errors import UserError, nearest_names
 from alfm.features.features import Features, Memory
 from alfm.heads.base import Classifier
@@ -298,6 +299,11 @@ class ActiveLearner:
             return status_of(self.state)
 
     # ---- what lies where -------------------------------------------------------------------------------------------
+
+    @property
+    def caches(self) -> list[tuple[FeatureCache, str]]:
+        """The caches of the pool in order, each with the split of it that is labelled."""
+        return [(self._models.caches.find(entry), entry["split"]) for entry in self.state.settings["caches"]]
 
     @property
     def features(self) -> Features:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from alfm.commands import setting
 from alfm.config.build import build
@@ -18,7 +19,19 @@ from alfm.labelling.settings import Opening
 from alfm.options import read
 
 
-def state_folder(given: Opening) -> Path:
+class Named(Protocol):
+    """Settings by which a state is found."""
+
+    @property
+    def state(self) -> str | Path | None:
+        """Its folder."""
+
+    @property
+    def cache(self) -> str | Path | Sequence[str | Path] | None:
+        """The pool's caches."""
+
+
+def state_folder(given: Named) -> Path:
     """Where the state lies: `state=`, else in the working folder a name that tells the first cache. Raises UserError.
 
     `<dataset>-<model>.labelling` for a cache where `alfm.extract` puts it, `<name>.labelling` for others.

@@ -37,7 +37,7 @@ def opened(digits_cache, tmp_path, monkeypatch, capsys):
 BEGIN = ("cache=pixels.h5", "labels_in_cache=ignore")
 
 
-@pytest.mark.parametrize("config", ["select", "predict", "label"])
+@pytest.mark.parametrize("config", ["select", "label"])
 def test_a_state_is_begun_beside_the_person_and_gone_on_with(config, opened):
     first = opened(*BEGIN, "query_strategy=margins", "seed=7", "classes=[0,1,2,3,4,5,6,7,8,9]", config=config)
     assert first.journal.folder == Path("pixels.labelling") and first.classes == list("0123456789")
@@ -97,9 +97,7 @@ def test_each_cache_has_a_folder_of_its_own(opened, digits_cache, tmp_path, monk
     assert opened("cache=features/bees/dino.h5").journal.folder == Path("bees-dino.labelling")
     monkeypatch.setenv("FEATURE_CACHE_DIR", "elsewhere")
     assert opened("cache=features/ants/dino.h5").journal.folder == Path("dino.labelling")
-    with pytest.raises(
-        UserError, match=r"bees/dino.h5 is none of the caches of .*ants/dino.h5: name .* state="
-    ):
+    with pytest.raises(UserError, match=r"bees/dino.h5 is none of the caches of .*ants/dino.h5: name .* state="):
         opened("cache=features/bees/dino.h5")
 
 

@@ -25,12 +25,13 @@ class Asked:
     label_set: str
     classes: Sequence[str]
 
-    def path(self, items: Items, item: Item) -> str | None:
-        """Where its file is, if it is one and that is known."""
-        try:
-            return items.path(item.row)
-        except UserError:
-            return None
+
+def path_of(items: Items, row: int) -> str | None:
+    """Where an item's file is, if it is one and that is known."""
+    try:
+        return items.path(row)
+    except UserError:
+        return None
 
 
 def only_ours(file: Path, is_ours: Callable[[bytes], bool]) -> None:

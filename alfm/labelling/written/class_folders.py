@@ -12,6 +12,7 @@ from alfm.datasets.ids import escape
 from alfm.errors import UserError
 from alfm.labelling.items import Items
 from alfm.labelling.label_files.class_folders import folder_name
+from alfm.labelling.written.asked import path_of
 
 _OURS = ".alfm-links"
 """An empty file in a folder of ours."""
@@ -27,11 +28,7 @@ def write_links(folder: Path, labels: Iterable[tuple[str, str]], items: Items) -
         new.mkdir(parents=True)
         (new / _OURS).touch()
         for item, label in labels:
-            try:
-                path = items.path(items.row(item))
-            except UserError:
-                path = None
-            if path is not None:
+            if (path := path_of(items, items.row(item))) is not None:
                 place = new / folder_name(label)
                 place.mkdir(exist_ok=True)
                 os.symlink(os.path.abspath(path), place / _free(place, os.path.basename(path), item))

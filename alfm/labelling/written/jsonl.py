@@ -8,7 +8,7 @@ from typing import Any
 
 from alfm.files import replacing
 from alfm.labelling.items import Items
-from alfm.labelling.written.asked import Asked, cannot_write, only_ours
+from alfm.labelling.written.asked import Asked, cannot_write, only_ours, path_of
 from alfm.labelling.written.label_studio import Server, kind_of
 
 _BEGINS = b'{"meta": {"alfm_id": '
@@ -26,7 +26,7 @@ def write_lines(file: Path, asked: Asked, items: Items, server: Server) -> None:
                 if item.suggestion is not None:
                     meta |= {"suggestion": item.suggestion, "confidence": round(float(item.confidence or 0), 4)}
                 line: dict[str, Any] = {"meta": meta}
-                path = asked.path(items, item)
+                path = path_of(items, item.row)
                 if kind == "text":
                     line["text"] = (items.text(item.row) if items.modality == "text" else None) or item.id
                 elif path is not None:

@@ -17,7 +17,7 @@ from alfm.files import replacing
 from alfm.labelling.items import Items
 from alfm.labelling.label_files.label_studio import FROM_NAME
 from alfm.labelling.status import Item
-from alfm.labelling.written.asked import Asked, cannot_write, only_ours
+from alfm.labelling.written.asked import Asked, cannot_write, only_ours, path_of
 
 _BEGINS = b'[\n{"data": {"alfm_id": '
 _MADE = "<!-- made by alfm: paste it under Settings, Labeling Interface, Code -->"
@@ -114,7 +114,7 @@ def _task(asked: Asked, items: Items, item: Item, server: Server, model_version:
 def _shown(asked: Asked, items: Items, item: Item, server: Server, kind: str) -> str:
     if kind == "text":
         return (items.text(item.row) if items.modality == "text" else None) or item.id
-    if (path := asked.path(items, item)) is not None:
+    if (path := path_of(items, item.row)) is not None:
         return server.address(path)
     try:
         raw, media = items.file_bytes(item.row)  # in an archive or a data set's own file

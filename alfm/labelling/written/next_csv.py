@@ -11,7 +11,7 @@ from alfm.datasets.ids import escape
 from alfm.files import replacing
 from alfm.labelling.formulas import guarded
 from alfm.labelling.items import Items
-from alfm.labelling.written.asked import Asked, cannot_write, only_ours
+from alfm.labelling.written.asked import Asked, cannot_write, only_ours, path_of
 
 COLUMNS = ("id", "path", "suggestion", "confidence", "label", "purpose", "round", "label_set")
 """Of images and recordings; texts have `text` in place of `path`."""
@@ -23,7 +23,7 @@ def write_next(file: Path, asked: Asked, items: Items) -> None:
     columns = [("text" if name == "path" and shows_text else name) for name in COLUMNS]
     rows = []
     for item in asked.items:
-        shown = items.text(item.row) if shows_text else escape(asked.path(items, item) or "")
+        shown = items.text(item.row) if shows_text else escape(path_of(items, item.row) or "")
         confidence = "" if item.confidence is None else round(item.confidence, 4)
         told = [guarded(item.suggestion or ""), confidence, "", item.purpose, asked.round, asked.label_set]
         rows.append([guarded(item.id), guarded((shown or "").replace("\0", "\ufffd")), *told])
@@ -47,6 +47,15 @@ def write_table(
             handle.write(raw.encode("utf-8" if raw.isascii() else "utf-8-sig", "replace"))
     except OSError as error:
         raise cannot_write(file, error) from error
+
+
+def is_table(file: Path, ours: Sequence[Sequence[str]]) -> bool:
+    """Whether a table of ours is there; may raise OSError."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as handle:
+        start = handle.read(4096)
+    return any(_begins(start, header) for header in ours)
 
 
 def _begins(start: bytes, header: Sequence[str]) -> bool:
