@@ -10,11 +10,10 @@ Everything that was said is in the folder's journal before `tell` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -26,27 +25,28 @@ from alfm.features.features import Features, Memory
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
 from alfm.labelling import parts
-from alfm.labelling.acts import Which, act, class_of, item_of, said
+from alfm.labelling.acts import Which, act
 from alfm.labelling.items import Items
-from alfm.labelling.journal import Act, Journal
+from alfm.labelling.journal import Journal
 from alfm.labelling.models import Models
 from alfm.labelling.newest import Suggestions, probabilities
 from alfm.labelling.pool import CacheName, Caches
+from alfm.labelling.record import Record
 from alfm.labelling.rounds import TrainingSet
 from alfm.labelling.state import State
-from alfm.labelling.status import Item, Purpose, Status, status_of
+from alfm.labelling.status import Item, Purpose
 from alfm.options import Seed, Whole, checked
 
 _CHANGEABLE = ["query_strategy", "init_strategy", "classifier", "warm_start"]
 
 
-class ActiveLearner:
-    """One pool and what people say of it. May be used from several threads: telling never waits for a fit.
+@checked
+class ActiveLearner(Record):
+    """One pool, what people say of it (see `Record`), and what is made of that: batches, heads, suggestions.
 
-    state: what is known (see `alfm.labelling.state`); journal: where it is written, None in memory only.
+    May be used from several threads: telling never waits for a fit.
     """
 
-    @checked
     def __init__(
         self,
         cache: CacheName | Sequence[CacheName],
@@ -115,13 +115,11 @@ class ActiveLearner:
         return self
 
     def _begin(self, given: Caches, journal: Journal | None, *how: Any) -> None:
-        self.journal = journal
-        self.state = State(given.source)
+        super().__init__(State(given.source), journal)
         self._models = Models(given, *how)
-        self._acts: list[Act] = []
-        self._lock, self._asking = RLock(), Lock()
+        self._asking = Lock()
 
-    # ---- asking and telling ----------------------------------------------------------------------------------------
+    # ---- asking ----------------------------------------------------------------------------------------
 
     @checked
     def ask(self, n: Whole, by: str = "me") -> list[Item]:
@@ -164,59 +162,6 @@ class ActiveLearner:
                 wanted = [item for item in self.state.window.items if self.state.wanted(item)][:n]
             return self._shown(wanted, "audit")
 
-    @checked
-    def audit(self, m: Whole, by: str = "me") -> None:
-        """From now on m items are set aside, drawn from all that is not trained on, for an honest estimate."""
-        with self._lock:
-            self.refresh()
-            if m != self.state.window.size:
-                self._record([act("audit", by, items=m)])
-
-    def tell(
-        self, ids: Sequence[Which], labels: Sequence[Any], *, by: str = "me", acts: Sequence[str] | None = None
-    ) -> None:
-        """What items are: classes by name, a new name being a new class; None or NaN: cannot be told.
-
-        The annotator's last word on an item counts. acts: an identifier for each, so that saying it again changes
-        nothing. Raises UserError, and then nothing was recorded.
-        """
-        with self._lock:
-            self.refresh()
-            self._record(said(self.state, by, ids, labels, acts))
-
-    def skip(self, ids: Sequence[Which], *, by: str = "me", acts: Sequence[str] | None = None) -> None:
-        """They cannot be told: not asked for again, and not learnt from. acts: as in `tell`."""
-        self.tell(ids, [None] * len(ids), by=by, acts=acts)
-
-    def clear(self, ids: Sequence[Which], *, by: str = "me", acts: Sequence[str] | None = None) -> None:
-        """What `by` said of them is taken back. acts: as in `tell`."""
-        with self._lock:
-            named = zip(_names(acts, ids), map(self.item, ids), strict=True)
-            self._record([act("clear", by, name, item=item) for name, item in named])
-
-    def reject(
-        self, ids: Sequence[Which], labels: Sequence[Any], *, by: str = "me", acts: Sequence[str] | None = None
-    ) -> None:
-        """What items are not. It is counted; it is no label. acts: as in `tell`."""
-        with self._lock:
-            classes = [class_of(self.state, label) for label in labels]
-            named = zip(_names(acts, ids), map(self.item, ids), classes, strict=True)
-            self._record([act("reject", by, name, item=item, label=label) for name, item, label in named])
-
-    def add_class(self, name: str, *, by: str = "me") -> None:
-        """A class that has no label yet."""
-        with self._lock:
-            if name not in self.state.declared:
-                self._record([act("class", by, add=name)])
-
-    def rename_class(self, old: str, new: str, *, by: str = "me") -> None:
-        """All labels `old` are `new` from now on, and so is whoever says `old` later."""
-        self._record([act("class", by, rename=[old, new])])
-
-    def merge_classes(self, olds: Sequence[str], new: str, *, by: str = "me") -> None:
-        """All of these are `new`, which may be there or not."""
-        self._record([act("class", by, merge=[list(olds), new])])
-
     def change(self, **changes: Any) -> None:
         """Another `query_strategy`, `init_strategy`, `classifier` or `warm_start` from now on, recorded if it is one.
 
@@ -228,7 +173,7 @@ class ActiveLearner:
         with self._lock:
             old = self.state.settings
             new = {**old, "caches": old["caches"] + self._models.caches.new(old["caches"])}
-            new["warm_start"] = changes.pop("warm_start", old["warm_start"])
+            new["warm_start"] = changes.pop("warm_start", old.get("warm_start", True))
             chosen = parts.chosen_again(self._models.parts(old), changes) if changes else None
             if chosen is not None:
                 if self.journal is not None:
@@ -239,11 +184,6 @@ class ActiveLearner:
                 self._models.take(self.state.settings, chosen or self._models.parts(old))
 
     # ---- what the model says ---------------------------------------------------------------------------------------
-
-    @property
-    def classes(self) -> list[str]:
-        """Their names, in the order in which everything counts them."""
-        return self.state.classes
 
     @property
     def head(self) -> LinearHead:
@@ -292,12 +232,6 @@ class ActiveLearner:
             training, settings, own, classes = self._training(), self.state.settings, self.head_classes, self.classes
         return self._models.newest(settings).suggestions(training, own, classes)
 
-    def status(self) -> Status:
-        """How far it has come; printed, a few lines."""
-        with self._lock:
-            self.refresh()
-            return status_of(self.state)
-
     # ---- what lies where -------------------------------------------------------------------------------------------
 
     @property
@@ -315,73 +249,17 @@ class ActiveLearner:
         """What lies behind the rows: files, texts."""
         return self._models.items(self.state.settings)
 
-    @contextmanager
-    def still(self) -> Iterator[State]:
-        """What is known, with what others wrote; nothing is told meanwhile, so be quick."""
-        with self._lock:
-            self.refresh()
-            yield self.state
-
-    @property
-    def acts(self) -> list[Act]:
-        """All that was said so far, in order."""
-        with self._lock:
-            self.refresh()
-            return list(self._acts)
-
     def training_set(self) -> TrainingSet:
         """What heads are fitted on, as rows and class numbers."""
         with self._lock:
             return self._training()
 
-    def item(self, which: Which) -> str:
-        """An item's key: its id. Raises UserError where there is none."""
-        return item_of(self.state, which)
-
-    def refresh(self) -> None:
-        """Read what others have written into the folder since."""
-        with self._lock:
-            if self.journal is not None:
-                self._apply(self.journal.news())
-
     def save(self, folder: Path | str) -> None:
-        """Write all acts into a new folder. A learner that had none goes on writing there."""
-        with self._lock:
-            self.refresh()
-            if self.journal is not None and Path(folder).resolve() == self.journal.folder.resolve():
-                return
-            if Journal.there(folder):
-                raise UserError(f"{folder} holds a labelling state already: name another folder.")
-            parts.refuse_unrecorded(self._models.parts(self.state.settings))
-            copy = Journal(folder)
-            with copy.writing() as pen:
-                pen.write(self._acts)
-            self.journal = self.journal or copy
+        """Write all acts into a new folder. A learner that had none goes on writing there. Raises UserError."""
+        parts.refuse_unrecorded(self._models.parts(self.state.settings))
+        super().save(folder)
 
     # ---- inside ----------------------------------------------------------------------------------------------------
-
-    def _record(self, acts: Sequence[Act], unless: Callable[[], bool] = lambda: False) -> None:
-        """Write acts and apply them, all or none; none if `unless` says so when nobody else writes any more."""
-        with self._lock, nullcontext() if self.journal is None else self.journal.writing() as pen:
-            if pen is not None:
-                self._apply(pen.others)
-            if unless():
-                return
-            new = [(one, do) for one in acts if (do := self.state.prepared(one)) is not None]
-            if pen is not None:
-                pen.write([one for one, _ in new])
-            for one, do in new:
-                self._acts.append(one)
-                do()
-
-    def _apply(self, acts: Sequence[tuple[int, Act]]) -> None:
-        for number, one in acts:
-            try:
-                self.state.apply(one)
-            except UserError as error:
-                where = f"{self.journal.path}, line {number}" if self.journal else f"act {number}"
-                raise UserError(f"{where}: {str(error).rstrip('.')}; put that line right.") from error
-            self._acts.append(one)
 
     def _asked_since(self, batches: int) -> bool:
         return len(self.state.batches) != batches
@@ -399,12 +277,8 @@ class ActiveLearner:
         with self._asking:
             with self._lock:
                 self.refresh()
-                training, settings, own, classes = (
-                    self._training(),
-                    self.state.settings,
-                    self.head_classes,
-                    self.classes,
-                )
+                training, settings = self._training(), self.state.settings
+                own, classes = self.head_classes, self.classes
             head = self._models.rounds(settings).head(training)
         if head is None:
             raise UserError("Nothing is labelled yet: tell some labels before a model is asked for.")
@@ -432,7 +306,3 @@ class ActiveLearner:
 
 def _nothing_in(folder: Path | str) -> UserError:
     return UserError(f"{folder} holds no labelling state: begin one with ActiveLearner(cache, folder=...).")
-
-
-def _names(acts: Sequence[str] | None, ids: Sequence[Which]) -> Sequence[str | None]:
-    return [None] * len(ids) if acts is None else acts

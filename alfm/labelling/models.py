@@ -72,7 +72,9 @@ class Models:
                 made = {group: part.made for group, part in self._parts.items()}
                 for group in ("query_strategy", "init_strategy"):
                     made[group] = self.caches.in_pool(made[group], settings["caches"])
-                self._rounds = Rounds(pool, seed=settings["seed"], warm_start=settings["warm_start"], **made)
+                self._rounds = Rounds(
+                    pool, seed=settings["seed"], warm_start=settings.get("warm_start") is not False, **made
+                )
             return self._rounds
 
     def newest(self, settings: Settings) -> NewestHead:

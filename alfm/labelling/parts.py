@@ -48,9 +48,11 @@ def chosen(query_strategy: Any, init_strategy: Any, classifier: Any) -> dict[str
 
 def read(settings: Mapping[str, Any]) -> dict[str, Part]:
     """The parts of a settings act. Raises UserError for what cannot be made, or is no strategy or head."""
-    parts = {}
+    parts, names = {}, settings.get("names")
     for group in KINDS:
-        config, name = settings[group], settings["names"][group]
+        config, name = settings.get(group), names.get(group) if isinstance(names, Mapping) else None
+        if not isinstance(config, dict) or not isinstance(name, str):
+            raise UserError(f"The state's settings do not say which {group} is used: choose one with {group}=NAME.")
         _check(config, group)
         parts[group] = Part(name, config, _made(group, name, config))
     return parts

@@ -137,7 +137,9 @@ class State:
 
     def _settings_act(self, act: Act) -> Do:
         old, new = self.settings, {key: value for key, value in act.items() if key not in ("id", "time", "by", "act")}
-        before, after = old.get("caches", []), new["caches"]
+        before, after, seed = old.get("caches", []), new["caches"], new["seed"]
+        if not isinstance(seed, int) or new["labels_in_cache"] not in ("use", "ignore") or not isinstance(after, list):
+            raise UserError(f"seed {seed!r}, labels_in_cache {new['labels_in_cache']!r} or the caches are none")
         same = [_identity(one) for one in after[: len(before)]] == [_identity(one) for one in before]
         if not same or (old and (old["seed"], old["labels_in_cache"]) != (new["seed"], new["labels_in_cache"])):
             raise UserError("settings may add caches behind those there are, and change neither these nor the seed")
@@ -157,7 +159,7 @@ class State:
                 self._declare(name)
             self.rows.update({item: len(self.items) + index for index, item in enumerate(items)})
             self.items += items
-            self.window.extend(int(new["seed"]), items)
+            self.window.extend(seed, items)
             for source in sources if new["labels_in_cache"] == "use" else ():
                 for item, label in source.labels.items():
                     self.stored[item] = self._appear(label)

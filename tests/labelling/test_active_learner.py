@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -337,6 +340,64 @@ def test_a_hand_edited_journal_is_named_with_its_line(cache, tmp_path):
         UserError, match=r"journal\.jsonl, line 3: there is no item 'train/nobody\.png'.*; put that line"
     ):
         ActiveLearner.load(tmp_path / "state")
+
+
+def test_settings_that_lack_something_are_said_in_a_sentence(cache, tmp_path):
+    begun(cache, folder=tmp_path / "state")
+    path = tmp_path / "state" / "journal.jsonl"
+    act = json.loads(path.read_text())
+    for key in sorted(act.keys() - {"time", "by", "classes_given"}):
+        path.write_text(json.dumps({name: value for name, value in act.items() if name != key}) + "\n")
+        if key == "warm_start":
+            assert len(ActiveLearner.load(tmp_path / "state").ask(2)) == 2
+            continue
+        with pytest.raises(UserError):
+            ActiveLearner.load(tmp_path / "state").ask(2)
+
+
+class Slow(Random):
+    """Waits in the middle of a batch, as strategies that look at all pairs do."""
+
+    begun, go_on = threading.Event(), threading.Event()
+
+    def select(self, query, budget):
+        self.begun.set()
+        assert self.go_on.wait(60)
+        return super().select(query, budget)
+
+
+def test_labels_are_told_and_suggestions_made_while_a_batch_is_made(cache, truth, tmp_path):
+    learner = begun(cache, Slow(), init_strategy=Slow(), folder=tmp_path / "state")
+    learner.audit(30)
+    with ThreadPoolExecutor(1) as worker:
+        asked = worker.submit(learner.ask, 12)
+        assert Slow.begun.wait(60)
+        outside = [row for row in range(300) if learner.item(row) not in learner.state.window][:5]
+        learner.tell(outside, [truth[row] for row in outside])  # known too late for this batch
+        assert learner.suggestions() is not None
+        ActiveLearner.load(tmp_path / "state").tell(outside[:1], ["digit 0"], by="another process")
+        Slow.go_on.set()
+        items = asked.result(60)
+    alone = begun(cache, Slow(), init_strategy=Slow())
+    assert rows(items) == [item.row for item in alone.ask(12) if item.row not in outside]
+    assert learner.state.recorded(12) is None and learner.state.next_round == 2  # more is known than it was made from
+    assert ActiveLearner.load(tmp_path / "state").state.digest() == learner.state.digest()
+
+
+def test_two_who_ask_at_once_get_one_batch(cache, tmp_path):
+    """The second has looked before the first has written."""
+    first = begun(cache, folder=tmp_path / "state")
+    second = ActiveLearner.load(tmp_path / "state")
+    second._models.rounds(second.state.settings)
+    real = second._models.rounds(second.state.settings).ask
+
+    def late(*question):
+        found = real(*question)
+        first.ask(7)
+        return found
+
+    second._models.rounds(second.state.settings).ask = late
+    assert rows(second.ask(7)) == rows(first.ask(7)) and len(first.state.batches) == 1
 
 
 def test_a_full_disk_leaves_the_learner_as_it_was(cache, tmp_path, monkeypatch):
