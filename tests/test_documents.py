@@ -60,7 +60,8 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 def stand_ins(folder: Path) -> None:
-    """The files of readers that the pages name: embeddings, an old cache, photographs."""
+    """The files of readers that the pages name: embeddings, an old cache, photographs, labels of some digits."""
+    (folder / "labels.csv").write_text("digits/3,three\ndigits/5,five\ndigits/6,six\n")
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     points = (rng.normal(size=(60, 8)) + 2 * np.eye(8)[labels]).astype(np.float32)
