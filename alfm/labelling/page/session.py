@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from alfm.config.cell import Cell
 from alfm.errors import UserError
+from alfm.labelling.imported import import_labels
+from alfm.labelling.label_files import read as read_labels
 from alfm.labelling.opening import open_learner
 from alfm.labelling.page.desk import Desk
 from alfm.labelling.page.measures import measures
@@ -53,6 +56,10 @@ class Page:
         given = read(Settings, cell.cfg())
         with bound(given.host, given.port) as listening:
             learner = open_learner(cell)
+            for path in [given.labels] if isinstance(given.labels, str | os.PathLike) else given.labels or ():
+                file = read_labels(path, learner.items, learner.classes)
+                print("\n".join([f"Read {file}", *(f"  {line}" for line in [*file.notes, *file.listed])]))
+                print(f"  {import_labels(learner, file, given.annotator)}")
             desk = Desk(learner, learner.items, n=given.n, every=given.every, measures=measures(given.target))
             serve(desk, listening, given.host, given.hosts, given.annotator)
             print(f"\nEnded: {_told(learner)} The same command goes on from here.", flush=True)

@@ -63,7 +63,7 @@ class Worker:
         with self._woken:
             return self._woken.wait_for(lambda: not self._wanted and self._running is None, seconds)
 
-    def close(self, seconds: float = 5) -> None:
+    def close(self, seconds: float = 2) -> None:
         """No further job; the one that runs is given some time."""
         with self._woken:
             self._ending = True

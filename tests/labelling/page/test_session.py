@@ -22,17 +22,20 @@ from alfm.labelling.page.session import bound
 
 
 def test_it_serves_until_ctrl_c_and_goes_on(digits_cache: Path, tmp_path: Path):
-    words = [f"cache={digits_cache}", "labels_in_cache=ignore", "query_strategy=margins", "port=0", "audit=5"]
+    (tmp_path / "told.csv").write_text("id,label\n3,7\n4,seven\n")
+    words = [f"cache={digits_cache}", "labels_in_cache=ignore", "query_strategy=margins", "port=0", "labels=told.csv"]
     command = [sys.executable, "-m", "alfm.label", *words]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert running.stdout is not None
-    address = running.stdout.readline().split()[1]
+    said = [running.stdout.readline() for _ in range(3)]
+    assert said[0].startswith("Read told.csv: 2 labels") and "2 of these are new" in said[1]
+    address = said[2].split()[1]
     assert "pixels.labelling/journal.jsonl" in running.stdout.readline()
     assert b"alfm: label" in urlopen(address.partition("?")[0], timeout=20).read()
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=30)
     assert running.returncode == 0
-    assert "Ended: 0 of 1257 items are labelled. The same command goes on from here." in out
+    assert "Ended: 2 of 1257 items are labelled. The same command goes on from here." in out
     assert not err
     assert (tmp_path / "pixels.labelling" / "journal.jsonl").exists()
 
