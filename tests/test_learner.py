@@ -271,3 +271,51 @@ def test_views_are_trained_on(digits):
         each.fit()
     assert weights(one, 0) != weights(other, 0)
     assert Margins.needs_head and one.ask(3).shape == (1, 3)
+
+
+class Remembers(Strategy):
+    """Keeps the rows that it has seen labelled; makes that anew as rarely as it can."""
+
+    made = 0
+
+    class Seen:
+        def __init__(self):
+            self.added = torch.empty(0, dtype=torch.int64)
+
+        def add(self, rows):
+            self.added = torch.cat([self.added, rows])
+
+    def select(self, query, budget):
+        def make():
+            Remembers.made += 1
+            return self.Seen()
+
+        for r in range(query.R):
+            query.kept("seen", r, make)
+        return torch.full((query.R, budget), -1)
+
+
+def test_another_past_costs_what_depends_on_it_and_no_more(pool, digits):
+    """Stood before the same question it answers the same; what strategies keep of rows outlives other labels."""
+    labels = digits[1]
+    one, other = (learner(pool, (1, 10), query=Remembers(), num_classes=10) for _ in range(2))
+    first = one.ask(8)
+    one.tell(first, labels[first])
+    second = one.ask(5)
+    Remembers.made = 0
+    other.stand(first, labels[first], round=1, num_classes=10, head=None)
+    assert other.counts == [8, 8] and other.left == [152, 152] and other.head is None
+    other.stand(first, labels[first], round=2, num_classes=10, head=one.head)
+    assert torch.equal(other.ask(5), second) and Remembers.made == 2
+    other.stand(first, labels[first].flip(1), round=2, num_classes=10, head=one.head)
+    assert torch.equal(other.ask(5), second) and Remembers.made == 2  # other labels of the same rows
+    other.stand(first.flip(1), labels[first], round=2, num_classes=10, head=one.head)
+    other.ask(5)
+    assert Remembers.made == 4
+    other.stand(first, labels[first], round=2, num_classes=10, head=one.head, closed=[[], second[1].tolist()])
+    third = other.ask(5)
+    assert torch.equal(third[0], second[0]) and not set(third[1].tolist()) & set(second[1].tolist())
+    assert other.left == [152, 147]
+    other.tell(third, labels[third])
+    other.fit()
+    assert other.round == 3 and other.counts == [13, 13]

@@ -45,7 +45,7 @@ def simulated(cache, name, seed, rounds=6, step=8):
         Simulation(cache), Logistic(), from_config("init_strategy", init), from_config("query_strategy", name),
         schedule(rounds, step, step), [seed],
     )  # fmt: skip
-    return [one.picks[0].tolist() for one in made]
+    return [(one.picks[0].tolist(), one.metrics[0]) for one in made]
 
 
 @pytest.mark.parametrize("audit", [0, 40])
@@ -55,14 +55,15 @@ def test_a_script_gets_the_picks_of_the_simulation(name, audit, cache, truth):
     expected = simulated(cache, name, 10)
     learner = ActiveLearner(cache, query_strategy=name, seed=10, labels_in_cache="ignore")
     learner.audit(audit)
-    taken = 0
-    for picks in expected:
+    taken, task = 0, Simulation(cache)
+    for picks, metrics in expected:
         told(learner, learner.ask_audit(15), truth, by="auditor")
         items = learner.ask(8)
         assert [learner.state.rows[item] for item in learner.state.batches[-1].items] == picks
         assert rows(items) == [row for row in picks if row in rows(items)]
         taken += 8 - len(items)
         told(learner, items, truth)
+        assert task.measure(learner.head) == [metrics]
     assert (taken > 0) == (audit > 0) and len(learner.state.window) == audit
 
 
@@ -70,7 +71,7 @@ def test_a_script_gets_the_picks_of_the_simulation(name, audit, cache, truth):
 def test_a_script_that_begins_anew_at_every_step_gets_them_too(name, cache, truth, tmp_path):
     folder = tmp_path / "state"
     ActiveLearner(cache, query_strategy=name, seed=10, labels_in_cache="ignore", folder=folder).audit(40)
-    for picks in simulated(cache, name, 10, rounds=4):
+    for picks, _ in simulated(cache, name, 10, rounds=4):
         told(ActiveLearner.load(folder), ActiveLearner.load(folder).ask_audit(15), truth, by="auditor")
         items = ActiveLearner.load(folder).ask(8)
         state = ActiveLearner.load(folder).state
