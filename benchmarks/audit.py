@@ -179,8 +179,8 @@ def main() -> None:
     parser = machine.parser(__doc__ or "")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="cache files, or folders <dataset>/<model>.h5")
     parser.add_argument("--strategies", default="random,margins,uherding")
-    parser.add_argument("--runs", type=int, default=50, help="of active learning, one seed each")
-    parser.add_argument("--orders", type=int, default=20, help="of the pool, for each run")
+    parser.add_argument("--runs", type=int, default=20, help="of active learning, one seed each")
+    parser.add_argument("--orders", type=int, default=50, help="of the pool, for each run")
     options = parser.parse_args()
     if options.job:
         machine.serve({"cell": cell}, options.job)

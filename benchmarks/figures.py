@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import audit
 from machine import gib, markdown
 
 HERE = Path(__file__).parent
@@ -217,10 +218,28 @@ def memory() -> Lines:
     yield from markdown(["strategy", "replicates", "whole GiB", "query GiB", "seconds (first, second query)"], rows)
 
 
+def audit_holds() -> Lines:
+    found = results("audit.json")
+    yield when(found)
+    yield ""
+    _, columns, rows, note = audit.tables(found)[0]
+    yield from markdown(columns, rows)
+    yield ""
+    yield note
+
+
+def audit_others() -> Lines:
+    _, columns, rows, note = audit.tables(results("audit.json"))[1]
+    yield from markdown(columns, rows)
+    yield ""
+    yield note
+
+
 TABLES: dict[str, Callable[[], Lines]] = {
     "speed-10k": speed_10k, "speed-50k": rounds_50k, "plain": plain, "fits": fits, "heads": heads,
     "peers": peers,
     "roofline": roofline, "growth": growth, "memory": memory,
+    "audit": audit_holds, "audit-others": audit_others,
 }  # fmt: skip
 
 

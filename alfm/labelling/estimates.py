@@ -92,7 +92,9 @@ def ppi_plus_plus(
     plain = Estimate(right / m if m else math.nan, wilson(right, m, level, N), "Wilson")
     if m < FEWEST or m == N or not np.ptp(c) or not np.ptp(f):
         return plain
-    if abs(np.corrcoef(c, f)[0, 1]) < 1 / math.sqrt(m - 2):
+    deviation_c, deviation_f = c - c.mean(), f - f.mean()
+    correlation = deviation_c @ deviation_f / math.sqrt((deviation_c @ deviation_c) * (deviation_f @ deviation_f))
+    if abs(correlation) < 1 / math.sqrt(m - 2):
         return plain
     weight = _weights(c, f)
     rest = c - weight * (f - pool.mean())
