@@ -39,6 +39,8 @@ FORECAST_FROM = 6
 MORE = 100
 PAUSE = 300.0
 """Seconds without an act after which somebody had stopped labelling."""
+QUICKEST = 0.1
+"""Seconds from label to label below which a script or a file told them, and nobody's time is known."""
 
 
 class Outlook(Protocol):
@@ -186,11 +188,12 @@ def kappa(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def seconds_each(times: Sequence[str]) -> float | None:
-    """Median seconds from one label to the next, pauses left out; None below ten. times: ISO, as acts have them."""
+    """Median seconds from one label to the next, pauses left out; None below ten, or from a file. times: as in acts."""
     stamps = sorted(datetime.fromisoformat(time).timestamp() for time in times)
     gaps = np.diff(stamps)
     gaps = gaps[gaps < PAUSE]
-    return float(np.median(gaps)) if len(gaps) >= 10 else None
+    found = float(np.median(gaps)) if len(gaps) >= 10 else 0.0
+    return found if found >= QUICKEST else None
 
 
 def _mean_confidence(
