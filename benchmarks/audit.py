@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from machine import alone, comma, report_problem, table
 SIZES = (50, 100, 200)
 ROUNDS, EACH = 10, 20
 """Rounds of a session, and audit labels that come in each."""
-FEW = 10
+FEW = 5
 """Runs in which labelled items are cross-validated."""
 WANTED, NARROWER = 0.93, 0.04
 
@@ -110,8 +110,11 @@ def sessions(answers: list[list[Any]], orders: int) -> dict[str, Any]:
     last = []
     most = 1 + max(int(rows[-1]) for _, _, rows in answers[0])
     lefts = [len(of_round[0][2]) for of_round in answers]  # the same in every run
-    advices = [table_of(N, ConfidenceSequence(N, spent(k)).looks) for k, N in enumerate(lefts, 1)]
-    wilsons = [table_of(N, wilson_looks(N)) for N in lefts]
+    advices, wilsons = [], []
+    for k, N in enumerate(lefts, 1):
+        now = range(EACH * (k - 1) + 1, EACH * k + 1)  # audit labels that come while this model is the newest
+        advices.append(table_of(range(1, EACH * k + 1), ConfidenceSequence(N, spent(k)).looks))
+        wilsons.append(table_of({*SIZES, *now}, wilson_looks(N)))
     times = np.arange(1, max(SIZES) + 1)
     for run in range(len(answers[0])):
         for number in range(orders):
@@ -155,10 +158,13 @@ def sessions(answers: list[list[Any]], orders: int) -> dict[str, Any]:
     }
 
 
-def table_of(N: int, looks: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def table_of(
+    times: Iterable[int], looks: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
     """low and high of every outcome, float64 (2, m + 1, m + 1) by labels and right ones, by the intervals' own code."""
     m = max(SIZES)
-    t, S = np.tril_indices(m + 1)
+    t = np.concatenate([np.full(one + 1, one) for one in times])
+    S = np.concatenate([np.arange(one + 1) for one in times])
     out = np.full((2, m + 1, m + 1), np.nan)
     out[:, t, S] = looks(S, t)
     return out
