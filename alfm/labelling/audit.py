@@ -23,7 +23,7 @@ from torch import Tensor
 
 from alfm.features.features import Features
 from alfm.heads.linear import LinearHead
-from alfm.labelling.estimates import Estimate, Interval, advice_interval, ppi_plus_plus
+from alfm.labelling.estimates import Estimate, Interval, advice_interval, ppi_plus_plus, price
 from alfm.labelling.rounds import TrainingSet
 from alfm.labelling.state import State
 
@@ -85,6 +85,12 @@ class AuditReport:
             said.append(f"This is about items that can be told: {self.skipped} of the audit could not.")
         if self.open:
             said.append(f"The audit waits for {self.open} label{'s' * (self.open > 1)}.")
+        if self.open and not self.m:
+            cost = price(0.05, 0.8, self.N)
+            said.append(
+                f"If 80% are right, +-5 points cost about {cost.one_look} audit labels for one look, and {cost.advice} "
+                "for advice that holds however often you look."
+            )
         return " ".join(said)
 
 

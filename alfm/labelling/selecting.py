@@ -13,6 +13,7 @@ from alfm.commands import command, setting
 from alfm.config.cell import Cell
 from alfm.errors import UserError
 from alfm.labelling.active_learner import ActiveLearner
+from alfm.labelling.audit import estimate
 from alfm.labelling.imported import import_labels, unread
 from alfm.labelling.items import Items
 from alfm.labelling.label_files import LabelFile
@@ -80,6 +81,8 @@ class Selecting:
             print("Every item has a label or was skipped: nothing is left to ask for.")
         for line in _write(out, given.formats, asked, learner, items, given.url_prefix):
             print(line)
+        if learner.state.window.size:
+            print(estimate(learner))
         typed = [word for word in cell.words if word.partition("=")[0] in _AGAIN]
         state = [] if learner.journal is None else [setting("state", learner.journal.folder)]
         if asked.items:

@@ -10,7 +10,7 @@ import pytest
 
 import alfm
 from alfm.labelling.audit import AuditReport, estimate, sample_of, seen
-from alfm.labelling.estimates import advice_interval, ppi_plus_plus, wilson
+from alfm.labelling.estimates import advice_interval, ppi_plus_plus, price, wilson
 
 NAMES = [f"c{i}" for i in range(10)]
 
@@ -124,10 +124,13 @@ def test_what_it_says(digits_cache, truth) -> None:
     learner.audit(60)
     answer(learner, learner.ask(10), truth)
     report = estimate(learner)
+    cost = price(0.05, 0.8, report.N)
     assert (report.value, report.look, report.method, report.advice) == (None, None, None, None)
     assert str(report) == (
         f"No estimate: no audit label yet for any of the {report.N} items not trained on. "
-        "The audit waits for 60 labels."
+        "The audit waits for 60 labels. "
+        f"If 80% are right, +-5 points cost about {cost.one_look} audit labels for one look, and {cost.advice} for "
+        "advice that holds however often you look."
     )
     answer(learner, learner.ask_audit(), truth)
     said = str(estimate(learner))

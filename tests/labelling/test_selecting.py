@@ -93,7 +93,7 @@ def test_round_after_round_with_an_audit(photographs, at, capsys):
     first = rows("next.csv")
     assert [row["purpose"] for row in first].count("audit") == 5 and len(first) == 11
     assert "Round 1: 11 items to label (6 that the strategy wants, 5 of the audit)." in said
-    assert "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED" in said
+    assert "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED" in said and "+-5 points cost about" in said
     assert "Next: python -m alfm.select state=digits.labelling n=6 labels=next.csv" in said
     assert {"next.html", "next.label_studio.json", "label_studio.xml"} <= set(os.listdir())
     batch = next(act for act in journal() if act["act"] == "batch")
@@ -102,6 +102,7 @@ def test_round_after_round_with_an_audit(photographs, at, capsys):
     fill("next.csv", truth(photographs))
     said = run(capsys, "state=digits.labelling", "n=6", "labels=next.csv")
     assert "next.csv: 11 labels" in said and "11 of these are new, 0 were read before" in said
+    assert "If you stop now, about" in said and "5 audit labels" in said
     second = rows("next.csv")
     asked = [act for act in journal() if act["act"] == "batch"][1]["items"]
     known = [item for item in asked if item in {row["id"] for row in first}]  # audit items are not asked for again
