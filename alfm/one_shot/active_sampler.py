@@ -11,12 +11,18 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from alfm.errors import UserError
+from alfm.features.features import Features
+from alfm.features.spaces import RAW
+from alfm.heads.linear import LinearHead
 from alfm.one_shot.probe import Probe, Said
 from alfm.one_shot.reading import CHUNK, Reader, as_sequence, chunks, in_order, label_of
 from alfm.one_shot.select_batch import WOULD_DO, select_batch, strategy_of
 from alfm.one_shot.vessal_stream import VessalStream
 from alfm.options import Count, Seed, checked
+from alfm.posteriors import Ensemble
+from alfm.strategies.ask import ask_on_host
 from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query
 from alfm.strategies.vessal import Vessal
 
 
@@ -43,6 +49,8 @@ class ActiveSampler:
     budget: a count; or a rate, a float between 0 and 1.
     query_strategy: `vessal` (VeSSAL), for which the items are a stream in their own order; or any other by its name or
     as a `Strategy`, asked as `select_batch` asks it, with the model's probabilities and its embedding as features.
+    Those that work from draws or weights (bald, alfamix, ..) take the model's own last layer, where it is a linear one:
+    draws are made around it by the strategy's `posterior`. Ensembles of refits (qbc) cannot serve.
     seed: of the random draws.
     """
 
@@ -133,16 +141,27 @@ class ActiveSampler:
         said = own if taught is None or not len(taught.logits) else _joined(own, taught)
         n = max(1, round(self.budget * N)) if isinstance(self.budget, float) else int(self.budget)
         labels = np.concatenate([np.full(N, -1), self._labels(labelled, said.logits.shape[1])])
-        picks = select_batch(
-            said.embedding,
-            labels,
-            n,
-            self.strategy,
-            probabilities=torch.softmax(said.logits.double(), 1),
-            seed=self.seed,
-        )
+        if {"head", "draws"} & set(self.strategy.needs or ()):
+            picks = ask_on_host(self.strategy, self._query(said.embedding, labels), n)[0][0].numpy()
+        else:
+            p = torch.softmax(said.logits.double(), 1)
+            picks = select_batch(said.embedding, labels, n, self.strategy, probabilities=p, seed=self.seed)
         indices = sorted(picks.tolist())
         return Selected([items[place] for place in indices], indices)
+
+    def _query(self, embedding: Tensor, labels: np.ndarray) -> Query:
+        """A query about the model's own last layer, a linear head on its embedding."""
+        layer = self.probe.last_layer
+        if layer is None:
+            raise UserError(
+                f"{self.strategy.name} works from the weights of the last layer, which a model that gives embeddings "
+                "of its own does not show: let it give logits alone, by a linear layer."
+            )
+        head = LinearHead([RAW], layer[0][None], layer[1][None])
+        known = torch.from_numpy(np.flatnonzero(labels >= 0))[None]
+        codes, free = torch.from_numpy(labels)[known], torch.from_numpy(labels < 0)[None]
+        round = 2 if known.numel() else 1
+        return Query(Features(embedding), known, codes, free, head.C, [self.seed], round, head, LastLayer())
 
     def _all(self, items: Any) -> Said:
         parts = [said for _, _, said in self._answers(items)]
@@ -169,7 +188,7 @@ class ActiveSampler:
     def _labels(self, labelled: Any, C: int) -> np.ndarray:
         """Class numbers of what the model was taught; 0 where none is said and only items matter."""
         given = [label_of(item) for item in in_order(labelled)]
-        if any(one is None for one in given) and "labels" in (self.strategy.needs or ()):
+        if (not given or any(one is None for one in given)) and "labels" in (self.strategy.needs or ()):
             raise UserError(f"{self.strategy.name} works from labels: give labeled_data as pairs (item, label).")
         numbers = getattr(getattr(self.probe.model, "config", None), "label2id", None) or {}
         codes = [0 if one is None else numbers.get(one, one) for one in given]
@@ -177,6 +196,16 @@ class ActiveSampler:
         if wrong is not None:
             raise UserError(f"labeled_data holds the label {wrong!r}: the model knows class numbers from 0 to {C - 1}.")
         return np.array(codes, np.int64).reshape(-1)
+
+
+class LastLayer:
+    """The classifier of a head that nobody fits here; posteriors take a prior of precision 1 around it."""
+
+    def fit(self, *given: Any, **more: Any) -> LinearHead:
+        raise RuntimeError("the model's last layer is not fitted here")
+
+    def inverse_l2(self, num_classes: int) -> float:
+        return 1.0
 
 
 def _joined(first: Said, second: Said) -> Said:
@@ -192,11 +221,12 @@ def _refuse_other_problems(model: nn.Module) -> None:
 
 
 def _refuse_strategy(strategy: Strategy) -> None:
-    needs = strategy.needs
-    if strategy.oracle or needs is None or {"head", "draws"} & set(needs):
-        why = "looks at hidden labels" if strategy.oracle else "does not say what it works from (Strategy.needs)"
-        if needs is not None and not strategy.oracle:
-            why = (
-                "works from draws of several models" if "draws" in needs else "works from the weights of a head of ours"
-            )
-        raise UserError(f"{strategy.name} {why}, which one model of yours does not tell: {WOULD_DO['head']} would do.")
+    why = ""
+    if strategy.oracle:
+        why = "looks at hidden labels"
+    elif strategy.needs is None:
+        why = "does not say what it works from (Strategy.needs)"
+    elif isinstance(getattr(strategy, "posterior", None), Ensemble) and "draws" in strategy.needs:
+        why = "works from refits of a head of ours"
+    if why:
+        raise UserError(f"{strategy.name} {why}, which a model of yours does not give: {WOULD_DO['head']} would do.")

@@ -31,8 +31,20 @@ class Probe:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._layer: nn.Module | None = None
+        self._layer: nn.Linear | None = None
         self._names = _argument_names(model)
+
+    @property
+    def last_layer(self) -> tuple[Tensor, Tensor] | None:
+        """Weight (C, D) and bias (C,) of the layer that makes logits of embeddings, float32; None where not known.
+
+        It is found when the model is first asked; whoever gives embeddings of its own keeps it to itself.
+        """
+        if self._layer is None:
+            return None
+        weight, bias = self._layer.weight, self._layer.bias
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        return weight.detach().float().cpu(), bias.detach().float().cpu()
 
     @property
     def device(self) -> torch.device:
@@ -87,9 +99,9 @@ class Probe:
         return said
 
     def _asked(self, inputs: Inputs, first: int) -> tuple[Tensor, Tensor]:
-        seen: list[tuple[nn.Module, Tensor, Tensor]] = []
+        seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
-        def note(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        def note(module: nn.Linear, given: tuple[Tensor, ...], made: Tensor) -> None:
             seen.append((module, given[0], made))
 
         layers = [module for module in self.model.modules() if isinstance(module, nn.Linear)]

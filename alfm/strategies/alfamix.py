@@ -35,7 +35,7 @@ class AlfaMix(Strategy):
     Cost: O(N D C), then k-means on the m candidates, O(m D B); memory O(N + m D).
     """
 
-    needs = ("head",)
+    needs = ("head", "labels")
     stochastic = True
     measures = ("head",)
     step: Annotated[float, Ge(0.001), Le(1)] = 0.2

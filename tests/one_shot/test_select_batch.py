@@ -44,7 +44,7 @@ TABLE = {  # what each works from, beside labels where it says so
     "badge": "embedding probabilities", "clue": "embedding probabilities", "vessal": "embedding probabilities",
     "bait": "embedding probabilities labels", "cal": "embedding probabilities labels",
     "bald": "draws", "batchbald": "draws", "dbal": "draws", "epig": "draws", "powerbald": "draws", "qbc": "draws",
-    "alfamix": "head", "dropquery": "head",
+    "alfamix": "head labels", "dropquery": "head",
     "boss": "hidden labels",
 }  # fmt: skip
 SCORES = {
