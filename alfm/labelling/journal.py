@@ -53,26 +53,32 @@ class Journal:
 
     def news(self) -> list[tuple[int, Act]]:
         """Acts that were not read before, each with the number of its line. Raises UserError for a broken line."""
-        with self._open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+        with self._open(os.O_RDONLY, fcntl.LOCK_SH) as file:
             return self._news(file)
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """Nobody else writes for as long as the block lasts; it begins with what others have written since."""
-        with self._open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._open(os.O_RDWR | os.O_APPEND, fcntl.LOCK_EX) as file:
             yield Writer(self, file, self._news(file))
 
     @contextmanager
-    def _open(self) -> Iterator[int]:
+    def _open(self, how: int, lock: int) -> Iterator[int]:
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_APPEND)
+            file = os.open(self.path, how)
         except PermissionError as error:
-            raise UserError(f"{self.path} may not be written: {error.strerror}.") from error
+            what = "read" if how == os.O_RDONLY else "written"
+            raise UserError(f"{self.path} may not be {what}: {error.strerror}.") from error
         except OSError as error:
             raise UserError(f"{self.path} is gone ({error.strerror}): put it back, or load the state again.") from error
         try:
+            try:
+                fcntl.flock(file, lock)
+            except OSError as error:
+                raise UserError(
+                    f"{self.path} cannot be locked ({error.strerror}), so two who write could destroy each other's "
+                    "work: keep it on a disk of this machine."
+                ) from error
             yield file
         finally:
             os.close(file)

@@ -39,7 +39,7 @@ def truth(digits_arrays):
     return [f"digit {label}" for label in digits_arrays[1][:300]]
 
 
-def simulated(cache, name, seed, rounds=6, step=8):
+def simulated(cache, name, seed, rounds=5, step=8):
     init = composed({"query_strategy": name})["init_strategy"][0]
     made = run(
         Simulation(cache), Logistic(), from_config("init_strategy", init), from_config("query_strategy", name),

@@ -173,6 +173,26 @@ def test_a_folder_that_cannot_be_one(tmp_path):
         Journal(tmp_path / "file" / "inner")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_journal_that_may_only_be_read(tmp_path):
+    write(tmp_path, "a")
+    (tmp_path / "journal.jsonl").chmod(0o444)
+    assert read(tmp_path) == ["a"]
+    with pytest.raises(UserError, match=r"journal\.jsonl may not be written"):
+        write(tmp_path, "b")
+
+
+def test_a_disk_without_locks(tmp_path, monkeypatch):
+    write(tmp_path, "a")
+
+    def no_lock(file, kind):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(module.fcntl, "flock", no_lock)
+    with pytest.raises(UserError, match="cannot be locked .* keep it on a disk of this machine"):
+        read(tmp_path)
+
+
 def _writer(folder, name, count):
     journal = Journal(folder)
     for number in range(count):
