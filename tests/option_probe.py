@@ -225,6 +225,8 @@ def units(folder: Path) -> Iterator[tuple[str, Callable[[Probe], None]]]:
     for group in GROUPS:
         for file in sorted((conf / group).glob("*.yaml")):
             yield f"{group}={file.stem}", _strategy(folder, group, file.stem)
+    for file in sorted((conf / "stopping").glob("*.yaml")):
+        yield f"stopping={file.stem}", _rule(folder, file.stem)
     for file in sorted((conf / "query_strategy" / "posterior").glob("*.yaml")):
         yield f"posterior={file.stem}", _strategy(folder, "query_strategy", "bald", f"/posterior={file.stem}")
     for group in ("dataset", "model"):
@@ -253,6 +255,22 @@ def _strategy(folder: Path, group: str, name: str, posterior: str = "") -> Calla
             _rounds(task, {group: built})
 
         all_of.node(cfg, group, group, run, once=False)
+
+    return probe
+
+
+def _rule(folder: Path, name: str) -> Callable[[Probe], None]:
+    def probe(all_of: Probe) -> None:
+        from alfm.config.build import build
+        from alfm.simulation.watch import Watching
+        from alfm.stopping.base import Rule
+
+        cfg = composed("al_train", f"stopping={name}")
+
+        def run(cfg: Any) -> None:
+            _rounds(_task(folder), {"watching": Watching({name: build(cfg.stopping[name], Rule, f"stopping.{name}")})})
+
+        all_of.node(cfg, "stopping", f"stopping.{name}", run, once=False)
 
     return probe
 

@@ -20,7 +20,7 @@ from alfm.datasets.images import read_image
 
 PRESETS = {"dbal": {"enable_dropout", "posterior"}, "dropout_joint": {"per_item"}}
 """Configs that set a class up as something else, and the options by which they do."""
-CLASSES = ("classifier", "init_strategy", "query_strategy", "query_strategy/posterior")
+CLASSES = ("classifier", "init_strategy", "query_strategy", "query_strategy/posterior", "stopping")
 
 MODELS = {
     "": "open_clip pixels sentence_transformers timm transformers_audio transformers_text transformers_vision",
@@ -59,7 +59,7 @@ DATASETS = {
 def options_of(kind: type) -> dict[str, Any]:
     """Options of a class and their defaults."""
     known = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-    return {one.name: one.default_factory if one.default is MISSING else one.default for one in known}
+    return {one.name: one.default_factory if one.default is MISSING else one.default for one in known if one.init}
 
 
 def described(value: Any) -> Any:

@@ -32,7 +32,11 @@ SETTINGS = (
     "train_views=false",
     "warm_start=false",
 )
-OF_NO_MATTER = "dataset=cifar10 model=dinov3_vit_S16 seeds=[7] memory=file keep_geometry=true force=true"
+OF_NO_MATTER = (
+    "dataset=cifar10 model=dinov3_vit_S16 seeds=[7] memory=file keep_geometry=true force=true "
+    "stopping=[kappa_pairs,forecast] stopping.kappa_pairs.threshold=0.5 stopping.sample=7"
+)
+ENDING = "stopping=kappa_pairs stopping.mode=stop"
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +84,9 @@ def test_every_config_has_the_hash_it_had(cache, monkeypatch):
 
 def test_what_changes_no_pick_does_not_enter_the_hash(cache, monkeypatch):
     assert hashes(cache, [OF_NO_MATTER], monkeypatch) == {OF_NO_MATTER: KNOWN["query_strategy=uherding"]}
+
+
+def test_rules_that_may_end_replicates_make_another_run(cache, monkeypatch):
+    lines = [ENDING, f"{ENDING} stopping.kappa_pairs.threshold=0.5", f"{ENDING} stopping.sample=7"]
+    found = hashes(cache, lines, monkeypatch)
+    assert len({*found.values(), KNOWN["query_strategy=uherding"]}) == 4

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FACES = ["alfm", "alfm.backbones", "alfm.datasets", "alfm.features", "alfm.heads", "alfm.strategies"]
+FACES = ["alfm", "alfm.backbones", "alfm.datasets", "alfm.features", "alfm.heads", "alfm.stopping", "alfm.strategies"]
 EAGER = ["alfm.cache", "alfm.posteriors", "alfm.report", "alfm.results"]
 
 

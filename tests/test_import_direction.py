@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "posteriors": "devices errors features heads host_ops options streams threads",
     "acquisition": "devices host_ops",
     "metrics": "devices errors",
+    "stopping": "errors lazy options",
     # runs as they lie on disk, and what they say
     "results": "cache datasets devices errors files metrics version",
     "report": "commands errors metrics results",
@@ -47,11 +48,11 @@ MAY_IMPORT = {
     "strategies": "acquisition devices errors features geometry heads host_ops lazy metrics options posteriors "
     "results streams threads",
     "learner": "devices errors features heads options strategies streams threads",
-    "config": "backbones commands datasets errors heads options strategies",
+    "config": "backbones commands datasets errors heads options stopping strategies",
     "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
-    "strategies streams threads",
+    "stopping strategies streams threads",
     "labelling": "cache commands config datasets devices errors features files geometry heads learner options "
-    "results strategies streams",
+    "results stopping strategies streams",
     "one_shot": "acquisition config errors features heads options posteriors strategies streams",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
@@ -71,6 +72,8 @@ BESIDES = {
     ("alfm.labelling.new_items", "extraction"),
     ("alfm.simulation.session", "commands"),  # a command: from a cell to a run folder and its tables
     ("alfm.simulation.session", "report"),
+    # a command: from run folders to verdicts
+    *(("alfm.stopping.__main__", part) for part in ("config", "heads", "report", "results", "simulation")),
 }
 
 

@@ -1,8 +1,8 @@
-"""The parts of a run by their config's name: strategies and classifiers."""
+"""The parts of a run by their config's name: strategies, classifiers and stopping rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from functools import cache
@@ -12,6 +12,7 @@ from alfm.config.build import build
 from alfm.config.paths import conf_dir
 from alfm.errors import UserError, nearest_names
 from alfm.heads.base import Classifier
+from alfm.stopping.base import Rule
 from alfm.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -36,6 +37,21 @@ def called(part: Any, name: str) -> Any:
         with suppress(AttributeError):  # a class that works out its name itself
             part.name = name
     return part
+
+
+def rules_of(node: DictConfig, settings: Collection[str]) -> dict[str, Rule]:
+    """The stopping rules of a config's node `stopping`, by name; settings: its other entries.
+
+    Raises UserError for an entry that is neither, and what `build` raises.
+    """
+    if "_target_" in node:
+        raise UserError(
+            f"{node['_target_']} stands in stopping itself: begin its config's file with # @package stopping.NAME."
+        )
+    wrong = [str(name) for name in node if name not in settings and not hasattr(node[name], "keys")]
+    if wrong:
+        raise UserError(f"There is no setting stopping.{wrong[0]}: {nearest_names(wrong[0], [*settings])}")
+    return {name: build(node[name], Rule, f"stopping.{name}") for name in map(str, node) if name not in settings}
 
 
 def node_of(group: str, name: str) -> DictConfig:

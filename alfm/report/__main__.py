@@ -100,8 +100,10 @@ def _tables(settings: Sequence[Setting], out: Path, metric: str, style: str) -> 
     else:
         print(_csv(settings, metric), end="")
     styles = styles_of(settings)
-    pictures = (out / f"{stem}-{metric}.png" for stem in stems)
-    return written + [plot_setting(one, file, metric, styles) for one, file in zip(settings, pictures, strict=True)]
+    pictures = (
+        (one, out / f"{stem}-{metric}.png") for one, stem in zip(settings, stems, strict=True) if len(one.shared)
+    )
+    return written + [plot_setting(one, file, metric, styles) for one, file in pictures]
 
 
 def _csv(settings: Sequence[Setting], metric: str) -> str:
@@ -113,6 +115,8 @@ def _csv(settings: Sequence[Setting], metric: str) -> str:
         for part in filter(len, (setting.shared, setting.own)):
             about = {**setting.names, "metric": metric, "own_cold_start": part is setting.own}
             everything.append(_by_quarter(summary(part, metric).assign(**about)))
+    if not everything:
+        return ""
     return pd.concat(everything, ignore_index=True).to_csv(index=False)
 
 

@@ -16,6 +16,7 @@ from alfm.errors import UserError
 from alfm.metrics import METRICS, Scale
 from alfm.report.cells import MEGABYTES, SECONDS, SHARE, Table, TableCell
 from alfm.report.significance import enough_seeds, statistics_table
+from alfm.report.stops import stop_tables
 from alfm.results.setting import REFERENCE, Setting, summary, under_test
 from alfm.results.statistics import MIN_SEEDS, average_ranks, paired_curves
 
@@ -153,7 +154,10 @@ def _rank_table(rules: str, blocks: Mapping[str, Mapping[str, float]], metric: s
 
 
 def tables_of(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.DataFrame]]:
-    """A setting's printed tables, and the full tables of its tests (empty below ten seeds that differ)."""
+    """A setting's printed tables, and full ones by file name: of tests (from ten seeds that differ on) and stops."""
+    stops, full = stop_tables(setting, metric)
+    if not len(setting.shared):
+        return [*summary_tables(setting, metric), *stops], full
     tables = summary_tables(setting, metric)
     try:
         found = statistics_table(setting, metric)
@@ -161,14 +165,19 @@ def tables_of(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.
         tables[0].notes.append(f"No tests: {reason}.")
         found = None
     if found is None:
-        return tables, {}
-    return [tables[0], found[0], *tables[1:]], found[1]
+        return [*tables, *stops], full
+    return [tables[0], found[0], *tables[1:], *stops], {**found[1], **full}
 
 
 def summary_tables(setting: Setting, metric: str) -> list[Table]:
-    """The shared start's table and, where there are some, that of the other cold starts; titles name what is tested."""
-    what = under_test(setting.shared)
-    tables = [summary_table(setting.shared, metric, f"{what[0].upper()}{what[1:]}: {setting.start_title}")]
+    """The shared start's table and, where there are some, that of the other cold starts; titles name what is tested.
+
+    None where rules could end all runs.
+    """
+    tables = []
+    if len(setting.shared):
+        what = under_test(setting.shared)
+        tables.append(summary_table(setting.shared, metric, f"{what[0].upper()}{what[1:]}: {setting.start_title}"))
     if len(setting.own):
         title = f"Other cold starts, not comparable by tests: {under_test(setting.own)}, {setting.title}"
         tables.append(summary_table(setting.own, metric, title, show_start=True))

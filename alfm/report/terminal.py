@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from alfm.report.cells import Table
+from alfm.report.stops import stop_tables
 from alfm.report.tables import summary_tables
 from alfm.results.setting import settings_of
 
@@ -19,7 +20,7 @@ _PIPE_WIDTH = 160  # of what is read by no terminal and no COLUMNS says
 def print_summary(df: pd.DataFrame, metric: str = "accuracy") -> None:
     """Print the summary tables of runs, without statistics (the end of `al_train`)."""
     for setting in settings_of(df):
-        for table in summary_tables(setting, metric):
+        for table in [*summary_tables(setting, metric), *stop_tables(setting, metric)[0]]:
             show(table)
 
 

@@ -1,8 +1,9 @@
 """Under which conditions a run was made, as text: what runs that are compared must share, and what tells them apart.
 
-A run's configuration falls in three: the query strategy and the cold start, which are under test, and everything else
-that enters its hash, which must be equal. Each is kept in run frames as JSON, so that a difference can be shown by the
-keys that differ. Behaviour numbers, which tell runs of one strategy before and after a mend apart, stand beside them.
+A run's configuration falls in two: the query strategy, the cold start and the rules that could end replicates, which
+are under test, and everything else that enters its hash, which must be equal. Each is kept in run frames as JSON, so
+that a difference can be shown by the keys that differ. Behaviour numbers, which tell runs of one strategy before and
+after a mend apart, stand beside them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from typing import Any
 
 import yaml
 
-UNDER_TEST = {"query_strategy": "query_options", "init_strategy": "init_options"}
+UNDER_TEST = {"query_strategy": "query_options", "init_strategy": "init_options", "stopping": "stopping"}
 """Keys of a configuration that may differ between runs that are compared, and their columns in run frames."""
 NOT_RECORDED = "not recorded"
+NOT_STOPPED = "{}"
 _OF_THE_SETTING = frozenset({"renumbered_classes"})
 """Behaviour numbers (see `Simulation.behaviour`) that concern every run on a cache, not some strategies."""
 _DIGITS = 12  # of a digest
 
 
 def condition_columns(config: Mapping[str, Any], behaviour: Mapping[str, int] | None = None) -> dict[str, str]:
-    """`conditions`, `query_options`, `init_options` and `behaviour` of a run, each as JSON with sorted keys.
+    """`conditions`, `query_options`, `init_options`, `stopping` (`NOT_STOPPED` for a run that no rule may end) and
+    `behaviour` of a run, each as JSON with sorted keys.
 
     config: what enters the run's hash, plain; behaviour: the run's behaviour numbers.
     """

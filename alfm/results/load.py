@@ -35,14 +35,14 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
 
     given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     known: set[tuple[object, ...]] = set()
-    frames = [_frame(folder, finished_only, known) for folder in _run_folders(given)]
+    frames = [_frame(folder, finished_only, known) for folder in run_folders(given)]
     frames = [frame for frame in frames if len(frame)]
     if not frames:
         raise UserError(f"no finished run in {', '.join(map(str, given))}; start al_train again to continue them")
     return pd.concat(frames, ignore_index=True)
 
 
-def _run_folders(paths: Iterable[Path]) -> list[Path]:
+def run_folders(paths: Iterable[Path]) -> list[Path]:
     """Every folder with a table of rounds, once, however often it is named."""
     folders: dict[Path, None] = {}
     for path in paths:

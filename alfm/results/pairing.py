@@ -16,7 +16,7 @@ import numpy as np
 
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import METRICS, area_under_budget_curve
-from alfm.results.conditions import differing
+from alfm.results.conditions import NOT_STOPPED, differing
 from alfm.results.replicates import units
 
 if TYPE_CHECKING:
@@ -88,15 +88,17 @@ def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "quer
     `df` as from `alfm.results.load_runs`; `label`: the column that tells the strategies apart. Seeds that not all
     strategies have are left out, and so are rounds beyond the shortest replicate.
 
-    Raises UserError for an unknown metric, NaN values, several settings at once, runs with different options or two
-    runs under one label, no common seed, for replicates of one seed that began with different items or label different
-    numbers of items, and for those that began with the same items and yet measured something else.
+    Raises UserError for an unknown metric, NaN values, several settings at once, runs that stopping rules may end,
+    runs with different options or two runs under one label, no common seed, for replicates of one seed that began
+    with different items or label different numbers of items, and for those that began with the same items and yet
+    measured something else.
     """
     check_metric(metric, df)
     for column in ("initial", "picked"):
         if column not in df or df[column].isna().any():
             raise UserError(f"runs without the column `{column}` cannot be paired; load them with alfm.load_runs")
     _one_setting(df)
+    _whole_runs(df, label)
     _one_run_each(df, label)
     strategies = list(dict.fromkeys(df[label]))
     owners = df.groupby("seed")[label].nunique()
@@ -141,6 +143,16 @@ def _one_setting(df: pd.DataFrame) -> None:
             keys = differing(df[column].fillna(""))
         words = "; ".join(f"{key} ({' / '.join(values)})" for key, values in keys.items())
         raise UserError(f"runs of different {words} cannot be paired; compare them one at a time")
+
+
+def _whole_runs(df: pd.DataFrame, label: str) -> None:
+    """UserError where a stopping rule may have ended runs: the others' curves are not cut to theirs."""
+    if "stopping" in df and (ended := ~df["stopping"].fillna("").isin(["", NOT_STOPPED])).any():
+        names = ", ".join(dict.fromkeys(map(str, df.loc[ended, label])))
+        raise UserError(
+            f"stopping rules may have ended {names} early, so that it is compared at its stop and not by its curve: "
+            "leave it out, or run it with stopping.mode=observe"
+        )
 
 
 def _one_run_each(df: pd.DataFrame, label: str) -> None:

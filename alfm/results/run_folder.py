@@ -6,6 +6,7 @@
         picks.npz         one int64 array per seed, named by the seed, in the order picked
         progress.json     which seeds are finished, why they ended, and a checksum of each one's rows and picks
         environment.json  one entry per session that worked here: versions, device, threads, cache, commit, time
+        stopping.csv      where stopping rules would have ended each seed, or did; only where rules were asked
 
 Every file is replaced by one rename, the picks before the rounds, so `rounds.csv` never claims picks that are not
 there. Nothing is flushed to the disk's platters each round: a killed process loses at most the round in flight, a
@@ -32,9 +33,10 @@ from alfm.errors import UserError
 from alfm.files import replacing
 from alfm.results.rounds_file import Row, as_row, checksum, columns, fault, read_rounds, written
 from alfm.results.run_hash import FORMAT, HASH_IGNORES, run_hash
+from alfm.results.verdicts import FILE, Verdict, keep_verdicts, read_verdicts
 
 NAMES = ("dataset", "model", "query_strategy", "init_strategy", "classifier")
-_FILES = ("rounds.csv", "picks.npz", "progress.json", "config.yaml", "environment.json")
+_FILES = ("rounds.csv", "picks.npz", "progress.json", "config.yaml", "environment.json", FILE)
 
 
 @dataclass
@@ -96,7 +98,7 @@ class RunFolder:
         path = path / f"{folder_name(query_strategy)}-{digest[:8]}"
         try:
             path.mkdir(parents=True, exist_ok=True)
-            folder = cls(path, _take_lock(path))
+            folder = cls(path, take_lock(path))
         except OSError as error:
             raise UserError(f"cannot make the run folder {path}: {error.strerror or error}") from None
         try:
@@ -173,6 +175,19 @@ class RunFolder:
             state.checksums[int(seed)] = checksum(state.rows[seed], state.picks[seed])
         text = json.dumps({"finished": state.finished, "checksums": state.checksums}, indent=1)
         _replace(self.path / "progress.json", text.encode())
+
+    @property
+    def state(self) -> State:
+        """What is stored, as it stands; not to be changed."""
+        return self._state
+
+    def verdicts(self) -> list[Verdict]:
+        """What stopping rules have said of seeds of this run."""
+        return read_verdicts(self.path)
+
+    def keep(self, verdicts: Iterable[Verdict]) -> None:
+        """Store what stopping rules said of seeds, in place of what the same rules said of them before."""
+        keep_verdicts(self.path, verdicts)
 
     def close(self) -> None:
         """Release the lock; harmless when repeated."""
@@ -325,7 +340,7 @@ def _empty(path: Path) -> None:
         raise UserError(f"cannot empty the run folder {path}: {error.strerror or error}") from None
 
 
-def _take_lock(path: Path) -> int | None:
+def take_lock(path: Path) -> int | None:
     """An exclusive lock that the system drops when the process ends, however it ends; None where there is none."""
     try:
         import fcntl

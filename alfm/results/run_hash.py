@@ -55,7 +55,13 @@ def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORE
         _drop(plain, dotted)
     for dotted, before in LATER_OPTIONS.items():
         _drop(plain, dotted, partial(eq, before))
+    _drop(plain, "stopping", _only_observed)
     return plain
+
+
+def _only_observed(stopping: Any) -> bool:
+    """Rules that end no replicate change no pick; what they say is no part of the run."""
+    return not (isinstance(stopping, Mapping) and stopping.get("mode") == "stop")
 
 
 def _drop(node: Any, dotted: str, where: Callable[[Any], bool] = lambda value: True) -> None:

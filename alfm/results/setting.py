@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alfm.metrics import METRICS, area_under_budget_curve
-from alfm.results.conditions import differing, telling_words
+from alfm.results.conditions import NOT_STOPPED, differing, telling_words
 from alfm.results.pairing import SETTING, check_metric
 from alfm.results.replicates import per_unit, units
 
@@ -27,7 +27,8 @@ class Setting:
 
     `names`: the values of `SETTING`; `head`, `rest`: the options of the head and the other conditions in which the
     report's settings differ, "strength=10"; `shared`: the runs with the cold start that most strategies have; `own`:
-    the rest. Both carry the column `strategy`, which tells runs apart by the options that differ.
+    those with another; `stopped`: those that stopping rules may end, which no curve is cut to. All carry the column
+    `strategy`, which tells runs apart by the options that differ.
     """
 
     names: dict[str, str]
@@ -36,6 +37,7 @@ class Setting:
     start: str
     shared: pd.DataFrame
     own: pd.DataFrame
+    stopped: pd.DataFrame
 
     @property
     def title(self) -> str:
@@ -76,13 +78,14 @@ def settings_of(df: pd.DataFrame) -> Iterator[Setting]:
         names = dict(zip(SETTING, map(str, key), strict=True))
         several = caches[names["dataset"], names["model"]] > 1
         words = [rest[names["conditions"]], f"cache {names['cache'][:8]}" if several else ""]
-        by_start = group.groupby("init_strategy")["strategy"]
+        stopped = group["stopping"] != NOT_STOPPED
+        by_start = (group if stopped.all() else group[~stopped]).groupby("init_strategy")["strategy"]
         rank = {s: (of.nunique(), REFERENCE in set(of)) for s, of in by_start}
         start = max(rank, key=rank.__getitem__)
         shared = group["init_strategy"] == start
         yield Setting(
             names, heads[names["classifier"]][names["conditions"]], ", ".join(filter(None, words)), str(start),
-            group[shared], group[~shared],
+            group[shared & ~stopped], group[~shared & ~stopped], group[stopped],
         )  # fmt: skip
 
 
@@ -112,9 +115,10 @@ def under_test(df: pd.DataFrame) -> str:
 
 def _named(df: pd.DataFrame) -> pd.DataFrame:
     """`df` with every column that settings need, and with `strategy` and `init_strategy` by the options that differ."""
-    columns = [*SETTING, "query_strategy", "query_options", "init_strategy", "init_options", "behaviour"]
+    columns = [*SETTING, "query_strategy", "query_options", "init_strategy", "init_options", "behaviour", "stopping"]
     df = df.assign(**{name: df[name].fillna("").astype(object) if name in df else "" for name in columns})
     df = df.reset_index(drop=True)
+    df["stopping"] = df["stopping"].replace("", NOT_STOPPED)
     if (df["query_strategy"] == "").all():
         df["query_strategy"] = "strategy"
     for name, options, column in (
@@ -131,7 +135,7 @@ def _named(df: pd.DataFrame) -> pd.DataFrame:
                 df.loc[mended, "strategy"] += f" ({said})"
     for place in ("run", "path"):  # the same options, and yet several runs: their folders tell them apart
         if place in df:
-            same = [*SETTING, "strategy", "init_strategy"]
+            same = [*SETTING, "strategy", "init_strategy", "stopping"]
             twins = df[df.duplicated([*same, "seed", "round"], keep=False)]
             double = df.set_index(same).index.isin(twins.set_index(same).index)
             df["strategy"] = df["strategy"].where(~double, df[place])

@@ -13,6 +13,8 @@ from alfm.options import Labels, Rounds, checked
 from alfm.results.run_folder import RunFolder
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.loop import Round, learners_of, play, schedule
+from alfm.simulation.replay import seconds_of
+from alfm.simulation.watch import Watch, Watching
 from alfm.strategies.base import Strategy
 
 
@@ -38,21 +40,25 @@ def run_replicates(
     folder: RunFolder | None = None,
     warm_start: bool = True,
     on_round: Callable[[Round, Sequence[int]], None] | None = None,
+    watching: Watching | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every seed and round, new ones as they are made.
 
     Replicates that stand at the same round run side by side. With a `folder`, finished seeds are not run again,
-    interrupted ones go on where they were, and every round is stored before it is yielded.
+    interrupted ones go on where they were, and every round is stored before it is yielded. watching: stopping rules,
+    whose verdicts are kept in the folder when replicates have ended.
     """
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):
         raise UserError(f"seeds must be a list of different whole numbers, none negative; got {list(seeds)}.")
     groups: dict[int, list[int]] = {}
     picked: dict[int, np.ndarray] = {seed: np.empty(0, np.int64) for seed in seeds}
+    took: dict[int, list[float]] = {}
     for seed in seeds:
         rows: list[Any] = []
         if folder is not None:
             picked[seed], rows = folder.progress(seed)
             yield from rows
+        took[seed] = seconds_of(rows)
         if folder is None or seed not in folder.completed_seeds():
             groups.setdefault(len(rows), []).append(seed)
     init_strategy, query_strategy = init_strategy.in_pool(task.numbers), query_strategy.in_pool(task.numbers)
@@ -62,7 +68,8 @@ def run_replicates(
             assert folder is not None
             raise UserError(f"{folder.path}/picks.npz names items without a label: run again with force=true.")
         learners = learners_of(task, classifier, init_strategy, query_strategy, group, warm_start)
-        for made in play(learners, task, budgets, done):
+        watch = Watch(watching, task, group, [took[seed] for seed in group]) if watching is not None else None
+        for made in play(learners, task, budgets, done, watch):
             own = [group[r] for r in made.replicates]
             new = [_row(made, i, seed, len(own)) for i, seed in enumerate(own)]
             if folder is not None:
@@ -73,6 +80,8 @@ def run_replicates(
         if folder is not None:
             for why in dict.fromkeys(filter(None, learners.ended)):
                 folder.finish([seed for seed, own in zip(group, learners.ended, strict=True) if own == why], why)
+            if watch is not None:
+                folder.keep(watch.verdicts())
 
 
 def _row(made: Round, replicate: int, seed: int, replicates: int) -> dict[str, Any]:

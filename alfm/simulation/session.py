@@ -11,18 +11,21 @@ from alfm.cache.checked import remember
 from alfm.commands import command
 from alfm.config.build import build
 from alfm.config.cell import Cell
-from alfm.config.parts import KINDS, called
+from alfm.config.parts import KINDS, called, rules_of
 from alfm.config.paths import cache_path, paths
 from alfm.errors import UserError
-from alfm.options import read
+from alfm.options import options_of, read
 from alfm.report.terminal import print_summary
 from alfm.results.environment import environment_of
 from alfm.results.load import load_runs
 from alfm.results.run_folder import RunFolder
+from alfm.results.verdicts import unjudged
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.console import RoundsBar, announce
+from alfm.simulation.replay import replayed_verdicts
 from alfm.simulation.replicates import budgets_of, run_replicates
-from alfm.simulation.settings import Settings
+from alfm.simulation.settings import Settings, Stopping
+from alfm.simulation.watch import Watching
 
 
 class Training:
@@ -46,7 +49,8 @@ class Training:
         given = read(Settings, cfg)
         names = {group: str(cell.choices[group]) for group in KINDS}
         built = {group: called(build(cfg.get(group), kind, group), names[group]) for group, kind in KINDS.items()}
-        task = self._task(find_cache(cell).absolute(), given)
+        watching = watching_of(cfg.stopping, given.stopping)
+        task = self.task(find_cache(cell).absolute(), given)
         budget, rounds = given.budget, given.iterations
         budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
         seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
@@ -61,16 +65,20 @@ class Training:
                 with RoundsBar(names["query_strategy"], len(budgets)) as bar:
                     for _ in run_replicates(
                         task, **built, budgets=budgets, seeds=seeds, folder=folder, warm_start=given.warm_start,
-                        on_round=bar,
+                        on_round=bar, watching=watching,
                     ):  # fmt: skip
                         pass
                 for why in {why for why in folder.completed_seeds().values() if "exhausted" in why}:
                     print(f"Ended early: {why}.")
+            if watching and (missing := unjudged(folder.verdicts(), watching.options, folder.completed_seeds())):
+                print(f"Watching finished seeds once more, heads alone: {', '.join(map(str, missing))}", flush=True)
+                classifier, warm = built["classifier"], given.warm_start
+                folder.keep(replayed_verdicts(task, classifier, watching, folder.state, missing, warm))
         print_summary(load_runs(folder.path))
         print(f"Results: {folder.path}")
         print(f"Next: {command('report', str(paths().logs))}")
 
-    def _task(self, path: Path, given: Settings) -> Simulation:
+    def task(self, path: Path, given: Settings) -> Simulation:
         """The cache as a task; the last one again when neither the file nor the way of reading it changed."""
         splits = given.splits
         unlabelled = tuple(splits.unlabelled) if isinstance(splits.unlabelled, list) else splits.unlabelled
@@ -81,6 +89,14 @@ class Training:
             self._loaded.clear()  # before the next one is read: two may not fit
             self._loaded[key] = Simulation(path, *how)
         return self._loaded[key]
+
+
+def watching_of(node: Any, given: Stopping) -> Watching | None:
+    """What a config's `stopping` asks for; None without rules. Raises UserError."""
+    rules = rules_of(node, list(options_of(Stopping)))
+    if not rules and given.mode == "stop":
+        raise UserError("stopping.mode=stop: name a rule that says when, such as stopping=kappa_pairs.")
+    return Watching(rules, given.mode == "stop", given.sample, given.audit) if rules else None
 
 
 def _run_folder(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Lt, MinLen
 
 from alfm.errors import UserError
-from alfm.options import Device, Labels, Means, Name, PathName, Rounds, Seed, checked, shown
+from alfm.options import Count, Device, Labels, Means, Name, PathName, Rounds, Seed, checked, shown
 
 _Label = Annotated[int, Ge(-(2**63)), Lt(2**63)]
 
@@ -45,6 +45,16 @@ class Budget:
     per_class: bool
 
 
+@dataclass(frozen=True)
+@checked
+class Stopping:
+    """`stopping.`: what its rules do, and the items that they look at."""
+
+    mode: Literal["observe", "stop"]
+    sample: Count
+    audit: Count
+
+
 _SEEDS = Means("a list of whole numbers that are not negative, such as seeds=[1,10,100],")
 
 
@@ -58,6 +68,7 @@ class Settings:
     seeds: Annotated[Seed | Annotated[Sequence[Seed], MinLen(1)], _SEEDS]
     iterations: Iterations
     budget: Budget
+    stopping: Stopping
     train_views: bool
     warm_start: bool
     device: Device

@@ -1,0 +1,21 @@
+"""A number of labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alfm.options import Count, checked
+from alfm.stopping.base import Rule, Shown
+
+
+@dataclass(kw_only=True)
+@checked
+class LabellingBudget(Rule):
+    """Stops once so many labels, or more, were given."""
+
+    needs: ClassVar[tuple[str, ...]] = ("answers",)
+    labels: Count = 500
+
+    def _look(self, shown: Shown) -> str | None:
+        return f"{self.labelled} labels, of {self.labels} to spend" if self.labelled >= self.labels else None
