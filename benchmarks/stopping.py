@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compare_strategies import find_caches, told
 from machine import comma, describe, markdown
@@ -22,8 +23,11 @@ from machine import comma, describe, markdown
 from alfm.metrics import Scale
 from alfm.report.cells import TableCell
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 COUNTS = ("labelling_budget", "max_rounds", "time_limit")
-TENTHS, WHOLE = Scale(100, digits=1), Scale(100, digits=0)
+TENTHS = Scale(100, digits=1)
 Lines = list[str]
 
 
@@ -84,8 +88,66 @@ def run(arguments: argparse.Namespace, caches: Sequence[Path], steps: dict[str, 
     return status
 
 
-def report(arguments, caches):
-    return []
+def report(arguments: argparse.Namespace, caches: Sequence[Path]) -> Lines:
+    """A table for each cache and one over all, as Markdown."""
+    import pandas as pd
+
+    from alfm.report.stops import stops_of
+    from alfm.results.load import load_runs
+    from alfm.results.setting import settings_of
+
+    machine = describe(arguments.device)
+    runs = load_runs(arguments.out)
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['device']}; written {machine['time']}.",
+        f"`python benchmarks/stopping.py {shlex.join(told(sys.argv[1:]))}`",
+        "",
+        f"{arguments.rounds} rounds from the same random start, {arguments.seeds} seeds of {arguments.strategies}; "
+        "rules at their defaults. fired: in how many of these replicates; labels (an audit's with them), saved and given "
+        "up: means over those in which it fired, beside the same replicate's whole budget; worst: the most given up.",
+    ]
+    parts = []
+    for cache in caches:
+        here = runs[(runs["dataset"] == cache.parent.name) & (runs["model"] == cache.stem)]
+        stops = [stops_of(setting, "accuracy") for setting in settings_of(here)] if len(here) else []
+        if not stops or not sum(map(len, stops)):
+            lines += ["", f"{cache.parent.name}/{cache.stem}: not run."]
+            continue
+        own = pd.concat(stops).assign(cache=cache.parent.name)
+        title = f"{cache.parent.name}/{cache.stem}, {own['whole labels'].max():.0f} labels in all, accuracy there "
+        lines += ["", f"### {title}{100 * own['whole accuracy'].mean():.1f} %", "", *table(own, labels=True)]
+        lines += ["", "By strategy, fired and mean given up:", "", *by_strategy(own)]
+        parts.append(own)
+    return [*lines, "", "### Over all", "", *table(pd.concat(parts))] if parts else lines
+
+
+def table(stops: pd.DataFrame, labels: bool = False) -> Lines:
+    """A row for each rule, the one that gives up least first; labels: their mean too, which caches do not share."""
+    rows = []
+    for rule, own in sorted(stops.groupby("rule"), key=lambda pair: -pair[1]["fired"].mean()):
+        fired = own[own["fired"]]
+        cells: list[Any] = [str(rule), f"{len(fired)} of {len(own)}"]
+        if labels:
+            cells.append(TableCell(fired["labels"].mean() if len(fired) else None, Scale()))
+        for value in (fired["saved"].mean(), fired["given up"].mean(), fired["given up"].max()):
+            cells.append(TableCell(value if len(fired) else None, TENTHS))
+        rows.append(cells)
+    header = ["rule", "fired", *(["labels"] if labels else []), "saved %", "given up, points", "worst"]
+    return markdown(header, rows)
+
+
+def by_strategy(stops: pd.DataFrame) -> Lines:
+    """Of each rule and strategy: in how many seeds it fired, and what was given up there."""
+    names = list(dict.fromkeys(stops["strategy"]))
+    rows = []
+    for rule, own in stops.groupby("rule"):
+        cells = []
+        for name in names:
+            fired = own[(own["strategy"] == name) & own["fired"]]
+            gone = f" ({TENTHS.text(fired['given up'].mean())})" if len(fired) else ""
+            cells.append(f"{len(fired)}{gone}")
+        rows.append([str(rule), *cells])
+    return markdown(["rule", *names], rows)
 
 
 if __name__ == "__main__":
