@@ -27,9 +27,7 @@ import h5py
 import numpy as np
 import uvicorn  # noqa: F401  (the servers that are forked have it)
 
-from alfm.cache import open_cache
 from alfm.labelling.active_learner import ActiveLearner
-from alfm.labelling.items import Items
 from alfm.labelling.journal import Journal
 from alfm.labelling.page.desk import Desk
 from alfm.labelling.page.security import HEADER, Access
@@ -57,7 +55,7 @@ def start(cache: Path, state: Path, port: int) -> int:
             else:
                 learner = ActiveLearner(cache, query_strategy="margins", folder=state, classes=["a", "b", "c"])
                 learner.audit(20)
-            desk = Desk(learner, Items.open([open_cache(cache)], ["train"]), n=10)
+            desk = Desk(learner, n=10)
             access = Access(frozenset({"127.0.0.1"}), SECRET, "kill")
             with bound("127.0.0.1", port) as listening:
                 run_server(desk, listening, access, "me")

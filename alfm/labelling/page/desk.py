@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alfm.errors import UserError
 from alfm.labelling.disputed import disputed
+from alfm.labelling.items import Items
 from alfm.labelling.page.worker import Worker
 from alfm.streams import stream
 
 if TYPE_CHECKING:
     from alfm.labelling.active_learner import ActiveLearner
-    from alfm.labelling.items import Items
     from alfm.labelling.newest import Suggestions
 
 Kind = Literal["label", "skip", "clear", "reject"]
@@ -50,7 +50,7 @@ class Stale(Exception):
 
 
 class Desk:
-    """One learner and what its items are; one page, any number of tabs.
+    """One learner, one page, any number of tabs.
 
     n: items of a batch. every: labels after which the model is refitted. measures: named functions that are called
     after a refit and give what the page shows beside the items, as plain data. `version` grows with everything that a
@@ -60,14 +60,13 @@ class Desk:
     def __init__(
         self,
         learner: ActiveLearner,
-        items: Items,
         *,
         n: int,
         every: int = 1,
         measures: dict[str, Callable[[ActiveLearner], Any]] | None = None,
     ) -> None:
-        self.learner, self.items, self.n, self.every = learner, items, n, max(1, every)
-        self.text = lru_cache(TEXTS)(items.text)
+        self.learner, self.n, self.every = learner, n, max(1, every)
+        self.text = lru_cache(TEXTS)(lambda row: self.items.text(row))
         self.version = 0
         self.suggested: Suggestions | None = None
         self.measured: dict[str, Any] = {}
@@ -197,6 +196,11 @@ class Desk:
         return self._lock
 
     # ---- items ------------------------------------------------------------------------------------------------------
+
+    @property
+    def items(self) -> Items:
+        """What lies behind the rows; another command may add some."""
+        return self.learner.items
 
     def id(self, row: int) -> str:
         """The id of a row; UserError for one that the pool does not have."""

@@ -60,7 +60,7 @@ class Page:
                 file = read_labels(path, learner.items, learner.classes)
                 print("\n".join([f"Read {file}", *(f"  {line}" for line in [*file.notes, *file.listed])]))
                 print(f"  {import_labels(learner, file, given.annotator)}")
-            desk = Desk(learner, learner.items, n=given.n, every=given.every, measures=measures(given.target))
+            desk = Desk(learner, n=given.n, every=given.every, measures=measures(given.target))
             serve(desk, listening, given.host, given.hosts, given.annotator)
             print(f"\nEnded: {_told(learner)} The same command goes on from here.", flush=True)
 

@@ -11,9 +11,7 @@ import pytest
 from PIL import Image
 from small_pool import CLASSES, SCRIPT, Desks, N
 
-from alfm.cache import open_cache
 from alfm.labelling.active_learner import ActiveLearner
-from alfm.labelling.items import Items
 from alfm.labelling.page.desk import Desk
 from alfm.labelling.page.security import Access
 
@@ -36,18 +34,18 @@ def make_desk(write_cache: Any, tmp_path: Path) -> Iterator[Desks]:
                 writer = csv.writer(file)
                 writer.writerow(["id", "text"])
                 writer.writerows([name, SCRIPT if row == 7 else f"Weather note {row}"] for row, name in enumerate(ids))
-            said = {"table": tmp_path / "texts.csv"}
+            said = {"items": tmp_path / "texts.csv"}
         path = tmp_path / "a.h5"
         if not path.exists():
             write_cache(ids, modality=modality)
         if (state / "journal.jsonl").exists():
-            learner = ActiveLearner.load(state)
+            learner = ActiveLearner.load(state, **said)
         else:
-            given = {"query_strategy": "margins", "classes": CLASSES, "folder": state} | settings
+            given = {"query_strategy": "margins", "classes": CLASSES, "folder": state} | said | settings
             learner = ActiveLearner(path, **given)
             if audit:
                 learner.audit(audit)
-        desk = Desk(learner, Items.open([open_cache(path)], ["train"], **said), n=n)
+        desk = Desk(learner, n=n)
         desks.append(desk)
         return desk
 

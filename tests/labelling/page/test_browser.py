@@ -231,7 +231,8 @@ def test_what_cannot_be_stored_is_said_and_taken_back(make_desk: Desks, opened):
             "**/api/acts", lambda route: route.fulfill(status=400, body=refusal, content_type="application/json")
         )
         page.keyboard.press("1")
-        page.wait_for_selector("text=The disk is full")
+        until(page, "document.querySelector('.notice') !== null")
+        assert "The disk is full" in page.locator("#notices").text_content()
         assert current(page) == text and page.locator("#done").text_content().startswith("0 of")
         page.unroute("**/api/acts")
 

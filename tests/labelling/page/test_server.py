@@ -345,3 +345,16 @@ def test_a_picture_is_of_the_file_it_names(make_desk, access, tmp_path):
     content = client_of(desk, access).get("/item/50/image/160").content
     red = Image.open(io.BytesIO(content)).convert("RGB").getpixel((10, 10))[0]
     assert abs(red - 200) < 8
+
+
+def test_a_pool_that_grows_meanwhile(make_desk, access, write_cache, tmp_path):
+    desk = make_desk("image")
+    client = client_of(desk, access)
+    assert client.get("/api/standing").json()["pool"] == N
+    write_cache(["new.png"], name="b.h5", modality="image")
+    ActiveLearner.load(desk.learner.journal.folder, [tmp_path / "a.h5", tmp_path / "b.h5"])
+    assert client.get("/api/standing").json()["pool"] == N + 1
+    assert client.get(f"/api/items?rows={N}").json()["items"][0]["id"] == "new.png"
+    desk.start()
+    assert desk.worker.wait() and not desk.worker.trouble
+    assert len(desk.queue(5)) == 5

@@ -818,7 +818,7 @@ function listen() {
     const name = $("by").value.trim();
     if (!name) { $("by").value = desk.by; return; }
     desk.by = name;
-    localStorage.setItem("alfm annotator", name);
+    sessionStorage.setItem("alfm annotator", name);   // of this tab
     desk.version = -1;
   };
   $("by").onkeydown = (event) => { if (event.key === "Enter") $("stage").focus(); };
@@ -828,7 +828,9 @@ function listen() {
     typing = setTimeout(() => { if (desk.view === "grid") fillGrid(); else if ($("words").value) setView("grid"); }, 250);
   };
   $("words").onkeydown = (event) => { if (event.key === "Enter") $(`tile-${desk.focus}`)?.focus(); };
-  for (const id of ["which", "of", "sort"]) $(id).onchange = () => fillGrid();
+  for (const id of ["which", "of", "sort"]) {
+    $(id).onchange = () => fillGrid().then(() => $(`tile-${desk.focus}`)?.focus({ preventScroll: true }));   // for its keys
+  }
   $("renew").onclick = () => fillGrid();
   $("tiles").onclick = (event) => {
     const box = event.target.closest(".tile");
@@ -887,7 +889,7 @@ async function begin() {
     $("stage").replaceChildren(el("p", { className: "calm", textContent: error.message }));
     return;
   }
-  desk.by = localStorage.getItem("alfm annotator") ?? desk.hello.annotator;
+  desk.by = sessionStorage.getItem("alfm annotator") ?? desk.hello.annotator;
   $("by").value = desk.by;
   if (desk.hello.unseen) notice("unseen", desk.hello.unseen);
   $("tiles").classList.toggle("texts", desk.hello.modality === "text");
