@@ -62,6 +62,7 @@ def features_of(given: Any) -> Features:
 def labels_of(given: Any, N: int, classes: Sequence[Any] | None = None) -> Labels:
     """Labels of N items: class numbers from 0 on, or names; -1, None, NaN and "" where nobody knows. None: no labels.
 
+    In a NumPy array of strings "-1", "nan" and "None" say so too: NumPy spells what stood beside names in this way.
     classes: what labels may be, in the order of their numbers. Without it a number is its own class, and names are
     numbered in the order in which they sort. Raises UserError for another length, for names beside numbers, for numbers
     that are no class, and for labels that are not in `classes`.

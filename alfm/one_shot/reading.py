@@ -171,11 +171,14 @@ def _kind(processor: Any, model: Any) -> tuple[str, Any]:
 
 
 def _longest(tokenizer: Any, model: Any) -> int | None:
-    """Tokens that a text is cut to: what the tokenizer says, else what the model has positions for."""
+    """Tokens that a text is cut to: what the tokenizer says, at most what the model has positions for."""
     stated = getattr(tokenizer, "model_max_length", None)
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    known = [int(one) for one in (stated, positions) if isinstance(one, int) and 0 < one < 10**9]
-    return min(known) if known else None
+    known = isinstance(stated, int) and 0 < stated < 10**9
+    if not isinstance(positions, int) or positions < 1:
+        return stated if known else None
+    # without the tokenizer's word two fewer: RoBERTa and its kin leave their first two positions out
+    return min(stated, positions) if known else max(1, positions - 2)
 
 
 def _looks_like(value: Any, kind: str) -> bool:

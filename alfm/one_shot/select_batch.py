@@ -95,6 +95,9 @@ def select_batch(
     """
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
         raise UserError(f"n={n!r}: ask for a whole number of items, one or more.")
+    for name, number, least in (("seed", seed, 0), ("round", round, 1)):
+        if number is not None and (not isinstance(number, (int, np.integer)) or number < least):
+            raise UserError(f"{name}={number!r}: give a whole number from {least} on.")
     strategy = strategy_of(query_strategy)
     if strategy.oracle:
         raise UserError(f"{strategy.name} looks at hidden labels, which only a simulation has; choose another.")

@@ -155,6 +155,10 @@ def test_forms_of_items_and_of_collections():
     assert sampler.select((s for s in SENTENCES), length=60) == [SENTENCES[i] for i in expected]
     long = sampler.select([" ".join(WORDS * 9), *SENTENCES])
     assert len(long) == 7
+    endless = tokenizer()
+    endless.model_max_length = int(1e30)
+    unsaid = ActiveSampler("classification", (bert(), endless), 2).select([" ".join(WORDS * 9), *SENTENCES])
+    assert len(unsaid) == 2
     datasets = pytest.importorskip("datasets")
     table = datasets.Dataset.from_dict({"sentence": SENTENCES, "label": [0] * 60})
     assert sampler.select(table).indices == expected

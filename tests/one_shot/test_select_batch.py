@@ -368,6 +368,8 @@ class Silent(Strategy):
 MISTAKES = {
     "n=0: ask for a whole number": dict(n=0),
     "n=2.5: ask for a whole": dict(n=2.5),
+    "seed=-1: give a whole number from 0 on": dict(seed=-1),
+    "round=0: give a whole number from 1 on": dict(round=0),
     "boss looks at hidden labels": dict(query_strategy="boss"),
     "balanced looks at hidden labels": dict(query_strategy="balanced"),
     "There is no query_strategy=marginz: did you mean margins": dict(query_strategy="marginz"),
