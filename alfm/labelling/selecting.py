@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import MinLen
+from annotated_types import Gt, Le, MinLen
 
 from alfm.commands import command, setting
 from alfm.config.cell import Cell
@@ -18,6 +18,7 @@ from alfm.labelling.imported import import_labels, unread
 from alfm.labelling.items import Items
 from alfm.labelling.label_files import LabelFile
 from alfm.labelling.label_files import read as read_labels
+from alfm.labelling.lamps import lamps
 from alfm.labelling.opening import open_learner
 from alfm.labelling.status import Item
 from alfm.labelling.written.asked import Asked, path_of
@@ -31,7 +32,7 @@ from alfm.options import Count, Means, Name, PathName, checked, read
 
 Form = Literal["csv", "html", "label_studio", "jsonl", "folders"]
 _Paths = Annotated[PathName | Annotated[Sequence[PathName], MinLen(1)] | None, Means("a path, a list of them or null")]
-_AGAIN = ("n", "out", "formats", "items", "dataset.root", "annotator", "url_prefix", "device", "memory")
+_AGAIN = ("n", "target", "out", "formats", "items", "dataset.root", "annotator", "url_prefix", "device", "memory")
 """Words that a next call needs again; the state holds the others."""
 
 
@@ -43,6 +44,7 @@ class Settings:
     labels: _Paths
     annotator: Name
     n: Count
+    target: Annotated[float, Gt(0), Le(1)]
     out: PathName
     formats: Sequence[Form]
     items: PathName | None
@@ -83,6 +85,8 @@ class Selecting:
             print(line)
         if learner.state.window.size:
             print(estimate(learner))
+        if status.round:
+            print("\n".join(f"  {lamp}" for lamp in lamps(learner, given.target)))
         typed = [word for word in cell.words if word.partition("=")[0] in _AGAIN]
         state = [] if learner.journal is None else [setting("state", learner.journal.folder)]
         if asked.items:

@@ -103,6 +103,7 @@ def test_round_after_round_with_an_audit(photographs, at, capsys):
     said = run(capsys, "state=digits.labelling", "n=6", "labels=next.csv")
     assert "next.csv: 11 labels" in said and "11 of these are new, 0 were read before" in said
     assert "If you stop now, about" in said and "5 audit labels" in said
+    assert "stable: not yet." in said and "advice: off." in said and "the target is 90%" in said
     second = rows("next.csv")
     asked = [act for act in journal() if act["act"] == "batch"][1]["items"]
     known = [item for item in asked if item in {row["id"] for row in first}]  # audit items are not asked for again
