@@ -16,7 +16,7 @@ from alfm.labelling.active_learner import ActiveLearner
 from alfm.labelling.audit import estimate
 from alfm.labelling.imported import import_labels, unread
 from alfm.labelling.items import Items
-from alfm.labelling.label_files import LabelFile
+from alfm.labelling.label_files import LabelFile, check_there
 from alfm.labelling.label_files import read as read_labels
 from alfm.labelling.lamps import lamps
 from alfm.labelling.opening import open_learner
@@ -47,7 +47,6 @@ class Settings:
     target: Annotated[float, Gt(0), Le(1)]
     out: PathName
     formats: Sequence[Form]
-    items: PathName | None
     url_prefix: str | None
 
 
@@ -64,9 +63,12 @@ class Selecting:
         given = read(Settings, cell.cfg())
         out = Path(given.out).expanduser()
         _make(out)
+        paths = _several(given.labels)
+        for path in paths:
+            check_there(path)  # before a state is begun
         learner = open_learner(cell)
-        items = open_items(learner, given.items, cell.cfg().dataset.root)
-        files = [read_labels(path, items, learner.classes) for path in _several(given.labels)]
+        items = learner.items
+        files = [read_labels(path, items, learner.classes) for path in paths]
         for file in files:
             print("\n".join([f"Read {file}", *(f"  {line}" for line in [*file.notes, *file.listed])]))
             print(f"  {import_labels(learner, file, given.annotator)}")
@@ -94,12 +96,6 @@ class Selecting:
             print(f"Next: {command('select', *state, *typed, setting('labels', answers))}")
         else:
             print(f"Next: {command('predict', *state)}")
-
-
-def open_items(learner: ActiveLearner, table: str | Path | None, root: str | None) -> Items:
-    """The items of a learner's pool. Raises UserError."""
-    caches, splits = zip(*learner.caches, strict=True)
-    return Items.open(caches, splits, root=root, table=table)
 
 
 def _ask(learner: ActiveLearner, n: int) -> Asked:

@@ -196,6 +196,7 @@ def test_files_of_others_stay(photographs, at, capsys):
 )
 def test_mistakes_are_one_sentence(photographs, at, capsys, words, says):
     assert says in refusal(capsys, *words)
+    assert not Path("digits.labelling").exists() and not Path("next.csv").exists()
 
 
 def test_help_and_nothing_left(photographs, at, capsys):

@@ -14,7 +14,7 @@ from alfm.labelling.label_files import class_folders, csv_table, jsonl
 from alfm.labelling.label_files.matching import Matcher, Pool
 from alfm.labelling.label_files.told import LabelFile, LeftOut, Told
 
-__all__ = ["LabelFile", "LeftOut", "Told", "read"]
+__all__ = ["LabelFile", "LeftOut", "Told", "check_there", "read"]
 
 _KINDS = "a table of two columns, a JSON file, or a folder of class folders"
 
@@ -25,14 +25,10 @@ def read(path: str | Path, items: Pool, classes: Collection[str] = ()) -> LabelF
     `classes`: names that are known, so that others are pointed out. `UserError` for a file that is not there, is none
     of the kinds, or can be read in two ways.
     """
-    source = os.path.expanduser(os.fspath(path))
+    source = check_there(path)
     matcher = Matcher(items)
     if os.path.isdir(source):
         return class_folders.read(source, matcher, classes)
-    if not os.path.exists(source):
-        raise UserError(f"there is no {source}: labels= names {_KINDS}")
-    if not os.path.isfile(source):
-        raise UserError(f"{source} is no file: labels= names {_KINDS}")
     try:
         if os.path.getsize(source) == 0:
             raise UserError(f"{source} is empty")
@@ -42,6 +38,16 @@ def read(path: str | Path, items: Pool, classes: Collection[str] = ()) -> LabelF
         return kind.read(source, matcher, classes)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def check_there(path: str | Path) -> str:
+    """The path of a file or folder; `UserError` where there is neither."""
+    source = os.path.expanduser(os.fspath(path))
+    if not os.path.exists(source):
+        raise UserError(f"there is no {source}: labels= names {_KINDS}")
+    if not os.path.isfile(source) and not os.path.isdir(source):
+        raise UserError(f"{source} is no file: labels= names {_KINDS}")
+    return source
 
 
 def _is_json(source: str, start: bytes) -> bool:
