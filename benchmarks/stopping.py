@@ -103,7 +103,7 @@ def report(arguments: argparse.Namespace, caches: Sequence[Path]) -> Lines:
         f"`python benchmarks/stopping.py {shlex.join(told(sys.argv[1:]))}`",
         "",
         f"{arguments.rounds} rounds from the same random start, {arguments.seeds} seeds of {arguments.strategies}; "
-        "rules at their defaults. fired: in how many of these replicates; labels (an audit's with them), saved and given "
+        "rules at their defaults. fired: in how many of these replicates; labels (with an audit's), saved and given "
         "up: means over those in which it fired, beside the same replicate's whole budget; worst: the most given up.",
     ]
     parts = []
