@@ -50,8 +50,12 @@ def import_labels(learner: ActiveLearner, file: LabelFile, annotator: str) -> Im
 
 
 def unread(learner: ActiveLearner, file: LabelFile, annotator: str) -> int:
-    """How much a file says that no file that was read has said."""
-    return sum(1 for _ in _unread(learner, _last_of_files(learner), file.acts, annotator))
+    """How much a file says that nobody has told the learner."""
+    votes, skips = learner.state.votes, learner.state.skips
+    return sum(
+        by not in skips.get(told.item, ()) if told.label is None else votes.get(told.item, {}).get(by) != told.label
+        for by, told, _ in _unread(learner, _last_of_files(learner), file.acts, annotator)
+    )
 
 
 def _last_of_files(learner: ActiveLearner) -> dict[_Key, tuple[str, str | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -276,3 +277,34 @@ def test_new_items_are_embedded_once_and_predicted(photographs, at, capsys, monk
 def test_mistakes_of_predict_are_one_sentence(photographs, at, capsys, words, says):
     run(capsys, *SELECT[:1], "formats=[csv]")
     assert says in refusal(capsys, *words, command=predict)
+
+
+@pytest.mark.parametrize("modality", ["text", "audio"])
+def test_texts_and_recordings_in_every_form(modality, write_cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if modality == "text":
+        ids = [f"k{n}" for n in range(8)]
+        Path("t.csv").write_text("id,text\n" + "".join(f'{item},"=cmd() {item}"\n' for item in ids))
+        config = {"_target_": "alfm.datasets.table.table", "path": str(tmp_path / "t.csv"), "column": "text"}
+        config |= {"modality": "text", "id_column": "id"}
+    else:
+        ids = [f"k{n}.wav" for n in range(8)]
+        (tmp_path / "pool").mkdir()
+        for item in ids:
+            with wave.open(f"pool/{item}", "wb") as file:
+                file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
+                file.writeframes(bytes(1600))
+        config = {"_target_": "alfm.datasets.folder.folder", "root": str(tmp_path / "pool"), "modality": "audio"}
+    cache = write_cache(ids, config, modality=modality)
+    words = [f"cache={cache.path}", "n=4", "query_strategy=random", "classes=[a,b]"]
+    run(capsys, *words, "formats=[csv,html,label_studio,jsonl]")
+    shown = "text" if modality == "text" else "path"
+    assert rows("next.csv")[0][shown].startswith("'=cmd() k" if modality == "text" else str(tmp_path))
+    tasks = json.loads(Path("next.label_studio.json").read_text())
+    lines = [json.loads(line) for line in Path("next.jsonl").read_text().splitlines()]
+    asked = [row["id"] for row in rows("next.csv")]
+    assert asked == [task["data"]["alfm_id"] for task in tasks] == [line["meta"]["alfm_id"] for line in lines]
+    assert modality in tasks[0]["data"] and modality in lines[0]
+    answers = [line | {"accept": ["a"], "answer": "accept"} for line in lines]
+    Path("answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    assert "4 of these are new" in run(capsys, *words, "labels=answers.jsonl")
