@@ -74,6 +74,12 @@ def stand_ins(folder: Path) -> None:
         path = folder / "photos" / f"class{index % 2}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).save(path)
+    (folder / "unlabelled").mkdir()
+    for index in range(40):
+        path = folder / "unlabelled" / f"{index:02}.png"
+        Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).save(path)
+    rows = [f"{index:02}.png,{'cat' if index % 2 else 'dog'}" for index in range(10)]
+    (folder / "labelled.csv").write_text("\n".join(["id,label", *rows]) + "\n", encoding="utf-8")
 
 
 def run(words: list[str]) -> int:
