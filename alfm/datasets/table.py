@@ -306,7 +306,7 @@ def _place(found: Rows, index: int, root: str, formats: str | Sequence[str] | No
     candidates = [cell]
     if formats is not None:
         candidates = [f.format(cell) for f in ([formats] if isinstance(formats, str) else formats)]
-    candidates = [os.path.normpath(way) for candidate in candidates for way in _ways_to_write(candidate)]
+    candidates = [os.path.normpath(way) for candidate in candidates for way in ways_to_write(candidate)]
     for candidate in candidates:
         outside = os.path.isabs(candidate) or candidate.split(os.sep)[0] == ".."
         if outside and not allow_absolute:
@@ -318,7 +318,7 @@ def _place(found: Rows, index: int, root: str, formats: str | Sequence[str] | No
     return next(there, candidates[0])
 
 
-def _ways_to_write(path: str) -> dict[str, None]:
+def ways_to_write(path: str) -> dict[str, None]:
     """A path as it stands, in either Unicode form, and with Windows' separators replaced; each once."""
     forms = [path] if path.isascii() else [path, same_name(path), unicodedata.normalize("NFD", same_name(path))]
     return dict.fromkeys([*forms, *(form.replace("\\", "/") for form in forms)])

@@ -32,6 +32,9 @@ from alfm.extraction.runner import Runner, use_threads
 from alfm.extraction.settings import Settings
 from alfm.options import plain, read
 
+_SUCH_AS = {"image": "dino_vit_S14", "text": "all_minilm_l6_v2", "audio": "wav2vec2_base"}
+"""A model that takes it."""
+
 
 class Extraction:
     """Embeds data sets, one after the other, in one process; keeps the last backbone, so that a sweep loads each once.
@@ -136,7 +139,7 @@ class Extraction:
         if backbone.modality != dataset.modality:
             raise UserError(
                 f"{backbone.name} takes {backbone.modality} and {dataset.name} is {dataset.modality}: "
-                "choose a model= for that kind of data."
+                f"choose a model= for that kind of data, such as model={_SUCH_AS[dataset.modality]}."
             )
         if key not in self._loaded:
             self._loaded.clear()  # before the next one is loaded: two large models may not fit

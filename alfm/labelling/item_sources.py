@@ -18,7 +18,7 @@ from alfm.datasets.ids import unescape
 from alfm.datasets.layout import has_ending
 from alfm.datasets.marks import content_mark, mark_of_item
 from alfm.datasets.stored import decoding, files_below, may_lie_outside, reopened
-from alfm.datasets.table import read_table
+from alfm.datasets.table import read_table, ways_to_write
 from alfm.errors import UserError
 
 HINT = "say where they are with dataset.root=FOLDER or items=TABLE (columns id, and path or text)"
@@ -77,16 +77,19 @@ class Below(Source):
 class Listed(Source):
     """A table of a user's: paths or texts by id."""
 
-    def __init__(
-        self, name: str, cells: dict[str, str], texts: bool, modality: Modality, decode: dict[str, Any]
-    ) -> None:
-        self._name, self._cells, self._texts, self.modality, self.decode = name, cells, texts, modality, decode
+    def __init__(self, name: str, cells: dict[str, str], base: str | None, modality: Modality) -> None:
+        """`base`: the folder that paths lie below, None where the cells are texts."""
+        self._name, self._cells, self._base, self.modality = name, cells, base, modality
 
     def why(self) -> str | None:
         return None
 
     def path(self, item_id: str) -> str | None:
-        return None if self._texts else self._cells.get(item_id)
+        cell = self._cells.get(item_id)
+        if cell is None or self._base is None or os.path.lexists(cell):
+            return None if self._base is None else cell
+        others = map(os.path.normpath, ways_to_write(cell))  # as Windows and macOS write it
+        return next((other for other in others if _is_below(other, self._base) and os.path.lexists(other)), cell)
 
     def load(self, item_id: str) -> tuple[Any, str]:
         if item_id not in self._cells:
@@ -245,7 +248,7 @@ def read_items_table(source: str, root: str | None, modality: Modality | None, i
         )
     if column == "text" and kind != "text":
         raise UserError(f"items={source} holds texts, and the cache was made of {kind} data: a column path is needed.")
-    return Listed(source, cells, column == "text", kind, {})
+    return Listed(source, cells, base if column == "path" else None, kind)
 
 
 def by_endings(ids: Sequence[Sequence[str]]) -> Modality | None:
