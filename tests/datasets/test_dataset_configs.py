@@ -218,6 +218,11 @@ def speech_commands(data: Path) -> None:
     lines(base / "testing_list.txt", "one/1.wav", "two/1.wav")
 
 
+def text_folder(data: Path) -> None:
+    (data / "mine").mkdir(parents=True)
+    (data / "mine/a.txt").write_text("a text")
+
+
 def audio_folder(data: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
     (data / "mine/one").mkdir(parents=True)
@@ -286,6 +291,7 @@ STAND_INS: dict[str, tuple[Callable[[Path], None] | None, list[str], set[str]]] 
     ),  # fmt: skip
     "speech_commands": (speech_commands, [], {"train", "val", "test"}),
     "image_folder": (class_folders("mine"), ["dataset.root={data}/mine"], {"train"}),
+    "text_folder": (text_folder, ["dataset.root={data}/mine"], {"train"}),
     "audio_folder": (audio_folder, ["dataset.root={data}/mine"], {"train"}),
     "table": (one_table, ["dataset.path={data}/mine.csv"], {"train"}),
     "text_table": (one_table, ["dataset.path={data}/mine.csv", "dataset.label_column=label"], {"train"}),
@@ -329,7 +335,13 @@ def test_every_config_reads_its_format(name: str, tmp_path: Path, monkeypatch: p
         else:
             assert isinstance(item, str if dataset.modality == "text" else Audio)
         assert pickle.loads(pickle.dumps(split)).load(0) is not None
-    if name not in ("table", "audio_folder", "tar_shards", "text_table"):  # these stand-ins have one item
+    if name not in (
+        "table",
+        "audio_folder",
+        "tar_shards",
+        "text_table",
+        "text_folder",
+    ):  # these stand-ins have one item
         assert len(dataset.classes) >= 2
         assert set(dataset.splits["train"].labels) >= {0, 1}
     again = instantiate(cfg.dataset)
@@ -339,7 +351,8 @@ def test_every_config_reads_its_format(name: str, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_names_its_licence(name: str) -> None:
     text = (CONF / "dataset" / f"{name}.yaml").read_text()
-    general = {"image_folder", "audio_folder", "table", "text_table", "torchvision", "hugging_face", "tar_shards"}
+    general = {"image_folder", "audio_folder", "text_folder", "table", "text_table"}
+    general |= {"torchvision", "hugging_face", "tar_shards"}
     assert text.startswith("# ")
     assert name in general or ("Source:" in text and "Licence:" in text)
 
