@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator
 from urllib.parse import quote, unquote
 
+from alfm.datasets.ids import escape
 from alfm.errors import UserError
 from alfm.labelling.label_files.matching import Matcher
 from alfm.labelling.label_files.told import Gathering, LabelFile
@@ -46,7 +47,7 @@ def read(source: str, matcher: Matcher, classes: Collection[str]) -> LabelFile:
         empty = True
         for file in _files(folder.path):
             empty = False
-            where = os.path.relpath(file, source)
+            where = escape(os.path.relpath(file, source))
             if not os.path.isfile(file):
                 said.leave_out(where, os.path.basename(file), "it is no file, or a link that leads nowhere")
                 continue

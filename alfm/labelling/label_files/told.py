@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ Kind = Literal["label", "skip", "reject"]
 CANNOT_TELL = "?"
 """In a column of labels: the annotator cannot tell. (A class of this name is a class.)"""
 _SHOWN = 5
+_NO_TEXT = re.compile("[\0-\b\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 class Told(NamedTuple):
@@ -107,8 +109,8 @@ class Gathering:
         self, where: str, item: str, kind: Kind, label: str | None, annotator: str | None = None, when: str = ""
     ) -> None:
         """The same of an item that is known."""
-        if label is not None and "\0" in label:
-            self.leave_out(where, label, "its label holds a NUL character")
+        if label is not None and _NO_TEXT.search(label):
+            self.leave_out(where, label, "its label holds a NUL or another character that is no text")
             return
         if kind == "reject" and label is not None:
             self._rejected[(item, label, annotator)] = None

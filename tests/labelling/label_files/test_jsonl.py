@@ -129,6 +129,8 @@ def test_numbers_of_other_programs_are_not_ids_where_the_text_is_anothers(tmp_pa
     assert acts(found) == [("0", "label", "x", None)] and "another's" in found.listed[0]
 
 
-def test_lines_and_nul_in_labels(tmp_path):
-    found = read(write(tmp_path, {"id": "bird.jpg", "label": "a\nb"}, {"id": "dog/003.jpg", "label": "a\0"}), photos())
+def test_lines_are_labels_and_what_is_no_text_is_none(tmp_path):
+    no_text = [{"id": "dog/003.jpg", "label": label} for label in ("a\0", "\x1b[2J", "\ud800")]
+    found = read(write(tmp_path, {"id": "bird.jpg", "label": "a\nb"}, *no_text), photos())
     assert acts(found) == [("bird.jpg", "label", "a\nb", None)] and "NUL" in found.listed[0]
+    assert len(found.left_out) == 3 and all(line.isprintable() and line.isascii() for line in found.listed)
