@@ -5,7 +5,7 @@
 
 Serves the page with `python -m alfm.label`, answers `--labels` items with keys, `--pause` seconds apart, and reads the
 times that the page itself measured: from the key event's time stamp to the message that follows the frame in which the
-next item was painted. The model is refitted after every label meanwhile. Writes JSON with `--out`.
+next item was painted. The model is refitted after every label meanwhile. Writes JSON with `--json`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shutil
 import signal
 import statistics
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import machine
 import numpy as np
 from playwright.sync_api import sync_playwright
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=0, help="texts with random features instead of the digits")
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     given, rest = parser.parse_known_args()  # the rest goes to the command: query_strategy=margins n=40
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -108,12 +108,12 @@ def main() -> None:
             running.send_signal(signal.SIGINT)
             running.wait(30)
     figures: dict[str, Any] = {
-        "labels": len(times), "median_ms": round(statistics.median(times), 1),
-        "p95_ms": round(float(np.percentile(times, 95)), 1), "cores": os.cpu_count(), "words": sys.argv[1:],
+        "machine": machine.describe("cpu"), "labels": len(times), "median_ms": round(statistics.median(times), 1),
+        "p95_ms": round(float(np.percentile(times, 95)), 1), "words": sys.argv[1:],
     }  # fmt: skip
     print(f"{figures['labels']} labels: median {figures['median_ms']} ms, 95 % within {figures['p95_ms']} ms")
-    if given.out:
-        given.out.write_text(json.dumps(figures, indent=1) + "\n")
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

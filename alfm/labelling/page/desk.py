@@ -84,9 +84,9 @@ class Desk:
         self.worker.start()
         self.worker.want("model", *([] if self.waiting() else ["batch"]))
 
-    def close(self) -> None:
-        """Ends that; labels are in the journal already."""
-        self.worker.close()
+    def close(self) -> bool:
+        """Ends that; labels are in the journal already. Whether nothing runs any more."""
+        return self.worker.close()
 
     # ---- what annotators say ----------------------------------------------------------------------------------------
 

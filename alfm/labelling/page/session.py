@@ -63,6 +63,8 @@ class Page:
             desk = Desk(learner, n=given.n, every=given.every, measures=measures(given.target))
             serve(desk, listening, given.host, given.hosts, given.annotator)
             print(f"\nEnded: {_told(learner)} The same command goes on from here.", flush=True)
+            if not desk.close():  # a batch may take a while more, and an interpreter that ends under it aborts
+                os._exit(0)
 
 
 def check_extra() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from alfm.errors import UserError, say
 
 T = TypeVar("T")
+NICE = 5
 
 
 class Worker:
@@ -63,13 +67,14 @@ class Worker:
         with self._woken:
             return self._woken.wait_for(lambda: not self._wanted and self._running is None, seconds)
 
-    def close(self, seconds: float = 2) -> None:
-        """No further job; the one that runs is given some time."""
+    def close(self, seconds: float = 2) -> bool:
+        """No further job; the one that runs is given some time. Whether it ended."""
         with self._woken:
             self._ending = True
             self._woken.notify_all()
         if self._thread.is_alive():
             self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _answer(self) -> None:
         while not self._calls.empty():
@@ -80,6 +85,9 @@ class Worker:
                 answer.set_exception(error)
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # where threads have a priority of their own: the page's answers come first
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while True:
             with self._woken:
                 self._running = None

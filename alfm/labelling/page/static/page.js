@@ -251,7 +251,7 @@ function answer(act, label = null, twins = false) {
     forward();
   }
   renderBar();
-  renderBalance();
+  soon();
 }
 
 function accept(rows, act, label) {
