@@ -557,7 +557,7 @@ def test_an_unlabelled_folder_is_told_the_command_that_labels_it(
     Image.new("L", (4, 4)).save(root / "1.png"), (root / "2.heic").write_text("x")
     assert run("dataset=image_folder", f"dataset.root={root}", "model=pixels") == 0
     out = capsys.readouterr().out
-    assert "No item is labelled" in out and "Next:  python -m alfm.label 'cache=" in out
+    assert "No item is labelled" in out and "Next:  python -m alfm.label cache=" in out
     assert "left out: 1 file whose ending is not known for image data: 1 .heic (such as 2.heic)" in out
 
 
