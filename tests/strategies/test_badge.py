@@ -77,7 +77,6 @@ def test_no_item_twice_where_rounding_makes_distances_to_oneself_positive() -> N
     assert len(own) == len(set(own)) > 0
 
 
-@pytest.mark.slow
 def test_more_than_two_to_the_24_items() -> None:
     """torch.multinomial ends there; and float32 no longer counts rows."""
     N = (1 << 24) + 50
