@@ -36,7 +36,7 @@ MODELS = {
 DATASETS = {
     "": "digits image_folder table tar_shards torchvision",
     "column label_column modality": "hugging_face",
-    "modality": "audio_folder",
+    "modality": "audio_folder text_folder",
     "column modality": "text_table",
     "licence": "cub200 tinyimagenet",
     "licence name": "amyloid_beta_unbal heart_failure",
