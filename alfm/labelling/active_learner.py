@@ -25,9 +25,9 @@ from alfm.features.features import Features, Memory
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
 from alfm.labelling import parts
-from alfm.labelling.acts import Which, act
+from alfm.labelling.acts import Which, act, lists
 from alfm.labelling.items import Items
-from alfm.labelling.journal import Journal
+from alfm.labelling.journal import Act, Journal
 from alfm.labelling.models import Models
 from alfm.labelling.newest import Suggestions, probabilities
 from alfm.labelling.pool import CacheName, Caches
@@ -81,7 +81,7 @@ class ActiveLearner(Record):
         given = Caches.open(cache, split)
         self._begin(given, None if folder is None else Journal(folder), device, memory, items, root)
         known = list(map(str, classes)) if classes is not None else given.class_names(labels_in_cache == "use")
-        self._record([act(
+        self._record(lambda: [act(
             "settings", "alfm", caches=given.new(), seed=int(seed), **parts.record(chosen), classes=known,
             classes_given=bool(known), labels_in_cache=labels_in_cache, warm_start=warm_start,
         )])  # fmt: skip
@@ -141,7 +141,7 @@ class ActiveLearner(Record):
                 items = [self.state.items[row] for row in rows]
                 new = act("batch", by, round=round, n=n, items=items, labels=digest, filled=filled)
                 with self._lock:
-                    self._record([new], unless=partial(self._asked_since, made))
+                    self._record(partial(self._unless_asked, made, new))
                     if self.state.batches[-1].items == tuple(items) and (wanted := self.state.open_items()):
                         break
             return self._shown(wanted, "pick")
@@ -180,7 +180,7 @@ class ActiveLearner(Record):
                     parts.refuse_unrecorded(chosen)
                 new |= parts.record(chosen)
             if new != old:
-                self._record([act("settings", "alfm", **new)])
+                self._record(lambda: [act("settings", "alfm", **new)])
                 self._models.take(self.state.settings, chosen or self._models.parts(old))
 
     # ---- what the model says ---------------------------------------------------------------------------------------
@@ -261,8 +261,9 @@ class ActiveLearner(Record):
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _asked_since(self, batches: int) -> bool:
-        return len(self.state.batches) != batches
+    def _unless_asked(self, batches: int, new: Act) -> list[Act]:
+        """The new batch, if there still are so many."""
+        return [new] if len(self.state.batches) == batches else []
 
     def _training(self) -> TrainingSet:
         state = self.state
@@ -285,7 +286,10 @@ class ActiveLearner(Record):
         return head, own, classes
 
     def _rows(self, ids: Sequence[Which] | None) -> torch.Tensor | None:
-        return None if ids is None else torch.tensor([self.state.rows[self.item(which)] for which in ids])
+        if ids is None:
+            return None
+        lists("predict", ids)
+        return torch.tensor([self.state.rows[self.item(which)] for which in ids], dtype=torch.int64)
 
     def _shown(self, items: Sequence[str], purpose: Purpose) -> list[Item]:
         """With what the head before the last batch takes them for; whoever calls holds `_asking`."""

@@ -33,9 +33,9 @@ def said(
 
     Raises UserError for items and labels that are none.
     """
-    if len(ids) != len(labels) or (names is not None and len(names) != len(ids)):
-        raise UserError(f"tell: {len(ids)} items and {len(labels)} labels; give one for each.")
-    acts = []
+    lists("tell", ids, labels, names)
+    acts: list[Act] = []
+    spoken: set[str] = set()
     for index, (which, label) in enumerate(zip(ids, labels, strict=True)):
         item, name = item_of(state, which), class_of(state, label)
         own = None if names is None else names[index]
@@ -44,9 +44,21 @@ def said(
         else:
             known = state.votes.get(item, {}).get(by) == state.named(name)
             what = act("label", by, own, item=item, label=name)
-        if own is not None or not known:
+        if own is not None or not known or item in spoken:  # twice in one call: the last word stands
             acts.append(what)
+            spoken.add(item)
     return acts
+
+
+def lists(what: str, ids: Any, labels: Any = None, names: Any = None) -> None:
+    """Raises UserError where these are not lists of one length; a text is none."""
+    for word, given in (("items", ids), ("labels", labels), ("acts", names)):
+        if given is None and word != "items":
+            continue
+        if isinstance(given, str | bytes) or not hasattr(given, "__len__"):
+            raise UserError(f"{what}: {str(given)[:40]!r} is no list of {word}: put it into brackets, [...].")
+        if len(given) != len(ids):
+            raise UserError(f"{what}: {len(ids)} items and {len(given)} {word}; give one for each.")
 
 
 def item_of(state: State, which: Which) -> str:

@@ -108,7 +108,7 @@ class Caches:
     @staticmethod
     def class_name(cache: FeatureCache, label: int) -> str:
         """The name of a class number."""
-        return str(label) if cache.class_names is None else cache.class_names[label]
+        return str(label) if cache.class_names is None else cache.class_names[label].strip()
 
     def in_pool(self, strategy: Strategy, entries: Sequence[Entry]) -> Strategy:
         """See `Strategy.in_pool`; in a pool of several caches rows count the pool's."""

@@ -9,7 +9,7 @@ from threading import RLock
 from typing import Any
 
 from alfm.errors import UserError
-from alfm.labelling.acts import Which, act, class_of, item_of, said
+from alfm.labelling.acts import Which, act, class_of, item_of, lists, said
 from alfm.labelling.journal import Act, Journal
 from alfm.labelling.state import State
 from alfm.labelling.status import Status, status_of
@@ -37,42 +37,48 @@ class Record:
         The annotator's last word on an item counts. acts: an identifier for each, so that saying it again changes
         nothing. Raises UserError, and then nothing was recorded.
         """
-        with self._lock:
-            self.refresh()
-            self._record(said(self.state, by, ids, labels, acts))
+        self._record(lambda: said(self.state, by, ids, labels, acts))
 
     def skip(self, ids: Sequence[Which], *, by: str = "me", acts: Sequence[str] | None = None) -> None:
         """They cannot be told: not asked for again, and not learnt from. acts: as in `tell`."""
+        lists("skip", ids)
         self.tell(ids, [None] * len(ids), by=by, acts=acts)
 
     def clear(self, ids: Sequence[Which], *, by: str = "me", acts: Sequence[str] | None = None) -> None:
         """What `by` said of them is taken back. acts: as in `tell`."""
-        with self._lock:
-            named = zip(_names(acts, ids), map(self.item, ids), strict=True)
-            self._record([act("clear", by, name, item=item) for name, item in named])
+        names = _names("clear", acts, ids)
+        self._record(
+            lambda: [act("clear", by, name, item=self.item(one)) for name, one in zip(names, ids, strict=True)]
+        )
 
     def reject(
         self, ids: Sequence[Which], labels: Sequence[Any], *, by: str = "me", acts: Sequence[str] | None = None
     ) -> None:
         """What items are not. It is counted; it is no label. acts: as in `tell`."""
-        with self._lock:
-            classes = [class_of(self.state, label) for label in labels]
-            named = zip(_names(acts, ids), map(self.item, ids), classes, strict=True)
-            self._record([act("reject", by, name, item=item, label=label) for name, item, label in named])
+        lists("reject", ids, labels)
+        given = list(zip(_names("reject", acts, ids), ids, labels, strict=True))
+        self._record(
+            lambda: [
+                act("reject", by, name, item=self.item(one), label=class_of(self.state, label))
+                for name, one, label in given
+            ]
+        )
 
     def add_class(self, name: str, *, by: str = "me") -> None:
         """A class that has no label yet."""
         with self._lock:
+            self.refresh()
             if name not in self.state.declared:
-                self._record([act("class", by, add=name)])
+                self._record(lambda: [act("class", by, add=name)])
 
     def rename_class(self, old: str, new: str, *, by: str = "me") -> None:
         """All labels `old` are `new` from now on, and so is whoever says `old` later."""
-        self._record([act("class", by, rename=[old, new])])
+        self._record(lambda: [act("class", by, rename=[old, new])])
 
     def merge_classes(self, olds: Sequence[str], new: str, *, by: str = "me") -> None:
         """All of these are `new`, which may be there or not."""
-        self._record([act("class", by, merge=[list(olds), new])])
+        several = [olds] if isinstance(olds, str) else list(olds)
+        self._record(lambda: [act("class", by, merge=[several, new])])
 
     @checked
     def audit(self, m: Whole, by: str = "me") -> None:
@@ -80,7 +86,7 @@ class Record:
         with self._lock:
             self.refresh()
             if m != self.state.window.size:
-                self._record([act("audit", by, items=m)])
+                self._record(lambda: [act("audit", by, items=m)])
 
     # ---- what is known ---------------------------------------------------------------------------------------------
 
@@ -134,14 +140,12 @@ class Record:
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _record(self, acts: Sequence[Act], unless: Callable[[], bool] = lambda: False) -> None:
-        """Write acts and apply them, all or none; none if `unless` says so when nobody else writes any more."""
+    def _record(self, acts: Callable[[], Sequence[Act]]) -> None:
+        """Write acts and apply them, all or none. acts: makes them, when all is known and nobody else writes."""
         with self._lock, nullcontext() if self.journal is None else self.journal.writing() as pen:
             if pen is not None:
                 self._apply(pen.others)
-            if unless():
-                return
-            new = [(one, do) for one in acts if (do := self.state.prepared(one)) is not None]
+            new = [(one, do) for one in acts() if (do := self.state.prepared(one)) is not None]
             if pen is not None:
                 pen.write([one for one, _ in new])
             for one, do in new:
@@ -158,5 +162,6 @@ class Record:
             self._acts.append(one)
 
 
-def _names(acts: Sequence[str] | None, ids: Sequence[Which]) -> Sequence[str | None]:
+def _names(what: str, acts: Sequence[str] | None, ids: Sequence[Which]) -> Sequence[str | None]:
+    lists(what, ids, names=acts)
     return [None] * len(ids) if acts is None else acts

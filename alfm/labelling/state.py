@@ -460,7 +460,7 @@ def _identity(cache: Mapping[str, Any]) -> tuple[Any, ...]:
 def _name(given: Any) -> str:
     if not isinstance(given, str) or not given.strip():
         raise UserError(f"a class is named by a text, not by {str(given)[:40]!r}")
-    return given
+    return given.strip()
 
 
 def _by(act: Act) -> str:

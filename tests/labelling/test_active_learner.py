@@ -234,6 +234,64 @@ def test_numbers_rows_and_what_is_no_label(cache, digits_cache):
         named.tell([0], [1])
 
 
+def test_the_last_word_of_one_call_stands_whatever_was_known_before(cache):
+    learner = begun(cache)
+    learner.tell([1], ["digit 1"])
+    learner.tell([1, 1], ["digit 2", "digit 1"])
+    assert learner.state.label_of("train/1.png") == "digit 1"
+    learner.tell([1, 1, 1], [None, "digit 3", "digit 1"])
+    assert learner.state.label_of("train/1.png") == "digit 1"
+
+
+def test_what_another_process_took_back_is_not_held_for_known(cache, tmp_path, monkeypatch):
+    """It does so after this one last looked, and before this one writes."""
+    mine = begun(cache, folder=tmp_path / "state")
+    mine.tell([1], ["digit 1"])
+    other = ActiveLearner.load(tmp_path / "state")
+    writing = mine.journal.writing
+
+    def later():
+        monkeypatch.undo()
+        other.clear([1])
+        return writing()
+
+    monkeypatch.setattr(mine.journal, "writing", later)
+    mine.tell([1], ["digit 1"])
+    assert mine.state.label_of("train/1.png") == "digit 1"
+
+
+def test_a_text_is_no_list_of_items(digits_cache):
+    """Its characters would be row numbers."""
+    learner = begun(digits_cache)
+    learner.tell([5], ["1"])
+    for call in (
+        lambda: learner.tell("12", ["3", "4"]),
+        lambda: learner.tell(["1", "2"], "34"),
+        lambda: learner.tell(learner.ask(1)[0], ["3"]),
+        lambda: learner.skip("12"),
+        lambda: learner.clear("12"),
+        lambda: learner.reject("12", ["3", "4"]),
+        lambda: learner.predict("12"),
+    ):
+        with pytest.raises(UserError, match="is no list of (items|labels): put it into brackets"):
+            call()
+    for call in (lambda: learner.clear(["1"], acts=["a", "b"]), lambda: learner.reject(["1"], ["3", "4"])):
+        with pytest.raises(UserError, match="1 items and 2 (acts|labels); give one for each"):
+            call()
+    learner.tell([6], ["2"])
+    assert learner.predict([]) == [] and learner.predict_proba([]).shape == (0, len(learner.classes))
+    learner.merge_classes("1", "2")
+    assert learner.state.label_of("5") == "2"
+
+
+def test_space_around_a_class_is_no_part_of_its_name(cache):
+    learner = begun(cache, classes=[" cat", "dog "])
+    learner.add_class(" bird ")
+    learner.tell([1], ["cat"])
+    learner.rename_class("dog", " hound")
+    assert learner.classes == ["cat", "hound", "bird"]
+
+
 def test_acts_said_again_count_once(cache):
     learner = begun(cache)
     learner.tell([1, 2], ["digit 1", "digit 2"], acts=["x", "y"])
