@@ -31,6 +31,9 @@ BUILDERS = (
 _FOLDER, _TABLE, _CUB, _TINY = BUILDERS[1], BUILDERS[5], BUILDERS[3], BUILDERS[4]
 _HUB, _TAR, _TORCHVISION = BUILDERS[2], BUILDERS[6], BUILDERS[7]
 
+_UNPICKLE = {(_TORCHVISION, "LSUN"), (_TORCHVISION, "LSUNClass"), (_HUB, "pandas")}
+"""Readers of other libraries that unpickle a file which may have come beside the cache."""
+
 _DECODE = ("max_pixels", "decode_size", "intensity_range", "intensity_clip", "max_seconds", "encoding")
 _PATHS = {"root", "files", "data_files", "cache_dir"}
 """Options that hold paths, whether they are there or not; other texts are paths where such a file is there."""
@@ -145,6 +148,9 @@ def reopened(config: Mapping[str, Any], root: str | None = None, intensity_range
     if _targets_inside({key: value for key, value in config.items() if key != "_target_"}):
         raise NotReopened("its config names further objects to build, which is not done because a file says so")
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
+    reader = arguments.get("class_name") if target == _TORCHVISION else arguments.get("path")
+    if isinstance(reader, str) and (target, reader) in _UNPICKLE:
+        raise NotReopened(f"{reader} runs what pickled files say, which is not done because a file names it")
     if target == _HUB and arguments.get("streaming"):
         raise NotReopened("its items were streamed, and are not on this disk")
     if any("://" in text for key in (*_PATHS, *_MAYBE_PATHS, "splits") for text in _texts(arguments.get(key))):

@@ -7,11 +7,12 @@ Nothing is read at opening but ids and marks. A file is shown only if it is the 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class Items:
                 item, mark = pool.source.load(item_id)
                 self._check(row, mark)
                 return item
-            with open(path, "rb") as file:
+            with _opened(path, item_id) as file:
                 if self.modality == "text":
                     item = decode_item(file, item_id, "text", pool.source.decode)
                     self._check(row, mark_of_item(item))
@@ -148,7 +149,7 @@ class Items:
             path = pool.source.path(item_id)
             raw: Any
             if path is not None:
-                with open(path, "rb") as file:
+                with _opened(path, item_id) as file:
                     raw = file.read()
             else:
                 raw = pool.source.encoded(item_id)
@@ -181,7 +182,7 @@ class Items:
                 if path is None or self.modality == "text":
                     self.load(row)
                     return "ok" if self.mark(row) else "unknown"
-                with open(path, "rb") as file:
+                with _opened(path, item_id) as file:
                     self._check(row, mark_of_file(file))
                 return "ok" if self.mark(row)[:1] == "b" else "unknown"
         except _Changed:
@@ -209,6 +210,13 @@ class Items:
         stored = self.mark(row)
         if stored and now and stored[0] == now[0] and stored != now:
             raise _Changed(f"{self.ids[row]} has changed since it was embedded: embed it again, or put the file back.")
+
+
+def _opened(path: str, item_id: str) -> BinaryIO:
+    """`ItemGone` for what is no file: a pipe would be waited for, and a device has no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ItemGone(f"{item_id} is no file.")
+    return open(path, "rb")
 
 
 class _Changed(ItemGone):

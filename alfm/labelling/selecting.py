@@ -27,7 +27,7 @@ from alfm.labelling.written.contact_sheet import write_sheet
 from alfm.labelling.written.jsonl import write_lines
 from alfm.labelling.written.label_studio import Server, write_config, write_tasks
 from alfm.labelling.written.left_out import write_left_out
-from alfm.labelling.written.next_csv import write_next
+from alfm.labelling.written.next_csv import OURS, is_table, write_next
 from alfm.options import Count, Means, Name, PathName, checked, read
 
 Form = Literal["csv", "html", "label_studio", "jsonl", "folders"]
@@ -75,7 +75,7 @@ class Selecting:
         left = write_left_out(out / "left_out.csv", files)
         if left is not None:
             print(f"  What was left out, line by line: {left}")
-        _refuse_unread(learner, items, out, given)
+        _refuse_unread(learner, items, out, given, [Path(file.source) for file in files])
         status = learner.status()
         print(status)
         if items.why_unseen is not None:
@@ -154,17 +154,24 @@ def _write(
     return said
 
 
-def _refuse_unread(learner: ActiveLearner, items: Items, out: Path, given: Settings) -> None:
-    """`UserError` where something that would be written over holds labels that nobody has read."""
+def _refuse_unread(learner: ActiveLearner, items: Items, out: Path, given: Settings, seen: Sequence[Path]) -> None:
+    """`UserError` where something that would be written over holds labels that nobody has read. seen: files that were
+    given, so that what is left out of them has been told."""
     for name, form in (("next.csv", "csv"), ("labelled", "folders")):
         place = out / name
         if form not in given.formats or not place.exists():
             continue
         try:
             found: LabelFile = read_labels(place, items, learner.classes)
-        except UserError:
+        except UserError as error:
+            if form == "csv" and is_table(place, OURS):
+                raise UserError(
+                    f"{place} would be written over, and it cannot be read: {error}; or move it."
+                ) from error
             continue  # not ours, or nothing in it: whoever writes it says so
         count = unread(learner, found, given.annotator)
+        if not any(place.samefile(other) for other in seen):
+            count += len(found.left_out)
         if form == "folders":
             count = sum(learner.state.label_of(told.item) != told.label for told in found.acts)
         if count:

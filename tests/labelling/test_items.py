@@ -16,7 +16,7 @@ from alfm.datasets.arrays import digits
 from alfm.datasets.base import Dataset
 from alfm.datasets.folder import folder
 from alfm.datasets.marks import content_mark, mark_of_bytes
-from alfm.datasets.stored import stored_config
+from alfm.datasets.stored import NotReopened, reopened, stored_config
 from alfm.datasets.table import table
 from alfm.datasets.tar_shards import tar_shards
 from alfm.errors import UserError
@@ -160,6 +160,9 @@ def test_a_data_set_that_the_user_names(write_cache: Write) -> None:
         {"_target_": "alfm.datasets.arrays.digits", "name": {"_target_": "os.mkdir", "path": "TRACE"}},
         {"_target_": "alfm.datasets.hugging_face.hugging_face", "path": "json", "modality": "text", "column": "a",
          "data_files": "https://127.0.0.1:9/x.json"},
+        {"_target_": "alfm.datasets.hugging_face.hugging_face", "path": "pandas", "modality": "text", "column": "a",
+         "data_files": "x.pkl"},
+        {"_target_": "alfm.datasets.torchvision_data.torchvision_dataset", "class_name": "LSUN", "root": "."},
         {"_target_": ["alfm.datasets.arrays.digits"]},
         {"_target_": "alfm.datasets.folder.folder", "root": 7},
         {"_target_": "alfm.datasets.folder.folder", "root": "/", "max_pixels": "many", "colour": 3},
@@ -188,6 +191,27 @@ def test_paths_that_climb_out_of_the_root_are_not_opened(name: str, tmp_path: Pa
     for show in (items.load, items.file_bytes):
         with pytest.raises(ItemGone, match="lies outside"):
             show(0)
+
+
+@pytest.mark.parametrize(("path", "name"), [("pandas", "pandas"), (None, "LSUN"), (None, "LSUNClass")])
+def test_no_reader_that_unpickles_is_called(path: str | None, name: str) -> None:
+    library = "hugging_face.hugging_face" if path else "torchvision_data.torchvision_dataset"
+    config = {"_target_": f"alfm.datasets.{library}", "path": path, "class_name": name, "root": "."}
+    with pytest.raises(NotReopened, match=f"{name} runs what pickled files say"):
+        reopened(config)
+
+
+@pytest.mark.parametrize("modality", ["image", "audio", "text"])
+def test_what_is_no_file_is_not_opened(modality: str, tmp_path: Path, write_cache: Write) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    config = FOLDER | {"root": str(tmp_path), "modality": modality}
+    items = opened(write_cache(["pipe.png", "endless.png"], config, modality=modality))
+    for row in (0, 1):
+        for show in (items.load, items.file_bytes):
+            with pytest.raises(ItemGone, match="is no file"):
+                show(row)
+        assert items.status(row) == "missing"
 
 
 def test_a_config_that_is_no_config(write_cache: Write) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import wave
 from pathlib import Path
 
@@ -173,6 +174,22 @@ def test_labels_that_were_not_read_are_not_written_over(photographs, at, capsys)
     assert "labelled holds 1 labels that were not read" in refusal(capsys, *SELECT, "formats=[folders]")
     said = run(capsys, *SELECT, "formats=[folders,jsonl]", "labels=labelled")
     assert "'elsewhere' is a new class" in said and Path("labelled/elsewhere").is_dir() and Path("next.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda raw: raw.replace(b",digit ", b",dig\x81t "), "neither UTF-8 nor Windows-1252"),
+        (lambda raw: raw + b"00.png\n", "the row ends before"),
+        (lambda raw: re.sub(rb",digit \d", b",none", raw), "holds 6 labels"),
+    ],
+)
+def test_a_batch_that_cannot_be_read_is_not_written_over(photographs, at, capsys, spoil, says):
+    run(capsys, *SELECT)
+    fill("next.csv", truth(photographs))
+    raw = spoil(Path("next.csv").read_bytes())
+    Path("next.csv").write_bytes(raw)
+    assert says in refusal(capsys, *SELECT) and Path("next.csv").read_bytes() == raw
 
 
 def test_files_of_others_stay(photographs, at, capsys):

@@ -29,6 +29,8 @@ NEXT_COLUMN = "label_set"
 STUDIO_COLUMN = "annotation_id"
 """Only exports of Label Studio have it: their `id` is a number of their own."""
 _KEYS = (*OWN_COLUMNS, *ID_COLUMNS, *NAME_COLUMNS, *TEXT_COLUMNS)
+PREDICTIONS = ("id", "label", "confidence", "by")
+"""What `alfm.predict` writes: most of its labels are the model's."""
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LOOKED_AT = 200
 _HEADER = "give it a first line such as id,label"
@@ -53,6 +55,11 @@ def read(source: str, matcher: Matcher, classes: Collection[str]) -> LabelFile:
     items of the pool. `UserError` for a file that can be read in two ways, or in none."""
     encoding = _encoding(source)
     layout = _layout(source, encoding, matcher, classes)
+    if layout.has_header and tuple(layout.header) == PREDICTIONS:
+        raise UserError(
+            f"{source} holds predictions, most of them the model's and nobody's labels: to take some as labels, put "
+            "them into a table of the columns id,label"
+        )
     said = Gathering(source, matcher, classes, last_word=False)
     if encoding == "cp1252":
         said.file.notes.append(f"{source} is not UTF-8: read as Windows-1252")
@@ -85,6 +92,8 @@ def read(source: str, matcher: Matcher, classes: Collection[str]) -> LabelFile:
         if studio:
             label = class_in_cell(label, f"{source}, {where}")
         annotator = annotator_name(unguarded(by.strip())) if by else None
+        if ours and keys[0]:
+            keys[0] = unguarded(keys[0])  # as we wrote it, whatever other ids there are
         said.cell(where, Keys(*keys), unguarded(label), annotator, when or "")
     return said.done()
 
@@ -95,13 +104,14 @@ def _layout(source: str, encoding: str, matcher: Matcher, classes: Collection[st
         start = file.read(1 << 18)
     decoder = codecs.getincrementaldecoder(encoding)()
     text = decoder.decode(start).removeprefix("\ufeff")
+    whole = len(start) < 1 << 18
     noted = text[4] if text[:4] == "sep=" and text[5:6] in ("\r", "\n") else None
     if noted is not None:
         text = text.split("\n", 1)[1]
     found: list[_Layout] = []
     refused: list[str] = []
     for separator in [noted] if noted is not None else _SEPARATORS:
-        rows = list(islice(_rows(text, separator), _LOOKED_AT))
+        rows = list(islice(_rows(text, separator, whole), _LOOKED_AT))
         if not rows or max(map(len, rows)) < 2:
             continue
         try:
@@ -176,10 +186,10 @@ def _any(cell: str) -> Keys:
     return Keys(id=cell, name=cell, text=cell)
 
 
-def _rows(text: str, separator: str) -> list[list[str]]:
-    """The rows of a piece of a table, the last one left out where it may be cut."""
+def _rows(text: str, separator: str, whole: bool) -> list[list[str]]:
+    """The rows of a piece of a table, the last one left out where it is cut."""
     rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if any(map(str.strip, row))]
-    return rows[:-1] if len(text) >= 1 << 18 else rows
+    return rows if whole else rows[:-1]
 
 
 def _encoding(source: str) -> str:

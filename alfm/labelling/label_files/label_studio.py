@@ -50,7 +50,7 @@ def read_raw(source: str, tasks: Sequence[Any], matcher: Matcher, classes: Colle
                 continue
             chosen = [
                 result.get("value")
-                for result in one.get("result") or []
+                for result in _list(one, "result")
                 if isinstance(result, dict) and result.get("type") == "choices" and result.get("from_name") == question
             ]
             label = class_of(_joined(chosen), f"{source}, {where}")
@@ -75,7 +75,8 @@ def read_min(source: str, rows: Sequence[Any], matcher: Matcher, classes: Collec
             continue
         when = str(row.get("updated_at") or row.get("created_at") or "")
         said.add(where, _keys(row), "label", label, annotator_name(row.get("annotator")), when)
-    if rows and not said.file.acts and not any(FROM_NAME in row or "choice" in row for row in map(dict, rows)):
+    own = [row for row in rows if isinstance(row, dict)]
+    if rows and not said.file.acts and not any(FROM_NAME in row or "choice" in row for row in own):
         raise UserError(
             f"{source} has no field {FROM_NAME!r}: name the <Choices> of the labelling configuration so "
             f'(name="{FROM_NAME}") and export again, or export JSON instead of JSON_MIN'
@@ -113,7 +114,7 @@ def _question(source: str, tasks: Sequence[Any]) -> str:
         if isinstance(task, dict)
         for one in _list(task, "annotations", "completions")
         if isinstance(one, dict)
-        for result in one.get("result") or []
+        for result in _list(one, "result")
         if isinstance(result, dict) and result.get("type") == "choices"
     }
     if len(names) > 1 and FROM_NAME not in names:
@@ -132,7 +133,7 @@ def _keys(data: Mapping[str, Any]) -> Keys:
 
 def _joined(values: Sequence[Any]) -> Any:
     """The choices of all results of one question together."""
-    return [choice for value in values if isinstance(value, dict) for choice in value.get("choices") or []]
+    return [choice for value in values if isinstance(value, dict) for choice in _list(value, "choices")]
 
 
 def _list(task: Mapping[str, Any], *names: str) -> list[Any]:

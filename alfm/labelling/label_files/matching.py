@@ -141,10 +141,13 @@ class Matcher:
         return (self.items.ids[rows[0]], "") if len(rows) == 1 else (None, SEVERAL if rows else ABSENT)
 
     def _agrees(self, item: str, keys: Keys) -> bool:
-        """Whether text and file are that item's too, asked where the id is a number such as other programs give."""
+        """Whether the file is not another's; where the id is a number such as other programs give, whether text and
+        file are that item's."""
         row = self.rows[item]
-        if not item.isdecimal() or keys.id in (keys.name, keys.text):
+        if keys.id in (keys.name, keys.text):
             return True
+        if not item.isdecimal():
+            return not keys.name or self.by_name(keys.name)[0] in (item, None)
         own = self._text(row) if keys.text else None
         if keys.text and own and not _plain(own).startswith(_plain(unguarded(keys.text))):
             return False

@@ -68,7 +68,7 @@ class Desk:
         self.learner, self.n, self.every = learner, n, max(1, every)
         self.text = lru_cache(TEXTS)(lambda row: self.items.text(row))
         self.version = 0
-        self.suggested: Suggestions | None = None
+        self._suggested: Suggestions | None = None
         self.measured: dict[str, Any] = {}
         self.exhausted = False
         self.written: dict[int, str] = {}
@@ -202,6 +202,12 @@ class Desk:
         """What lies behind the rows; another command may add some."""
         return self.learner.items
 
+    @property
+    def suggested(self) -> Suggestions | None:
+        """What the newest head says of every item; None before one is there that knows all rows."""
+        found = self._suggested
+        return found if found is None or len(found.confidence) == len(self.learner.state.items) else None
+
     def id(self, row: int) -> str:
         """The id of a row; UserError for one that the pool does not have."""
         items = self.learner.state.items
@@ -250,7 +256,7 @@ class Desk:
 
     def _refit(self) -> None:
         self.learner.refit()
-        self.suggested = self.learner.suggestions()
+        self._suggested = self.learner.suggestions()
         self.version += 1
         self.worker.want("measures")
 

@@ -61,7 +61,7 @@ class Server:
 
 def write_tasks(file: Path, asked: Asked, items: Items, server: Server, model_version: str) -> None:
     """Tasks in asking order. `UserError` for a file that is not ours."""
-    only_ours(file, lambda start: start.startswith(_BEGINS))
+    only_ours(file, lambda start: start.startswith(_BEGINS) or start == b"[]\n")
     try:
         with replacing(file) as handle:
             for number, item in enumerate(asked.items):

@@ -15,19 +15,20 @@ from alfm.labelling.written.asked import Asked, cannot_write, only_ours, path_of
 
 COLUMNS = ("id", "path", "suggestion", "confidence", "label", "purpose", "round", "label_set")
 """Of images and recordings; texts have `text` in place of `path`."""
+OURS = (COLUMNS, tuple("text" if name == "path" else name for name in COLUMNS))
 
 
 def write_next(file: Path, asked: Asked, items: Items) -> None:
     """In asking order; what a spreadsheet would run has a quote before it. `UserError` for a file that is not ours."""
     shows_text = items.modality == "text"
-    columns = [("text" if name == "path" and shows_text else name) for name in COLUMNS]
+    columns = OURS[1] if shows_text else COLUMNS
     rows = []
     for item in asked.items:
         shown = items.text(item.row) if shows_text else escape(path_of(items, item.row) or "")
         confidence = "" if item.confidence is None else round(item.confidence, 4)
         told = [guarded(item.suggestion or ""), confidence, "", item.purpose, asked.round, asked.label_set]
         rows.append([guarded(item.id), guarded((shown or "").replace("\0", "\ufffd")), *told])
-    write_table(file, columns, rows, (COLUMNS, ["text" if name == "path" else name for name in COLUMNS]))
+    write_table(file, columns, rows, OURS)
 
 
 def write_table(

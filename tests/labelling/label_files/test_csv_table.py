@@ -151,6 +151,31 @@ def test_ids_that_look_like_formulas_are_found_with_and_without_a_quote(tmp_path
     assert labels(found) == {"=a.jpg": "x", "-b.jpg": "y", "'=c.jpg": "z"}
 
 
+def test_a_quote_of_ours_is_told_from_an_id_that_has_one(tmp_path):
+    pool = FakeItems(["=a.jpg", "'=a.jpg"])
+    text = (
+        "id,path,suggestion,confidence,label,purpose,round,label_set\n'=a.jpg,,,,x,pick,1,s\n''=a.jpg,,,,y,pick,1,s\n"
+    )
+    assert labels(read(write(tmp_path, text), pool)) == {"=a.jpg": "x", "'=a.jpg": "y"}
+
+
+def test_an_id_and_a_file_that_are_two_items_are_neither(tmp_path):
+    found = read(
+        write(tmp_path, "id,filename,label\ncat/001.jpg,dog/003.jpg,a\nbird.jpg,/photos/bird.jpg,b\n"), photos()
+    )
+    assert labels(found) == {"bird.jpg": "b"} and "another's" in found.listed[0]
+
+
+def test_predictions_are_no_labels(tmp_path):
+    with pytest.raises(UserError, match="holds predictions, most of them the model's"):
+        read(write(tmp_path, '"id","label","confidence","by"\n"bird.jpg","a",0.9,"model"\n'), photos())
+
+
+def test_a_row_that_is_cut_where_the_first_look_ends(tmp_path):
+    text = "bird.jpg,bird\n" + "".join(f"{'é' * 1000}{row},x\n" for row in range(180))
+    assert labels(read(write(tmp_path, text), photos())) == {"bird.jpg": "bird"}
+
+
 def test_a_nul_in_a_label_is_left_out(tmp_path):
     found = read(write(tmp_path, "id,label\nbird.jpg,a\ncat/001.jpg,b\0c\n"), photos())
     assert labels(found) == {"bird.jpg": "a"} and "NUL" in found.listed[0]

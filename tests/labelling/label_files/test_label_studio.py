@@ -101,6 +101,19 @@ def test_several_choices_and_several_questions_are_refused(tmp_path):
     assert acts(read(write(tmp_path, [task("bird.jpg", two[0])]), photos())) == [("bird.jpg", "label", "a", "1")]
 
 
+@pytest.mark.parametrize(
+    "result", [5, "a", {"a": 1}, [5], [{"type": "choices", "from_name": "label", "value": {"choices": 5}}]]
+)
+def test_results_that_are_none_are_counted(tmp_path, result):
+    found = read(write(tmp_path, [task("bird.jpg", {"result": result})]), photos())
+    assert not found.acts and found.counts == {"annotations without a choice": 1}
+
+
+def test_rows_that_are_none_are_listed(tmp_path):
+    found = read(write(tmp_path, [{"annotation_id": 1, "alfm_id": "gone", "label": "a"}, 5]), photos())
+    assert not found.acts and len(found.left_out) == 2
+
+
 def test_json_min(tmp_path):
     row = {"image": "/data/x", "id": 1, "annotator": 1, "annotation_id": 1, "lead_time": 1.0}
     found = read(

@@ -351,10 +351,14 @@ def test_a_pool_that_grows_meanwhile(make_desk, access, write_cache, tmp_path):
     desk = make_desk("image")
     client = client_of(desk, access)
     assert client.get("/api/standing").json()["pool"] == N
+    desk.learner.tell([0, 1], ["a", "b"])
+    desk._refit()
     write_cache(["new.png"], name="b.h5", modality="image")
     ActiveLearner.load(desk.learner.journal.folder, [tmp_path / "a.h5", tmp_path / "b.h5"])
     assert client.get("/api/standing").json()["pool"] == N + 1
-    assert client.get(f"/api/items?rows={N}").json()["items"][0]["id"] == "new.png"
+    new = client.get(f"/api/items?rows={N}").json()["items"][0]
+    assert new["id"] == "new.png" and new["suggestion"] is None  # the head has not seen it yet
+    assert client.get("/api/list?sort=confidence").json()["total"] == N - 1
     desk.start()
     assert desk.worker.wait() and not desk.worker.trouble
     assert len(desk.queue(5)) == 5

@@ -88,6 +88,8 @@ def test_files_of_others_are_not_written_over(tmp_path):
     write_next(tmp_path / "x.csv", asked(items), items)
     (tmp_path / "x.csv").write_text((tmp_path / "x.csv").read_text().replace(",", ";").replace('"', ""))
     write_next(tmp_path / "x.csv", asked(items), items)  # ours, as a spreadsheet saves it
+    for batch in (Asked([], 1, "", ["a"]), asked(items)):  # and one in which nothing was asked for
+        write_tasks(tmp_path / "none.json", batch, items, server(items), "m")
 
 
 # ---- Label Studio ----------------------------------------------------------------------------------------------------
