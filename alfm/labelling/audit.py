@@ -37,7 +37,8 @@ class AuditReport:
 
     model: which one of the learner's, from 1 on, 0 for none; trained: on how many labels; N: items that it was not
     trained on and that may be told; m: how many of them the audit has looked at, all in all; right: how many of those
-    the model gets right; skipped: how many others among them cannot be told; open: labels that the audit waits for.
+    the model gets right; skipped: how many others among them cannot be told; open: labels that the audit waits for;
+    volunteered: labels trained on that neither strategy nor audit asked for, which may have been chosen.
     estimate: the share of N that is right, with the interval for one look, None without a label; advice: the interval
     for deciding when to stop, which holds over all looks and all models.
     """
@@ -51,6 +52,7 @@ class AuditReport:
     open: int
     estimate: Estimate | None
     advice: Interval | None
+    volunteered: int = 0
 
     @property
     def value(self) -> float | None:
@@ -66,6 +68,13 @@ class AuditReport:
     def method(self) -> str | None:
         """Wilson or PPI++."""
         return None if self.estimate is None else self.estimate.method
+
+    @property
+    def off(self) -> float:
+        """By how much volunteered labels may have moved the rest away from what the audit sees, at most."""
+        if self.value is None:
+            return 0.0
+        return min(self.volunteered / self.N * max(self.value, 1 - self.value), 1.0)
 
     def __str__(self) -> str:
         said = []
@@ -83,6 +92,11 @@ class AuditReport:
             ]
         if self.skipped:
             said.append(f"This is about items that can be told: {self.skipped} of the audit could not.")
+        if self.off >= 0.005:
+            said.append(
+                f"{self.volunteered} labels were of items that neither the strategy nor the audit asked for: if they "
+                f"were chosen for being easy or hard, all this is off by up to {100 * self.off:.0f} points."
+            )
         if self.open:
             said.append(f"The audit waits for {self.open} label{'s' * (self.open > 1)}.")
         if self.open and not self.m:
@@ -113,6 +127,7 @@ def estimate(learner: ActiveLearner, level: float = 0.95) -> AuditReport:
         open_ = sum(state.wanted(item) for item in state.window.items)
         training, rounds = learner.training_set(), model_rounds(state)
         sample = sample_of(state, rounds[-1]) if rounds else None
+        own = [one for one in state.training if rounds and one.round <= rounds[-1] and one.item in state.volunteered]
     if sample is None:
         return AuditReport(0, 0, len(state.items), 0, 0, 0, open_, None, None)
     classes, sure = seen(learner.features, heads_by_round(learner, training)[rounds[-1]])
@@ -121,7 +136,7 @@ def estimate(learner: ActiveLearner, level: float = 0.95) -> AuditReport:
     return AuditReport(
         len(rounds), trained, N, m, int(right.sum()), sample.skipped, open_,
         ppi_plus_plus(right, sure[sample.rows], sure[sample.rest], level) if m else None,
-        advice_interval(right, N, len(rounds), 1 - level) if m else None,
+        advice_interval(right, N, len(rounds), 1 - level) if m else None, len(own),
     )  # fmt: skip
 
 

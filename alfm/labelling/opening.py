@@ -59,9 +59,14 @@ def open_learner(cell: Cell) -> ActiveLearner:
     if there and given.classes is not None:
         for name in map(str, given.classes):
             learner.add_class(name, by=given.annotator)
+    return learner
+
+
+def set_audit(cell: Cell, learner: ActiveLearner) -> None:
+    """The audit that a cell asks for. After people's files were read: what they chose to label is no random sample."""
+    given = read(Opening, cell.cfg())
     if given.audit is not None:
         learner.audit(given.audit, by=given.annotator)
-    return learner
 
 
 def _begin(cell: Cell, given: Opening, folder: Path) -> ActiveLearner:

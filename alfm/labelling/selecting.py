@@ -19,7 +19,7 @@ from alfm.labelling.items import Items
 from alfm.labelling.label_files import LabelFile, check_there
 from alfm.labelling.label_files import read as read_labels
 from alfm.labelling.lamps import lamps
-from alfm.labelling.opening import open_learner
+from alfm.labelling.opening import open_learner, set_audit
 from alfm.labelling.status import Item
 from alfm.labelling.written.asked import Asked, path_of
 from alfm.labelling.written.class_folders import write_links
@@ -72,6 +72,7 @@ class Selecting:
         for file in files:
             print("\n".join([f"Read {file}", *(f"  {line}" for line in [*file.notes, *file.listed])]))
             print(f"  {import_labels(learner, file, given.annotator)}")
+        set_audit(cell, learner)
         left = write_left_out(out / "left_out.csv", files)
         if left is not None:
             print(f"  What was left out, line by line: {left}")

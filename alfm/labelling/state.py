@@ -93,6 +93,8 @@ class State:
         self._entered: dict[str, Entry] = {}
         self._asked: dict[str, tuple[int, int]] = {}
         self._audited: set[str] = set()
+        self.volunteered: set[str] = set()
+        """Items trained on that nobody had asked for when they were told, beside an audit."""
         self._revisions: dict[str, int] = {}
         self.settings_acts = 0
         self._digest: str | None = None
@@ -404,6 +406,8 @@ class State:
         if item in self.window:
             self._audited.add(item)
         else:
+            if self.window.size and item not in self._asked and item not in self._entered:
+                self.volunteered.add(item)
             self._enter(item)
 
     def _enter(self, item: str) -> None:
@@ -419,7 +423,8 @@ class State:
         """Labelled items that the audit no longer holds are trained on."""
         for item in [item for item in self._audited if item not in self.window]:
             self._audited.remove(item)
-            self._use(item)
+            if self.label_of(item) is not None:
+                self._enter(item)
 
     def _declare(self, name: str) -> None:
         self._aliases.pop(name, None)

@@ -175,3 +175,25 @@ def test_sessions_of_a_learner_hold(digits_cache, truth) -> None:
 
 def test_a_report_without_labels_has_no_number() -> None:
     assert "%" not in str(AuditReport(0, 0, 10, 0, 0, 0, 0, None, None))
+
+
+def test_what_nobody_asked_for_is_told_and_bounds_how_far_the_estimate_is_off(digits_cache, truth) -> None:
+    """Half the pool is labelled because it is easy: the audit keeps its easy items, the rest has none."""
+    learner = learner_of(digits_cache)
+    play(learner, truth, 2)
+    learner.tell([5], [NAMES[truth[5]]])  # before there is an audit: the same as any other
+    learner.audit(150)
+    answer(learner, learner.ask_audit(), truth)
+    assert estimate(learner).volunteered == 0 and "nobody" not in str(estimate(learner))
+    asked, right = set(learner.state.once_trained), np.array(learner.predict()) == np.array(NAMES)[truth]
+    easy = [row for row in np.flatnonzero(right).tolist() if learner.state.items[row] not in asked][:700]
+    learner.tell(easy, [NAMES[truth[row]] for row in easy])
+    report = estimate(learner)
+    rest = sample_of(learner.state, learner.state.round).rest
+    share = (np.array(learner.predict())[rest] == np.array(NAMES)[truth[rest]]).mean()
+    assert report.volunteered == sum(learner.state.items[row] not in learner.state.window for row in easy) > 500
+    assert report.advice.low > share, "so a sentence is needed"
+    assert report.value - report.off <= share
+    assert f"{report.volunteered} labels were of items that neither the strategy nor the audit asked for" in str(report)
+    learner.audit(50)
+    assert estimate(learner).volunteered == report.volunteered, "what a smaller audit gives back was asked for"

@@ -11,7 +11,7 @@ import pytest
 
 from alfm import UserError
 from alfm.config.hydra import run_hydra
-from alfm.labelling.opening import open_learner
+from alfm.labelling.opening import open_learner, set_audit
 
 
 @pytest.fixture
@@ -24,7 +24,9 @@ def opened(digits_cache, tmp_path, monkeypatch, capsys):
         found = []
 
         def run(cells):
-            found.extend(open_learner(cell) for cell in cells)
+            for cell in cells:
+                found.append(open_learner(cell))
+                set_audit(cell, found[-1])
             return 0
 
         if run_hydra(config, "nobody", run, argv=list(words)):

@@ -90,6 +90,15 @@ def journal(folder: str = "digits.labelling") -> list[dict]:
     return [json.loads(line) for line in Path(folder, "journal.jsonl").read_text().splitlines()]
 
 
+def test_labels_that_people_bring_are_none_of_an_audit_that_begins_with_them(photographs, at, capsys):
+    """Somebody chose them."""
+    mine = dict(list(truth(photographs).items())[:30])
+    Path("mine.csv").write_text("id,label\n" + "".join(f"{item},{label}\n" for item, label in mine.items()))
+    said = run(capsys, *SELECT, "labels=mine.csv", "audit=20")
+    assert "30 of 80 items labelled (30 to train on)" in said and "Audit: 0 of 20 answered" in said
+    assert "The audit waits for 20 labels" in said
+
+
 def test_round_after_round_with_an_audit(photographs, at, capsys):
     said = run(capsys, *SELECT, "audit=5")
     first = rows("next.csv")

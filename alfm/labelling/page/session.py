@@ -15,7 +15,7 @@ from alfm.config.cell import Cell
 from alfm.errors import UserError
 from alfm.labelling.imported import import_labels
 from alfm.labelling.label_files import read as read_labels
-from alfm.labelling.opening import open_learner
+from alfm.labelling.opening import open_learner, set_audit
 from alfm.labelling.page.desk import Desk
 from alfm.labelling.page.measures import measures
 from alfm.options import Count, Means, Name, PathName, checked, read
@@ -60,6 +60,7 @@ class Page:
                 file = read_labels(path, learner.items, learner.classes)
                 print("\n".join([f"Read {file}", *(f"  {line}" for line in [*file.notes, *file.listed])]))
                 print(f"  {import_labels(learner, file, given.annotator)}")
+            set_audit(cell, learner)
             desk = Desk(learner, n=given.n, every=given.every, measures=measures(given.target))
             serve(desk, listening, given.host, given.hosts, given.annotator)
             print(f"\nEnded: {_told(learner)} The same command goes on from here.", flush=True)
