@@ -5,7 +5,8 @@
 PHOTOS has a folder of images per class. They are embedded twice: as they lie there, with labels, for `alfm.al_train`;
 and its train split once more as one flat folder without labels, renamed so that their order stays. On the flat cache
 `alfm.select` is typed, `next.csv` is read, the true classes are written into `labels.csv`, and so on, round by round.
-Compared: each round's items, one by one and in order, and the accuracy of the head that `alfm.predict` exports.
+Compared: each round's items, one by one and in order, and (without an audit) the test accuracy of the head that
+`alfm.predict` exports after each round.
 """
 
 from __future__ import annotations
@@ -96,20 +97,20 @@ def annotated(
     words += [f"query_strategy={strategy}", "init_strategy=random", f"audit={audit}"]
     words += [f"classes=[{','.join(classes)}]"] if classes else []
     picks, accuracy, said = [], [], ""
-    asked: set[str] = set()
-    for _ in range(rounds):
-        printed = bench.type("select", *words)
+    for k in range(rounds + 1):
+        printed = bench.type("select", *words)  # reads the labels of the round before, and asks
         said = said or printed
-        with open(out / "next.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        if k and not audit:  # audit items that the new batch takes are learnt from at once
+            head = out / "head.pt"
+            bench.type("predict", f"state={out / 'state'}", f"out={out}", f"head={head}")
+            accuracy.append(_accuracy(head, *test))
+        if k == rounds:
+            break
         picks.append(_batch(out / "state"))
+        with open(out / "next.csv", newline="", encoding="utf-8") as file:
+            asked = [row["id"] for row in csv.DictReader(file)]
         with labels.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows((row["id"], truth[_row(row["id"])]) for row in rows if row["id"] not in asked)
-        asked |= {row["id"] for row in rows}
-        head = out / "head.pt"
-        bench.type("select", *words)  # reads the labels
-        bench.type("predict", f"state={out / 'state'}", f"out={out}", f"head={head}")
-        accuracy.append(_accuracy(head, *test))
+            csv.writer(file).writerows((name, truth[_row(name)]) for name in asked)
     return picks, accuracy, said
 
 
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="a folder of images per class")
     parser.add_argument("--weights", type=Path, help="MobileNetV2's, as timm loads them; without: pixels")
     parser.add_argument("--strategies", default="random,margins,typiclust,uherding")
+    parser.add_argument("--unlisted", default="margins", help="strategy that is also run without the list of classes")
     parser.add_argument("--size", type=int, default=20, help="items of a batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--audits", default="0,30")
@@ -174,16 +176,17 @@ def _compare(bench: Bench, options: argparse.Namespace) -> list[list[Any]]:
     for strategy in options.strategies.split(","):
         rows_picked, curve = simulated(bench, labelled.path, strategy, options.size, options.rounds)
         for audit in map(int, options.audits.split(",")):
-            for classes in (labelled.class_names, None):
+            listed = [labelled.class_names, *([None] if strategy == options.unlisted and not audit else [])]
+            for classes in listed:
                 picks, accuracy, said = annotated(
                     bench, unlabelled, truth, classes, test, strategy, options.size, options.rounds, audit
                 )  # fmt: skip
                 told = [row for batch in picks for row in batch]
                 equal = int((np.array(told) == rows_picked[: len(told)]).sum())
-                apart = max(abs(a - b) for a, b in zip(accuracy, curve, strict=True)) if classes else None
+                apart = max((abs(a - b) for a, b in zip(accuracy, curve, strict=False)), default=None)
                 rows.append([strategy, audit, "listed" if classes else "unlisted", equal, len(told), apart])
                 print(rows[-1], flush=True)
-                if not classes and audit == 0:
+                if not classes:
                     print(said)
     for command, seconds in bench.seconds.items():
         print(f"alfm.{command}: {len(seconds)} times, {np.median(seconds):.1f} s in the middle")
