@@ -111,6 +111,11 @@ class Record:
             if self.journal is not None:
                 self._apply(self.journal.news())
 
+    @property
+    def lock(self) -> RLock:
+        """Held by every thread that changes what is known; for one that reads several things. Be quick."""
+        return self._lock
+
     @contextmanager
     def still(self) -> Iterator[State]:
         """What is known, with what others wrote; nothing is told meanwhile, so be quick."""

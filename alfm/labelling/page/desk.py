@@ -73,7 +73,7 @@ class Desk:
         self.exhausted = False
         self.written: dict[int, str] = {}
         self._measures = measures or {}
-        self._lock = threading.RLock()
+        self._lock = learner.lock  # the worker takes in what other commands wrote: nobody reads meanwhile
         self._unlearnt = 0
         self._undo: dict[str, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=UNDOABLE))
         self._random = stream(learner.state.settings["seed"], 0, "page").permutation(len(learner.state.items))

@@ -362,3 +362,13 @@ def test_a_pool_that_grows_meanwhile(make_desk, access, write_cache, tmp_path):
     desk.start()
     assert desk.worker.wait() and not desk.worker.trouble
     assert len(desk.queue(5)) == 5
+
+
+def test_nothing_is_taken_in_while_the_page_reads(desk):
+    """The background thread hears of other commands' labels too: what is being gone through must not change."""
+    with desk.reading():
+        other = threading.Thread(target=desk.learner.refresh)
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+    other.join()
