@@ -130,9 +130,10 @@ def estimate(learner: ActiveLearner, level: float = 0.95) -> AuditReport:
         own = [one for one in state.training if rounds and one.round <= rounds[-1] and one.item in state.volunteered]
     if sample is None:
         return AuditReport(0, 0, len(state.items), 0, 0, 0, open_, None, None)
+    training = training.before(rounds[-1] + 1)  # the answers to a batch that is open are fitted when it is not
     classes, sure = seen(learner.features, heads_by_round(learner, training)[rounds[-1]])
     right = classes[sample.rows] == sample.targets
-    m, N, trained = len(right), len(sample.rest), sum(round <= rounds[-1] for round in training.rounds)
+    m, N, trained = len(right), len(sample.rest), len(training.rows)
     return AuditReport(
         len(rounds), trained, N, m, int(right.sum()), sample.skipped, open_,
         ppi_plus_plus(right, sure[sample.rows], sure[sample.rest], level) if m else None,

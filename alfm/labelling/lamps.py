@@ -105,6 +105,7 @@ def lamps(
     if not samples:
         no = "There is no model yet."
         return Lamp("stable", None, no), Lamp("advice", None, no), Lamp("gain", None, no)
+    training = training.before(rounds[-1] + 1)
     looked = stream(seed, 0, "lamps").permutation(len(items))[:LOOKED_AT]
     looked = looked[np.isin(looked, samples[-1].rest)]  # others were labelled meanwhile
     heads = heads_by_round(learner, training)

@@ -19,6 +19,9 @@ from alfm.heads.linear import LinearHead
 from alfm.learner import Learner
 from alfm.strategies.base import Strategy
 
+Group = tuple[int, list[int], list[int]]
+"""A round, and the rows and classes that came in it."""
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -35,8 +38,8 @@ class TrainingSet:
         count = sum(one < round for one in self.rounds)
         return replace(self, rows=self.rows[:count], targets=self.targets[:count], rounds=self.rounds[:count])
 
-    def by_round(self) -> list[tuple[int, list[int], list[int]]]:
-        """(round, rows, targets), in order."""
+    def by_round(self) -> list[Group]:
+        """Its rounds, in order."""
         told = zip(self.rounds, self.rows, self.targets, strict=True)
         groups = [(round, list(group)) for round, group in groupby(told, key=lambda one: one[0])]
         return [(round, [row for _, row, _ in group], [y for _, _, y in group]) for round, group in groups]
@@ -57,51 +60,54 @@ class Rounds:
     ) -> None:
         self._parts = {"query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier}
         self._learner = Learner(pool, seeds=[seed], warm_start=warm_start, **self._parts)  # type: ignore[arg-type]
-        self._fitted: list[tuple[tuple[int, list[int], list[int]], LinearHead]] = []
+        self._fitted: list[tuple[Group, LinearHead]] = []
         self._num_classes = 0
 
     def head(self, training: TrainingSet) -> LinearHead | None:
         """Fitted on it; None while it is empty."""
+        heads = self.heads(training)
+        return heads[-1] if heads else None
+
+    def heads(self, training: TrainingSet) -> list[LinearHead]:
+        """A head for each of its rounds, in order, fitted on what was told in it and before."""
+        return [head for _, head in self._through(training)]
+
+    def ask(self, training: TrainingSet, round: int, n: int) -> tuple[list[int], int]:
+        """At most n rows in the order wanted, and how many of them the strategy left to chance."""
+        self._stand(self._through(training), training, round, training.closed)
+        if not self._learner.left[0]:
+            return [], 0
+        return self._learner.ask(n)[0].tolist(), self._learner.filled[0]
+
+    def _through(self, training: TrainingSet) -> list[tuple[Group, LinearHead]]:
+        """Its rounds with their heads; whoever goes back to fewer rounds loses none of the others."""
         if training.num_classes != self._num_classes:
             self._fitted, self._num_classes = [], training.num_classes
         wanted = training.by_round()
         same = 0
         while same < min(len(wanted), len(self._fitted)) and self._fitted[same][0] == wanted[same]:
             same += 1
-        del self._fitted[same:]
+        if same < len(wanted):
+            del self._fitted[same:]
         for group in wanted[same:]:
-            done = [one for one, _ in self._fitted]
             round, rows, targets = group
-            self._stand(done, training, round)
+            self._stand(self._fitted, training, round)
             self._learner.tell([rows], [targets])
             self._learner.fit()
             assert self._learner.head is not None
             self._fitted.append((group, self._learner.head))
-        return self._fitted[-1][1] if self._fitted else None
-
-    def heads(self, training: TrainingSet) -> list[LinearHead]:
-        """A head for each of its rounds, in order, fitted on what was told in it and before."""
-        self.head(training)
-        return [head for _, head in self._fitted]
-
-    def ask(self, training: TrainingSet, round: int, n: int) -> tuple[list[int], int]:
-        """At most n rows in the order wanted, and how many of them the strategy left to chance."""
-        self.head(training)
-        self._stand([one for one, _ in self._fitted], training, round, training.closed)
-        if not self._learner.left[0]:
-            return [], 0
-        return self._learner.ask(n)[0].tolist(), self._learner.filled[0]
+        return self._fitted[: len(wanted)]
 
     def _stand(
         self,
-        told: Sequence[tuple[int, list[int], list[int]]],
+        told: Sequence[tuple[Group, LinearHead]],
         training: TrainingSet,
         round: int,
         closed: Sequence[int] = (),
     ) -> None:
-        rows = torch.tensor([[row for _, own, _ in told for row in own]], dtype=torch.int64)
-        targets = torch.tensor([[target for _, _, own in told for target in own]], dtype=torch.int64)
+        rows = torch.tensor([[row for (_, own, _), _ in told for row in own]], dtype=torch.int64)
+        targets = torch.tensor([[target for (_, _, own), _ in told for target in own]], dtype=torch.int64)
         self._learner.stand(
             rows, targets, closed=[closed], round=round, num_classes=training.num_classes,
-            head=self._fitted[-1][1] if self._fitted else None,
+            head=told[-1][1] if told else None,
         )  # fmt: skip

@@ -11,6 +11,8 @@ import pytest
 import alfm
 from alfm.labelling.audit import AuditReport, estimate, sample_of, seen
 from alfm.labelling.estimates import advice_interval, ppi_plus_plus, price, wilson
+from alfm.labelling.lamps import lamps
+from alfm.learner import Learner
 
 NAMES = [f"c{i}" for i in range(10)]
 
@@ -197,3 +199,18 @@ def test_what_nobody_asked_for_is_told_and_bounds_how_far_the_estimate_is_off(di
     assert f"{report.volunteered} labels were of items that neither the strategy nor the audit asked for" in str(report)
     learner.audit(50)
     assert estimate(learner).volunteered == report.volunteered, "what a smaller audit gives back was asked for"
+
+
+def test_a_batch_that_is_open_costs_no_fit(digits_cache, truth, monkeypatch) -> None:
+    """Neither for the estimate nor, afterwards, for the batch: what was fitted is kept."""
+    learner = learner_of(digits_cache)
+    play(learner, truth, 3, audit=30)
+    batch = learner.ask(10)
+    answer(learner, batch[:4], truth)
+    learner.predict()
+    fits = []
+    fit = Learner.fit
+    monkeypatch.setattr(Learner, "fit", lambda self: fits.append(self._told) or fit(self))
+    for _ in range(2):
+        estimate(learner), learner.ask_audit(), learner.batch(), lamps(learner), learner.predict()
+    assert not any(fits)
