@@ -84,7 +84,7 @@ def simulated(bench: Bench, cache: Path, strategy: str, size: int, rounds: int) 
 
 
 def annotated(
-    bench: Bench, cache: Path, truth: Sequence[str], classes: Sequence[str] | None, test: tuple[np.ndarray, np.ndarray],
+    bench: Bench, cache: Path, truth: Sequence[str], classes: Sequence[str] | None, test: tuple[np.ndarray, Sequence[str]],
     strategy: str, size: int, rounds: int, audit: int,
 ) -> tuple[list[list[int]], list[float], str]:  # fmt: skip
     """Rows of each round's batch, the exported head's accuracy after it, and what the first command printed."""
@@ -125,16 +125,18 @@ def _batch(state: Path) -> list[int]:
     return [_row(name) for name in batches[-1]["items"]]
 
 
-def _accuracy(head: Path, features: np.ndarray, labels: np.ndarray) -> float:
+def _accuracy(head: Path, features: np.ndarray, labels: Sequence[str]) -> float:
     """Of the exported head, as anybody would use it."""
     import torch
 
     from alfm.heads.export import load_module
 
-    module, _ = load_module(head)
+    module, names = load_module(head)
     with torch.no_grad():
         logits = module(torch.from_numpy(features.astype(np.float32)))
-    return float((logits.argmax(1).numpy() == labels).mean())
+    return float(
+        np.mean([names[place] == label for place, label in zip(logits.argmax(1).tolist(), labels, strict=True)])
+    )
 
 
 def main() -> None:
@@ -171,7 +173,7 @@ def _compare(bench: Bench, options: argparse.Namespace) -> list[list[Any]]:
     unlabelled = bench.embed(flat)
     same = np.array_equal(alfm.open_cache(unlabelled).features("train"), labelled.features("train"))
     print(f"{len(truth)} photographs; features of both caches are {'equal bit for bit' if same else 'NOT equal'}")
-    test = labelled.features("test"), labelled.labels("test")
+    test = labelled.features("test"), [labelled.class_names[label] for label in labelled.labels("test")]
     rows: list[list[Any]] = []
     for strategy in options.strategies.split(","):
         rows_picked, curve = simulated(bench, labelled.path, strategy, options.size, options.rounds)
