@@ -84,8 +84,8 @@ def simulated(bench: Bench, cache: Path, strategy: str, size: int, rounds: int) 
 
 
 def annotated(
-    bench: Bench, cache: Path, truth: Sequence[str], classes: Sequence[str] | None, test: tuple[np.ndarray, Sequence[str]],
-    strategy: str, size: int, rounds: int, audit: int,
+    bench: Bench, cache: Path, truth: Sequence[str], classes: Sequence[str] | None,
+    test: tuple[np.ndarray, Sequence[str]], strategy: str, size: int, rounds: int, audit: int,
 ) -> tuple[list[list[int]], list[float], str]:  # fmt: skip
     """Rows of each round's batch, the exported head's accuracy after it, and what the first command printed."""
     name = f"{strategy}-{audit}-{'listed' if classes else 'unlisted'}"
@@ -134,9 +134,8 @@ def _accuracy(head: Path, features: np.ndarray, labels: Sequence[str]) -> float:
     module, names = load_module(head)
     with torch.no_grad():
         logits = module(torch.from_numpy(features.astype(np.float32)))
-    return float(
-        np.mean([names[place] == label for place, label in zip(logits.argmax(1).tolist(), labels, strict=True)])
-    )
+    found = [names[place] for place in logits.argmax(1).tolist()]  # the file's own order of classes
+    return float(np.mean([one == label for one, label in zip(found, labels, strict=True)]))
 
 
 def main() -> None:

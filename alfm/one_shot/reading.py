@@ -174,11 +174,11 @@ def _longest(tokenizer: Any, model: Any) -> int | None:
     """Tokens that a text is cut to: what the tokenizer says, at most what the model has positions for."""
     stated = getattr(tokenizer, "model_max_length", None)
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    known = isinstance(stated, int) and 0 < stated < 10**9
+    known = stated if isinstance(stated, int) and 0 < stated < 10**9 else None
     if not isinstance(positions, int) or positions < 1:
-        return stated if known else None
+        return known
     # without the tokenizer's word two fewer: RoBERTa and its kin leave their first two positions out
-    return min(stated, positions) if known else max(1, positions - 2)
+    return min(known, positions) if known is not None else max(1, positions - 2)
 
 
 def _looks_like(value: Any, kind: str) -> bool:
