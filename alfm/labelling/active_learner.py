@@ -171,6 +171,7 @@ class ActiveLearner(Record):
         if wrong is not None:
             raise UserError(f"{wrong} cannot be changed: {nearest_names(wrong, _CHANGEABLE)}")
         with self._lock:
+            self.refresh()
             old = self.state.settings
             new = {**old, "caches": old["caches"] + self._models.caches.new(old["caches"])}
             new["warm_start"] = changes.pop("warm_start", old.get("warm_start", True))

@@ -228,13 +228,19 @@ class Desk:
         """Rows of the last batch that nobody has answered, in asking order."""
         return [self.learner.state.rows[item] for item in self.learner.state.open_items() if not self.answered(item)]
 
-    def queue(self, most: int) -> list[tuple[int, Purpose]]:
-        """What to show next: two picks, one audit item, and so on; random items while a batch takes its time."""
+    def queue(self, most: int, by: str = "") -> list[tuple[int, Purpose]]:
+        """What an annotator is shown next: two picks, one audit item, and so on; random ones while a batch takes time.
+
+        Before these, items on which others are split and of which he has said nothing.
+        """
         with self._lock:
             picks = self.waiting()
             state = self.learner.state
             audit = [state.rows[item] for item in state.window.items if not self.answered(item)]
-            found: list[tuple[int, Purpose]] = []
+            split = [item for item in state.ties if by not in state.votes[item]] if by else []
+            found: list[tuple[int, Purpose]] = [
+                (state.rows[item], "audit" if item in state.window else "pick") for item in split[:most]
+            ]
             while (picks or audit) and len(found) < most:
                 found += [(row, "pick") for row in picks[:2]]
                 found += [(row, "audit") for row in audit[: 1 if picks else most]]

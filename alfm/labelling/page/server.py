@@ -137,7 +137,7 @@ class Server:
         return self._now(_who(request.query_params.get("by", self.annotator)))
 
     def _now(self, by: str) -> dict[str, Any]:
-        return shown.standing(self.desk, by) | {"queue": shown.queue(self.desk, AHEAD)}
+        return shown.standing(self.desk, by) | {"queue": shown.queue(self.desk, AHEAD, by)}
 
     def list(self, request: Request) -> dict[str, Any]:
         """Rows of a list, in its order: whole, so that refits do not move what an annotator is looking at."""

@@ -39,10 +39,10 @@ def listed(desk: Desk, rows: Iterable[int]) -> list[dict[str, Any]]:
         return [item(desk, row) for row in rows]
 
 
-def queue(desk: Desk, most: int) -> list[dict[str, Any]]:
-    """What is asked next, each with its purpose."""
+def queue(desk: Desk, most: int, by: str) -> list[dict[str, Any]]:
+    """What an annotator is asked next, each with its purpose."""
     with desk.reading():
-        return [item(desk, row, purpose) for row, purpose in desk.queue(most)]
+        return [item(desk, row, purpose) for row, purpose in desk.queue(most, by)]
 
 
 def standing(desk: Desk, by: str) -> dict[str, Any]:

@@ -372,3 +372,18 @@ def test_nothing_is_taken_in_while_the_page_reads(desk):
         other.join(0.2)
         assert other.is_alive()
     other.join()
+
+
+def test_votes_that_tie_are_asked_of_whoever_has_not_voted(desk, client):
+    desk.start()
+    assert desk.worker.wait()
+    row = desk.queue(1)[0][0]
+    post(client, act(row, CLASSES[0]), by="ann")
+    assert row not in [one for one, _ in desk.queue(50, "bob")]
+    post(client, act(row, CLASSES[1], revision=revision(desk, row)), by="bob")
+    for by in ("ann", "bob"):
+        assert row not in [one for one, _ in desk.queue(50, by)]
+    assert client.get("/api/standing?by=eve").json()["queue"][0]["row"] == row
+    post(client, act(row, CLASSES[1], revision=revision(desk, row)), by="eve")
+    assert desk.learner.state.label_of(desk.id(row)) == CLASSES[1]
+    assert row not in [one for one, _ in desk.queue(50, "eve")]

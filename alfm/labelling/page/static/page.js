@@ -171,7 +171,9 @@ async function fetchItems(rows) {
 
 // ---- what a person says ---------------------------------------------------------------------------------------------
 
-const answered = (item) => item.skipped || item.label !== null || Object.keys(item.votes).length > 0;
+const split = (item) => item.label === null && Object.keys(item.votes).length > 0;
+// Nothing is asked of this annotator: votes of others that tie leave a word to say.
+const answered = (item) => item.skipped || item.label !== null || Object.hasOwn(item.votes, desk.by);
 
 function applied(item, act, label) {
   const votes = { ...item.votes };
@@ -378,7 +380,7 @@ function renderOne() {
   $("name").textContent = item.id;
   const model = $("model");
   model.replaceChildren();
-  if (answered(item)) model.append(said(item));
+  if (answered(item) || split(item)) model.append(said(item));
   else if (item.suggestion !== null) {
     model.append("The model says ", el("b", { textContent: item.suggestion }), meter(item.confidence), percent(item.confidence));
   } else model.append(desk.standing.classes.length ? "No suggestion yet" : "Type the name of a class to begin");
@@ -534,7 +536,7 @@ function dress(box, row) {
   const item = desk.items.get(row);
   const foot = box.querySelector(".foot");
   foot.replaceChildren();
-  const text = item.skipped ? "skipped" : item.label ?? (answered(item) ? "votes tie" : item.suggestion);
+  const text = item.skipped ? "skipped" : item.label ?? (split(item) ? "votes tie" : item.suggestion);
   if (text !== null) foot.append(el("span", { className: `chip ${item.label !== null ? "said" : ""}`, textContent: text, title: text }));
   if (item.confidence !== null && !answered(item)) foot.append(el("small", { textContent: percent(item.confidence) }));
   if (row in desk.notes) foot.append(el("small", { className: "note", textContent: desk.notes[row] }));
