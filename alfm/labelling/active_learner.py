@@ -133,6 +133,8 @@ class ActiveLearner(Record):
                     batch = self.state.recorded(n)
                     if batch is not None and (wanted := self.state.open_items(batch)):
                         break
+                    if not any(map(self.state.wanted, self.state.items)):
+                        return []  # and the audit stays what it is
                     made, round, digest = len(self.state.batches), self.state.next_round, self.state.digest()
                     training, settings = self._training(), self.state.settings
                 rows, filled = self._models.rounds(settings).ask(training, round, n)

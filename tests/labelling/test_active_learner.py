@@ -183,6 +183,15 @@ def test_the_end_of_a_pool(cache, truth):
     assert learner.ask(5) == []
 
 
+def test_an_audit_is_not_eaten_when_nothing_is_left_to_ask(cache, truth):
+    learner = begun(cache)
+    told(learner, learner.ask(8), truth)
+    learner.audit(300)
+    told(learner, learner.ask_audit(), truth)
+    assert learner.ask(8) == [] and len(learner.state.batches) == 1
+    assert len(learner.state.window) == 292 and len(learner.state.training) == 8
+
+
 def test_a_pool_that_is_labelled_to_begin_with(cache, truth):
     learner = ActiveLearner(cache)
     assert learner.ask(3) == [] and learner.status().labelled == 300
