@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,8 +43,9 @@ def state_folder(given: Named) -> Path:
     if first is None:
         raise UserError("Which items? Name the pool with cache=PATH, or what was labelled before with state=FOLDER.")
     cache = Path(first).expanduser()
-    ours = cache.absolute().parent.parent == paths().features.absolute()
-    return Path(f"{cache.parent.name}-{cache.stem}.labelling" if ours else f"{cache.stem}.labelling")
+    folder, stem = os.path.split(os.path.abspath(cache))[0], cache.stem  # however it is spelt
+    ours = os.path.dirname(folder) == os.path.abspath(paths().features)
+    return Path(f"{os.path.basename(folder)}-{stem}.labelling" if ours else f"{stem}.labelling")
 
 
 def open_learner(cell: Cell) -> ActiveLearner:

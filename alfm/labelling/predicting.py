@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -164,8 +165,10 @@ def _check_fits(cache: FeatureCache, learner: ActiveLearner) -> None:
 
 def _export(learner: ActiveLearner, file: Path) -> None:
     """Over an exported head, or where nothing is. `UserError` for another file."""
-    if file.exists() and not _is_head(file):
-        raise UserError(f"{file} is there and is no head of ours: move it, or choose another head=FILE.")
+    others = [file, *([file.with_suffix(".json")] if file.suffix == ".pt" else [])]  # which names the classes
+    there = next((other for other in others if os.path.lexists(other)), None)
+    if there is not None and not _is_head(file):
+        raise UserError(f"{there} is there and is no head of ours: move it, or choose another head=FILE.")
     try:
         export(learner.head, file, learner.head_classes)
     except OSError as error:

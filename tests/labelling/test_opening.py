@@ -96,6 +96,7 @@ def test_each_cache_has_a_folder_of_its_own(opened, digits_cache, tmp_path, monk
         file["train/labels"][0] = 9 - file["train/labels"][0]
     monkeypatch.setenv("FEATURE_CACHE_DIR", "features")
     assert opened("cache=features/ants/dino.h5").journal.folder == Path("ants-dino.labelling")
+    assert opened("cache=features/bees/../ants/dino.h5").journal.folder == Path("ants-dino.labelling")
     assert opened("cache=features/bees/dino.h5").journal.folder == Path("bees-dino.labelling")
     monkeypatch.setenv("FEATURE_CACHE_DIR", "elsewhere")
     assert opened("cache=features/ants/dino.h5").journal.folder == Path("dino.labelling")

@@ -267,6 +267,9 @@ def test_people_and_the_model_say_what_everything_is(photographs, at, capsys):
     assert "predictions.csv is there" in refusal(capsys, "state=digits.labelling", command=predict)
     Path("mine.pt").write_text("mine")
     assert "no head of ours" in refusal(capsys, "state=digits.labelling", "head=mine.pt", command=predict)
+    Path("notes.json").write_text("mine")  # where the names of its classes would stand
+    assert "notes.json is there" in refusal(capsys, "state=digits.labelling", "head=notes.pt", command=predict)
+    assert Path("notes.json").read_text() == "mine" and not Path("notes.pt").exists()
 
 
 def test_new_items_are_embedded_once_and_predicted(photographs, at, capsys, monkeypatch):

@@ -31,9 +31,10 @@ def find(desk: Desk, which: str, words: str, label: str, sort: str) -> list[int]
         rows = _of_kind(desk, which)
         if label:
             rows = [row for row in rows if label in (_label(desk, row) or _suggestion(desk, row),)]
-        wanted = words.casefold().split()
-        if wanted:
-            rows = [row for row in rows if all(word in _written(desk, row) for word in wanted)]
+    wanted = words.casefold().split()
+    if wanted:  # which may read every text: nobody who labels meanwhile waits for that
+        rows = [row for row in rows if all(word in _written(desk, row) for word in wanted)]
+    with desk.reading():
         return _sorted(desk, rows, sort)
 
 

@@ -158,6 +158,43 @@ def test_the_other_keys(make_desk: Desks, opened):
         settled(page, desk, 4)
 
 
+def test_an_answer_that_comes_late_undoes_nothing(make_desk: Desks, opened):
+    desk, held = make_desk(n=20), []
+    with served(desk) as url:
+        page = opened(url)
+        current(page)
+        hold = lambda route: route.continue_() if held else held.append((route, route.fetch()))  # noqa: E731
+        page.route("**/api/items*", hold)
+        desk.version += 1  # the page asks how the item on the screen stands
+        while not held:
+            page.wait_for_timeout(20)
+        page.keyboard.press("1")
+        settled(page, desk, 1)
+        route, answer = held[0]
+        route.fulfill(response=answer)  # as it stood before
+        page.wait_for_timeout(100)
+        page.keyboard.press("ArrowLeft")
+        assert "Labelled" in page.locator("#model").text_content()
+
+
+def test_names_that_objects_have_are_names(make_desk: Desks, opened):
+    desk = make_desk(n=20, classes=["constructor", "__proto__"])
+    with served(desk) as url:
+        page = opened(url)
+        first = current(page)
+        page.locator("#by").fill("toString")
+        page.locator("#by").press("Enter")
+        assert page.locator("#balance b").all_text_contents() == ["0", "0"]
+        page.keyboard.press("1")
+        page.keyboard.press("2")
+        settled(page, desk, 2)
+        assert page.locator("#balance b").all_text_contents() == ["1", "1"]
+        for count in (1, 0):
+            page.keyboard.press("Backspace")
+            settled(page, desk, count)
+        assert current(page) == first and page.locator("#balance b").all_text_contents() == ["0", "0"]
+
+
 def test_keys_of_the_browser_and_of_fields_stay_free(make_desk: Desks, opened):
     with served(make_desk(n=20)) as url:
         page = opened(url)
@@ -270,7 +307,7 @@ def test_many_at_once_in_the_grid(make_desk: Desks, opened):
         assert sorted(votes(desk)) == [f"{row:03}.png" for row in (3, 4, 6, 7, 8)]
         page.locator("#tile-20").click()
         page.click("#like")
-        until(page, "document.getElementById('which').value === 'like' && document.querySelector('.tile')")
+        until(page, "document.getElementById('which').value === 'like' && !document.getElementById('tile-20')")
         until(page, "document.querySelectorAll('.tile img').length > 20")
         assert page.locator("#tile-20").count() == 0
 

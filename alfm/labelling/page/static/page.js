@@ -81,6 +81,12 @@ async function flush() {
   sending = false;
 }
 
+// The server's word on an item, unless something newer is known or said here.
+function learn(item) {
+  const known = desk.items.get(item.row);
+  if (!pending(item.row) && !(known && known.revision > item.revision)) desk.items.set(item.row, item);
+}
+
 function keepRevision(item) {
   desk.items.get(item.row).revision = item.revision;
 }
@@ -120,12 +126,12 @@ function unnotice(key) {
 
 // The server's word on how things stand. Items that wait for a confirmation stay as they are shown.
 function take(found) {
-  if (found.version === undefined) return;
+  if (found.version === undefined || found.version < desk.version) return;   // overtaken by a later answer
   desk.version = found.version;
   if (!found.classes) return;
   desk.standing = found;
   for (const gesture of outbox) gesture.acts.forEach((act, index) => noted(act, ...gesture.changes[index]));
-  for (const item of found.queue) if (!pending(item.row)) desk.items.set(item.row, item);
+  found.queue.forEach(learn);
   desk.queue = found.queue.map((item) => item.row);
   found.trouble.forEach((sentence) => {
     if (desk.trouble !== sentence) notice("trouble", sentence);
@@ -164,8 +170,7 @@ async function refreshShown() {
 async function fetchItems(rows) {
   const found = await read(`/api/items?rows=${rows.join(",")}`);
   for (const item of found.items) {
-    const known = desk.items.get(item.row);
-    if (!pending(item.row)) desk.items.set(item.row, { ...item, purpose: known?.purpose ?? item.purpose });
+    learn({ ...item, purpose: desk.items.get(item.row)?.purpose ?? item.purpose });
   }
 }
 
@@ -176,12 +181,12 @@ const split = (item) => item.label === null && Object.keys(item.votes).length > 
 const answered = (item) => item.skipped || item.label !== null || Object.hasOwn(item.votes, desk.by);
 
 function applied(item, act, label) {
-  const votes = { ...item.votes };
+  const votes = Object.assign(Object.create(null), item.votes);   // names such as "constructor" are names
   const now = { ...item, votes, skipped: act === "skip" };
   delete votes[desk.by];
   if (act === "label") votes[desk.by] = label;
   if (act === "reject") now.rejected = [...item.rejected, label];
-  const counts = {};
+  const counts = Object.create(null);
   for (const name of Object.values(votes)) counts[name] = (counts[name] ?? 0) + 1;
   const most = Math.max(0, ...Object.values(counts));
   const first = Object.keys(counts).filter((name) => counts[name] === most);
@@ -226,14 +231,20 @@ function uuid() {
 }
 
 function mine(item) {
-  if (desk.by in item.votes) return { act: "label", label: item.votes[desk.by] };
+  if (Object.hasOwn(item.votes, desk.by)) return { act: "label", label: item.votes[desk.by] };
   return { act: item.skipped ? "skip" : "clear", label: null };
+}
+
+// How many items a class has.
+function tally(name) {
+  const { balance } = desk.standing;
+  return Object.hasOwn(balance, name) ? balance[name] : 0;
 }
 
 function count(before, now) {
   const { balance } = desk.standing;
-  if (before.label !== null && before.label in balance) balance[before.label]--;
-  if (now.label !== null) balance[now.label] = (balance[now.label] ?? 0) + 1;
+  if (before.label !== null && Object.hasOwn(balance, before.label)) balance[before.label]--;
+  if (now.label !== null) balance[now.label] = tally(now.label) + 1;
   desk.standing.labelled += (now.label !== null) - (before.label !== null);
   if (now.label !== null && !desk.standing.classes.includes(now.label)) desk.standing.classes.push(now.label);
 }
@@ -434,7 +445,7 @@ function lookForTwins(row) {
     try {
       const found = await read(`/api/duplicates/${row}`);
       if (current() !== row || desk.view !== "one") return;
-      for (const item of found.items) if (!pending(item.row)) desk.items.set(item.row, item);
+      found.items.forEach(learn);
       desk.twins = found.items.map((item) => item.row).filter((other) => !answered(desk.items.get(other)));
       renderTwins();
     } catch { /* it is an offer, no more */ }
@@ -646,8 +657,8 @@ function renderBalance() {
   const most = Math.max(1, ...Object.values(balance));
   $("balance").replaceChildren(...classes.map((name) => {
     const bar = el("i");
-    bar.style.width = width((balance[name] ?? 0) / most);
-    const button = el("button", { type: "button", title: `Show ${name}` }, el("span", { textContent: name }), el("div", { className: "bar" }, bar), el("b", { textContent: balance[name] ?? 0 }));
+    bar.style.width = width(tally(name) / most);
+    const button = el("button", { type: "button", title: `Show ${name}` }, el("span", { textContent: name }), el("div", { className: "bar" }, bar), el("b", { textContent: tally(name) }));
     button.onclick = () => { $("of").value = name; $("which").value = "labelled"; if (desk.view === "grid") fillGrid(); else setView("grid"); };
     return el("li", {}, button);
   }));
