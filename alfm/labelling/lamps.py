@@ -23,6 +23,7 @@ from alfm.labelling.audit import heads_by_round, model_rounds, sample_of
 from alfm.labelling.disputed import out_of_fold
 from alfm.labelling.estimates import Interval, advice_interval, price
 from alfm.labelling.rounds import TrainingSet
+from alfm.stopping.learning_curve import outlook
 from alfm.streams import stream
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ class _Models(NamedTuple):
 
 
 def lamps(
-    learner: ActiveLearner, target: float = 0.9, forecast: Forecast | None = None, worth: float = 0.01
+    learner: ActiveLearner, target: float = 0.9, forecast: Forecast = outlook, worth: float = 0.01
 ) -> tuple[Lamp, Lamp, Lamp]:
     """stable, advice, gain. target: the share that shall be right; worth: what 100 labels have to bring, 0.01: a point.
 
-    forecast: what a measured curve promises; without one the third lamp says "not yet".
+    forecast: what the curve promises that the audit has measured, of every model on the same items.
     """
     with learner.still() as state:
         training, rounds, items, seed = learner.training_set(), model_rounds(state), state.items, state.settings["seed"]
@@ -162,22 +163,19 @@ def _missing(now: Interval, right: np.ndarray, N: int, model: int, target: float
     return f"If {share:.0%} are right, about {m} audit labels in all would show it."
 
 
-def _gain(models: _Models, forecast: Forecast | None, worth: float, pace: float | None) -> Lamp:
+def _gain(models: _Models, forecast: Forecast, worth: float, pace: float | None) -> Lamp:
     cost = "" if pace is None else f" Their price: about {_minutes(MORE * pace)} at the pace so far."
     if not models.paired.shape[1]:
         return Lamp("gain", None, f"No audit label yet, so there is no curve.{cost}")
-    if len(models.labels) < FORECAST_FROM:
-        return Lamp("gain", None, f"{len(models.labels)} of {FORECAST_FROM} models that a forecast needs.{cost}")
-    if forecast is None:
-        return Lamp("gain", None, f"There is no forecast to ask.{cost}")
-
-    def ask(T: int) -> Outlook:
-        return forecast(models.labels[:T], models.paired[:T].astype(np.float64), MORE)
-
-    found = [ask(T) for T in range(FORECAST_FROM, len(models.labels) + 1)]
+    more = np.flatnonzero(np.diff(models.labels, prepend=-1) > 0)  # a round of skips has brought none
+    if len(more) < FORECAST_FROM:
+        return Lamp("gain", None, f"{len(more)} of {FORECAST_FROM} models that a forecast needs.{cost}")
+    labels, right = np.array(models.labels)[more].tolist(), models.paired[more].astype(np.float64)
+    found = [forecast(labels[:T], right[:T], MORE) for T in range(FORECAST_FROM, len(more) + 1)]
     lit = [one.not_yet is None and one.high < worth for one in found]
     on = None if found[-1].not_yet is not None else lit[-1]
-    return Lamp("gain", on, f"{found[-1].text}, of {100 * worth:g} wanted.{cost}", _first(lit, FORECAST_FROM))
+    first = next((int(more[FORECAST_FROM - 1 + index]) + 1 for index, one in enumerate(lit) if one), None)
+    return Lamp("gain", on, f"{found[-1].text}, of {100 * worth:g} wanted.{cost}", first)
 
 
 def kappa(one: np.ndarray, other: np.ndarray) -> float:

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import cohen_kappa_score
 
 import alfm
 from alfm.labelling.estimates import advice_interval
 from alfm.labelling.lamps import Lamp, calibration, kappa, lamps, seconds_each
+from alfm.stopping.learning_curve import outlook
 
 
 @pytest.fixture
@@ -94,12 +96,35 @@ def test_gain_asks_a_forecast_from_six_models_on(digits_cache, truth) -> None:
         learner.tell(items, [str(truth[item.row]) for item in items])
     answered = learner.ask_audit()
     learner.tell(answered, [str(truth[item.row]) for item in answered])
-    assert "There is no forecast" in lamps(learner)[2].text
+    measured = outlook(labels=[20, 40, 60, 80, 100, 120, 140], right=_paired(learner, truth), more=100)
+    assert lamps(learner)[2].text.startswith(measured.text)
     gain = lamps(learner, forecast=forecast, worth=0.0075)[2]
     assert asked == [([20, 40, 60, 80, 100, 120], (6, 40), 100), ([20, 40, 60, 80, 100, 120, 140], (7, 40), 100)]
     assert gain.on is True and gain.first == 7 and "+0.5 points" in gain.text
     silent = lamps(learner, forecast=lambda *_: SimpleNamespace(high=0.0, not_yet="wide", text="not yet: wide"))[2]
     assert silent.on is None and "not yet: wide" in silent.text
+
+
+def _paired(learner, truth) -> np.ndarray:
+    """Does each round's model predict each audit item rightly? bool (T, m)."""
+    rows = [learner.state.rows[item] for item in learner.state.window.items]
+    heads = learner.heads(learner.training_set())
+    names = np.array(learner.head_classes)
+    x = learner.features.vectors(heads[0].spaces[0]).rows(torch.tensor(rows), plain=True)
+    return np.stack([names[head.logits(x, 0).argmax(1).numpy()] == truth[rows].astype(str) for head in heads])
+
+
+def test_a_round_of_skips_is_no_point_of_the_curve(digits_cache, truth) -> None:
+    asked = []
+    learner = played(digits_cache, truth, 6, 20, audit=20)
+    learner.skip(learner.ask(20))
+    items = learner.ask(20)
+    learner.tell(items, [str(truth[item.row]) for item in items])
+    learner.tell(audit := learner.ask_audit(), [str(truth[item.row]) for item in audit])
+    silent = SimpleNamespace(high=0.0, not_yet="wide", text="not yet: wide")
+    lamps(learner, forecast=lambda labels, *_: asked.append(list(labels)) or silent)
+    assert asked and all((np.diff(labels) > 0).all() for labels in asked)
+    assert lamps(learner)[2].text
 
 
 def test_kappa_and_pace() -> None:
