@@ -23,6 +23,7 @@ from alfm.labelling.audit import heads_by_round, model_rounds, sample_of
 from alfm.labelling.disputed import out_of_fold
 from alfm.labelling.estimates import Interval, advice_interval, price
 from alfm.labelling.rounds import TrainingSet
+from alfm.stopping.agreement import kappa
 from alfm.stopping.learning_curve import outlook
 from alfm.streams import stream
 
@@ -171,19 +172,13 @@ def _gain(models: _Models, forecast: Forecast, worth: float, pace: float | None)
     if len(more) < FORECAST_FROM:
         return Lamp("gain", None, f"{len(more)} of {FORECAST_FROM} models that a forecast needs.{cost}")
     labels, right = np.array(models.labels)[more].tolist(), models.paired[more].astype(np.float64)
-    found = [forecast(labels[:T], right[:T], MORE) for T in range(FORECAST_FROM, len(more) + 1)]
-    lit = [one.not_yet is None and one.high < worth for one in found]
-    on = None if found[-1].not_yet is not None else lit[-1]
+    now = forecast(labels, right, MORE)
+    if not now.high < worth and now.not_yet is not None:  # unsure how little would be an answer
+        return Lamp("gain", None, f"{now.text}, of {100 * worth:g} wanted.{cost}")
+    before = [forecast(labels[:T], right[:T], MORE) for T in range(FORECAST_FROM, len(more))]
+    lit = [bool(one.high < worth) for one in (*before, now)]
     first = next((int(more[FORECAST_FROM - 1 + index]) + 1 for index, one in enumerate(lit) if one), None)
-    return Lamp("gain", on, f"{found[-1].text}, of {100 * worth:g} wanted.{cost}", first)
-
-
-def kappa(one: np.ndarray, other: np.ndarray) -> float:
-    """Cohen's kappa of two models' classes, int64 (n,) each; 1 where they are the same."""
-    size = int(max(one.max(), other.max())) + 1
-    observed = float((one == other).mean())
-    expected = float(np.bincount(one, minlength=size) @ np.bincount(other, minlength=size)) / len(one) ** 2
-    return 1.0 if observed == 1 else (observed - expected) / (1 - expected)
+    return Lamp("gain", lit[-1], f"{now.not_yet or now.text}, of {100 * worth:g} wanted.{cost}", first)
 
 
 def seconds_each(times: Sequence[str]) -> float | None:
