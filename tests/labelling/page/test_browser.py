@@ -179,20 +179,22 @@ def test_an_answer_that_comes_late_undoes_nothing(make_desk: Desks, opened):
 
 def test_names_that_objects_have_are_names(make_desk: Desks, opened):
     desk = make_desk(n=20, classes=["constructor", "__proto__"])
+    counts = "[...document.querySelectorAll('#balance b')].map((one) => one.textContent).join()"
     with served(desk) as url:
         page = opened(url)
         first = current(page)
         page.locator("#by").fill("toString")
         page.locator("#by").press("Enter")
-        assert page.locator("#balance b").all_text_contents() == ["0", "0"]
+        until(page, f"{counts} === '0,0'")
         page.keyboard.press("1")
         page.keyboard.press("2")
         settled(page, desk, 2)
-        assert page.locator("#balance b").all_text_contents() == ["1", "1"]
+        until(page, f"{counts} === '1,1'")
         for count in (1, 0):
             page.keyboard.press("Backspace")
             settled(page, desk, count)
-        assert current(page) == first and page.locator("#balance b").all_text_contents() == ["0", "0"]
+        until(page, f"{counts} === '0,0'")
+        assert current(page) == first
 
 
 def test_keys_of_the_browser_and_of_fields_stay_free(make_desk: Desks, opened):
