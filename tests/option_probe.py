@@ -305,6 +305,7 @@ REQUIRED = {
     "dataset": {
         "image_folder": ["dataset.root={folder}/photos"],
         "audio_folder": ["dataset.root={folder}/photos"],
+        "text_folder": ["dataset.root={folder}/photos"],
         "table": ["dataset.path={folder}/table.csv", "dataset.column=text", "dataset.modality=text"],
         "text_table": ["dataset.path={folder}/table.csv", "dataset.label_column=label"],
         "tar_shards": ["dataset.splits={{train: x.tar}}"],

@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "stopping strategies streams threads",
     "labelling": "cache commands config datasets devices errors features files geometry heads learner options "
     "results stopping strategies streams",
-    "one_shot": "acquisition config errors features heads options posteriors strategies streams",
+    "one_shot": "acquisition config devices errors features heads options posteriors strategies streams",
     "engines": "config errors",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # commands

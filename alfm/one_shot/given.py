@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.errors import UserError, nearest_names
 from alfm.features.features import Features
 
@@ -121,7 +122,7 @@ def log_probabilities(given: Any, N: int | None, like: Tensor | None) -> Tensor:
             f"{tuple(p.shape)}."
         )
     p = p[None] if p.ndim == 2 else p
-    p = p.double() if p.device.type != "mps" else p.float()
+    p = p.double() if devices.of(p).has_float64 else p.float()
     total = p.sum(-1, keepdim=True)
     wrong = ~((p >= 0).all(-1) & ((total[..., 0] - 1).abs() <= SUM_TOLERANCE))
     if bool(wrong.any()):

@@ -48,8 +48,7 @@ class Probe:
 
     @property
     def device(self) -> torch.device:
-        first = next(self.model.parameters(), None)
-        return torch.device("cpu") if first is None else first.device
+        return next(self.model.parameters(), torch.empty(0)).device
 
     @contextmanager
     def ready(self) -> Iterator[None]:

@@ -293,6 +293,25 @@ def test_what_cannot_be_stored_is_said_and_taken_back(make_desk: Desks, opened):
         assert list(votes(desk).values()) == ["rain"]
 
 
+def test_a_list_that_is_chosen_while_another_is_fetched_is_shown(make_desk: Desks, opened):
+    desk = make_desk("image", n=20)
+    with served(desk) as url:
+        page = opened(url)
+        page.click("#view-grid")
+        page.wait_for_selector(".tile")
+        held: list[Any] = []
+        page.route("**/api/items?*", lambda route: route.continue_() if held else held.append(route))
+        page.select_option("#which", "unlabelled")
+        for _ in range(200):
+            if held:
+                break
+            page.wait_for_timeout(50)
+        page.select_option("#which", "all")
+        page.wait_for_timeout(300)  # its list is there, its items wait for the others
+        held[0].continue_()
+        page.wait_for_selector("#tile-59")
+
+
 def test_many_at_once_in_the_grid(make_desk: Desks, opened):
     desk = make_desk("image", n=20)
     with served(desk) as url:

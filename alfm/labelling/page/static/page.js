@@ -512,15 +512,16 @@ async function drawMore() {
   const list = desk.rows;
   try {
     await fetchItems(rows);
-    if (list !== desk.rows) return;
-    desk.drawn += rows.length;
-    $("tiles").append(...rows.map(tile));
+    if (list === desk.rows) {
+      desk.drawn += rows.length;
+      $("tiles").append(...rows.map(tile));
+    }
   } catch (error) {
     notice("grid", error.message, "bad");
   } finally {
     drawMore.busy = false;
   }
-  if (list !== desk.rows) await drawMore();
+  if (list !== desk.rows) await drawMore();   // another list was chosen meanwhile
 }
 
 function tile(row) {
