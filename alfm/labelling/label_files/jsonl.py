@@ -103,7 +103,7 @@ def _whole(source: str, encoding: str) -> list[Any]:
     with open_binary(source) as file:
         text = file.read().decode(encoding)
     try:
-        read = json.loads(text)
+        read = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is no JSON: {error}") from error
     if not isinstance(read, list):
@@ -119,6 +119,16 @@ def _lines(source: str, encoding: str) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield f"line {number}", json.loads(line)
+                    yield f"line {number}", json.loads(line, object_pairs_hook=_once)
                 except (ValueError, RecursionError) as error:
                     raise UserError(f"{source}, line {number} is no JSON object: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError for a key that is there twice, whose value could be either."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key[:80]!r} is there twice")
+        found[key] = value
+    return found

@@ -111,6 +111,8 @@ def test_a_list_and_other_endings(tmp_path):
     [
         (b'{"id": "bird.jpg", "label": "x"}\n{"id": "bi', "line 2 is no JSON"),
         (b"[1, 2", "is no JSON"),
+        (b'{"id": "bird.jpg", "label": "x", "label": "y"}\n', "'label' is there twice"),
+        (b'[{"id": "bird.jpg", "id": "002.jpg", "label": "y"}]', "'id' is there twice"),
         (b"[" * 100_000, "is no JSON"),
         (b'{"id": "\xff", "label": 1}\n', "not UTF-8"),
         (b'{"data": {}, "annotations": []}\n', "export the whole project"),
