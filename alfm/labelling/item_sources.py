@@ -160,7 +160,7 @@ def source_of(
     """Where the items of one split are: of a data set that was built, else where the cache says, or below `root`."""
     if dataset is not None:
         return Built(lambda: dataset, split, str(cache.path))
-    config = _stored(cache)
+    config = stored_config(cache, "dataset_config")
     if config is None:
         if root is not None:  # ids of older caches are paths, too
             return Below(root, {}, False)
@@ -180,12 +180,13 @@ def source_of(
 def stored_folder(cache: FeatureCache) -> str | None:
     """The folder that the ids of a cache are paths below, as it says; None where it does not."""
     with suppress(Exception):  # a config that no extraction has written
-        return files_below(_stored(cache) or {})
+        return files_below(stored_config(cache, "dataset_config") or {})
     return None
 
 
-def _stored(cache: FeatureCache) -> Mapping[str, Any] | None:
-    text = cache.attributes.get("dataset_config")
+def stored_config(cache: FeatureCache, attribute: str) -> Mapping[str, Any] | None:
+    """What an extraction has written there: `dataset_config` or `model_config`; None where there is none to be read."""
+    text = cache.attributes.get(attribute)
     with suppress(ValueError, RecursionError):
         config = json.loads(text) if isinstance(text, str) else None
         return config if isinstance(config, dict) else None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alfm.errors import UserError
+from alfm.labelling import strict_json
 
 Act = dict[str, Any]
 FILE = "journal.jsonl"
@@ -157,7 +158,7 @@ def _line(act: Act) -> bytes:
 
 def _act(line: bytes) -> Act | None:
     try:
-        act = json.loads(line)
+        act = strict_json.loads(line)
     except (ValueError, RecursionError):
         return None
     return act if isinstance(act, dict) else None

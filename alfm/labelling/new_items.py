@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from alfm.datasets.base import Dataset
 from alfm.errors import UserError
 from alfm.extraction.session import Extraction
 from alfm.labelling.active_learner import ActiveLearner
+from alfm.labelling.item_sources import stored_config
 
 _OURS = "alfm.backbones."
 _PLAIN = {"_target_", "_convert_"}
@@ -67,21 +66,13 @@ def _model(cell: Cell, pool: FeatureCache) -> Mapping[str, Any]:
     """The config of the backbone: what was typed, else what the cache says, as far as that may be called."""
     if cell.config.get("model") is not None:
         return dict(cell.config["model"])
-    stored = _stored(pool)
+    stored = stored_config(pool, "model_config")
     hint = "say which with model=NAME (and the model. settings it was made with)."
     if stored is None:
         raise UserError(f"{pool.path} does not say with which backbone it was made: {hint}")
     if not str(stored.get("_target_")).startswith(_OURS) or _calls(stored):
         raise UserError(f"{pool.path} names a backbone that is no part of alfm, which is not called: {hint}")
     return stored
-
-
-def _stored(cache: FeatureCache) -> Mapping[str, Any] | None:
-    text = cache.attributes.get("model_config")
-    with suppress(ValueError, RecursionError):
-        config = json.loads(text) if isinstance(text, str) else None
-        return config if isinstance(config, dict) else None
-    return None
 
 
 def _calls(config: Mapping[str, Any]) -> bool:

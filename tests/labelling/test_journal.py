@@ -81,7 +81,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
     write(tmp_path, "a", "b")
     path = tmp_path / "journal.jsonl"
     first, second = path.read_text().splitlines()
-    for broken in ("{", "nonsense", '"a text"', "[" * 100_000):
+    for broken in ("{", "nonsense", '"a text"', "[" * 100_000, first[:-1] + ', "id": "other"}'):
         path.write_text(f"{first}\n\n{broken}\n{second}\n")
         with pytest.raises(UserError, match=r"^Line 3 of .*journal\.jsonl is no act: put the line right"):
             read(tmp_path)

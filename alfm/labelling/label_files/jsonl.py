@@ -6,13 +6,13 @@ audio it shows. It names its class by `label`, `labels` or Prodigy's `accept`, a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from alfm.datasets.csv_rows import open_binary
 from alfm.datasets.files import find_encoding
 from alfm.errors import UserError
+from alfm.labelling import strict_json
 from alfm.labelling.label_files import label_studio
 from alfm.labelling.label_files.label_studio import annotator_name
 from alfm.labelling.label_files.matching import Keys, Matcher
@@ -103,7 +103,7 @@ def _whole(source: str, encoding: str) -> list[Any]:
     with open_binary(source) as file:
         text = file.read().decode(encoding)
     try:
-        read = json.loads(text, object_pairs_hook=_once)
+        read = strict_json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is no JSON: {error}") from error
     if not isinstance(read, list):
@@ -119,16 +119,6 @@ def _lines(source: str, encoding: str) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield f"line {number}", json.loads(line, object_pairs_hook=_once)
+                    yield f"line {number}", strict_json.loads(line)
                 except (ValueError, RecursionError) as error:
                     raise UserError(f"{source}, line {number} is no JSON object: {error}") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; ValueError for a key that is there twice, whose value could be either."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"{key[:80]!r} is there twice")
-        found[key] = value
-    return found

@@ -5,11 +5,11 @@ Tasks are found by `data.alfm_id`, or by the file or text they show: their order
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from alfm.errors import UserError
+from alfm.labelling import strict_json
 from alfm.labelling.label_files.matching import Keys, Matcher
 from alfm.labelling.label_files.told import Gathering, LabelFile, class_of
 
@@ -88,7 +88,7 @@ def annotator_name(value: Any) -> str | None:
     """A user as an export names them: a number, an address, or an object that holds both."""
     if isinstance(value, str) and value.startswith("{"):
         try:
-            value = json.loads(value)
+            value = strict_json.loads(value)
         except ValueError:
             return value
     if isinstance(value, Mapping):
@@ -101,7 +101,7 @@ def class_in_cell(cell: str, where: str) -> str:
     if not cell.startswith('{"choices"'):
         return cell
     try:
-        return class_of(json.loads(cell), where) or ""
+        return class_of(strict_json.loads(cell), where) or ""
     except ValueError:
         return cell
 
