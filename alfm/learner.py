@@ -84,6 +84,10 @@ class Learner:
         """Replicates that have not ended."""
         return [r for r, why in enumerate(self.ended) if why is None]
 
+    def classes(self, r: int) -> int:
+        """How many classes replicate r has at least one label of."""
+        return len(self.targets[r, : self.counts[r]].unique())
+
     def ask(self, budget: int) -> Tensor:
         """What to label next, the most wanted first: int64 (R, B) on the host, B at most `budget`.
 

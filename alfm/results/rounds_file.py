@@ -24,15 +24,19 @@ Row = dict[str, float | int]
 _PLACE = ("seed", "round", "num_labeled")
 _COST = ("fit_seconds", "query_seconds", "eval_seconds", "num_replicates", "num_filled", "peak_memory_bytes")
 _INTEGERS = frozenset({*_PLACE, "num_replicates", "num_filled", "peak_memory_bytes"})
+LATER = ("num_abstained", "num_classes", "num_validation")
+"""Whole numbers that older tables lack, up to each round: labels paid for without an answer, classes with at least one
+label, and validation labels paid for. Empty where nobody counted."""
 
 
 def columns(stored: Sequence[str] = ()) -> tuple[str, ...]:
-    """What a row of this version holds. `stored`: a table's own columns, which stay where they are: what it lacks is
-    put behind its last metric."""
+    """What a row of this version holds. `stored`: a table's own columns, which stay where they are: the metrics that it
+    lacks are put behind its last one, later columns behind everything."""
     if not stored:
-        return (*_PLACE, *METRICS, *_COST)
+        return (*_PLACE, *METRICS, *_COST, *LATER)
     behind = stored.index(_COST[0])
-    return (*stored[:behind], *(name for name in METRICS if name not in stored), *stored[behind:])
+    new, later = ([name for name in names if name not in stored] for names in (METRICS, LATER))
+    return (*stored[:behind], *new, *stored[behind:], *later)
 
 
 COLUMNS = columns()
@@ -40,10 +44,14 @@ COLUMNS = columns()
 
 
 def as_row(given: Mapping[str, float | int], order: Sequence[str]) -> Row:
-    """A round's numbers as a row of a table with columns in this order. ValueError unless it holds `columns()`."""
-    if set(given) != set(columns()):
+    """A round's numbers as a row of a table with columns in this order.
+
+    ValueError unless it holds `columns()`, of which it may leave out what came later.
+    """
+    if not set(columns()) - set(LATER) <= set(given) <= set(columns()):
         raise ValueError(f"a row must hold exactly {', '.join(columns())}")
-    return {name: int(given[name]) if name in _INTEGERS else float(given[name]) for name in order if name in given}
+    whole = _INTEGERS.union(LATER)
+    return {name: int(given[name]) if name in whole else float(given[name]) for name in order if name in given}
 
 
 def read_rounds(file: Path) -> tuple[dict[int, list[Row]], tuple[str, ...]]:
@@ -68,7 +76,7 @@ def read_rounds(file: Path) -> tuple[dict[int, list[Row]], tuple[str, ...]]:
 def _number(name: str, text: str) -> float | int:
     """A column that this version does not know may hold whole numbers: they are written again as they were."""
     known = name in METRICS or name in _COST
-    whole = name in _INTEGERS or not known and text.lstrip("-").isdecimal()
+    whole = name in _INTEGERS or name in LATER or not known and text.lstrip("-").isdecimal()
     return int(text) if whole else float(text)
 
 

@@ -28,7 +28,8 @@ class Round:
     """One round of R replicates. picks (R, B): what was labelled to reach it; metrics: one dict per replicate.
 
     Seconds are wall time of all replicates together. ended: why the run stops here, or None. replicates: which of the
-    run's replicates these are; reasons: why each of them ends here, or None.
+    run's replicates these are; reasons: why each of them ends here, or None. num_labeled: labels paid for, answered or
+    not; abstained, classes, validation: see `rounds_file.LATER`.
     """
 
     round: int
@@ -43,6 +44,9 @@ class Round:
     ended: str | None = None
     replicates: list[int] = field(default_factory=list)
     reasons: list[str | None] = field(default_factory=list)
+    num_abstained: list[int] = field(default_factory=list)
+    num_classes: list[int] = field(default_factory=list)
+    num_validation: list[int] = field(default_factory=list)
 
 
 def schedule(rounds: int, init: int, step: int, doubling: bool = False) -> list[int]:
@@ -98,6 +102,7 @@ def play(
             "(it is per class unless budget.per_class=false)."
         )
     labels, device = task.labels.cpu(), task.pool.device
+    paid, unanswered = 0, torch.zeros(learner.R, dtype=torch.int64)
     replayed = np.empty((learner.R, 0), np.int64) if done is None else done
     for number, budget in enumerate(budgets, 1):
         replicates = learner.going
@@ -105,7 +110,9 @@ def play(
         replay, replayed = torch.from_numpy(replayed[:, :budget]), replayed[:, budget:]
         picks = replay if replay.shape[1] else learner.ask(budget)
         query_seconds = clock.lap()
-        learner.tell(picks, labels[picks])
+        answers = labels[picks]
+        learner.tell(picks, answers)
+        paid, unanswered = paid + picks.shape[1], unanswered + ((picks >= 0) & (answers < 0)).sum(1)
         learner.fit()
         fit_seconds = clock.lap()
         ends = {} if stop is None else stop(learner)
@@ -117,10 +124,11 @@ def play(
             assert learner.head is not None
             metrics = task.measure(learner.head)
             yield Round(
-                number, learner.counts[replicates[0]], picks[replicates].numpy(),
+                number, paid, picks[replicates].numpy(),
                 [learner.filled[r] for r in replicates], metrics, fit_seconds, query_seconds, clock.lap(),
                 devices.of(device).peak_bytes(),
                 "; ".join(dict.fromkeys(filter(None, reasons))) if all(reasons) else None, replicates, reasons,
+                unanswered[replicates].tolist(), [learner.classes(r) for r in replicates], [0] * len(replicates),
             )  # fmt: skip
         if all(reasons):
             return

@@ -96,4 +96,7 @@ def _row(made: Round, replicate: int, seed: int, replicates: int) -> dict[str, A
         "num_replicates": replicates,
         "num_filled": made.num_filled[replicate],
         "peak_memory_bytes": made.peak_memory_bytes,
+        "num_abstained": made.num_abstained[replicate],
+        "num_classes": made.num_classes[replicate],
+        "num_validation": made.num_validation[replicate],
     }

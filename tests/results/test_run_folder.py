@@ -16,7 +16,7 @@ import alfm.results.run_hash as hashing
 from alfm.errors import UserError
 from alfm.results.environment import environment_of
 from alfm.results.load import load_runs
-from alfm.results.rounds_file import columns
+from alfm.results.rounds_file import LATER, columns
 from alfm.results.run_folder import RunFolder, read_picks
 from alfm.results.run_hash import run_hash
 
@@ -77,7 +77,8 @@ def test_layout_and_reading_back(tmp_path: Path) -> None:
     assert path.name.startswith("margins-")
     assert (path / "rounds.csv").read_text().splitlines()[0] == (
         "seed,round,num_labeled,accuracy,balanced_accuracy,macro_f1,macro_auroc,nll,ece,"
-        "fit_seconds,query_seconds,eval_seconds,num_replicates,num_filled,peak_memory_bytes"
+        "fit_seconds,query_seconds,eval_seconds,num_replicates,num_filled,peak_memory_bytes,"
+        "num_abstained,num_classes,num_validation"
     )
     with np.load(path / "picks.npz", allow_pickle=False) as picks:
         assert set(picks) == {"1", "10"}
@@ -235,6 +236,27 @@ def test_a_folder_with_other_metrics_opens_goes_on_and_keeps_them(tmp_path: Path
     df = load_runs(tmp_path, finished_only=False)  # with the checksum of a seed that has measured something else
     assert df["ece"].notna().tolist() == [False, False, True, True]
     assert df["brier"].notna().tolist() == [True, True, False, False]
+
+
+def test_a_table_from_before_the_later_columns_keeps_its_checksums_and_goes_on(tmp_path: Path) -> None:
+    old = [name for name in columns() if name not in LATER]
+
+    def unlike_now(round_: int, seed: int) -> dict[str, float | int]:
+        return {name: value for name, value in row(seed, round_, 2 * round_ + 2).items() if name in old}
+
+    with open_run(tmp_path) as folder:
+        folder.append([unlike_now(0, 1), unlike_now(0, 10)], {seed: picks_of(seed, 0) for seed in (1, 10)})
+        folder.finish([1], "done")
+        path = folder.path
+    table = [line.split(",") for line in (path / "rounds.csv").read_text().splitlines()]
+    (path / "rounds.csv").write_text("".join(",".join(line[: len(old)]) + "\n" for line in table))
+    assert load_runs(tmp_path, finished_only=False)[list(LATER)].isna().all(axis=None)
+    with open_run(tmp_path) as folder:
+        folder.append([row(10, 1, 4) | dict.fromkeys(LATER, 3)], {10: picks_of(10, 1)})
+    header, first, *_, last = (path / "rounds.csv").read_text().splitlines()
+    assert header.split(",") == [*old, *LATER] and first.endswith(",,,") and last.endswith(",3,3,3")
+    df = load_runs(tmp_path, finished_only=False)
+    assert df["num_classes"].isna().tolist() == [True, True, False] and df["num_classes"].iloc[-1] == 3
 
 
 def test_a_table_without_its_place_or_cost_is_damaged(tmp_path: Path) -> None:

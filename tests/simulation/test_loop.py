@@ -117,6 +117,14 @@ def test_a_round_says_which_replicates_it_is_about_and_why_they_end(digits_task)
     assert [one.ended for one in made] == [None, "all rounds done"]
 
 
+def test_a_round_says_how_many_classes_each_replicate_has_met(digits_task):
+    picks, _, made = picks_and_scores(digits_task, "random", [1, 10], rounds=3)
+    labels = digits_task.labels.numpy()
+    for one in made:
+        assert one.num_classes == [len(set(labels[picks[r, : one.num_labeled]])) for r in (0, 1)]
+        assert one.num_abstained == one.num_validation == [0, 0]
+
+
 def test_schedules():
     assert schedule(4, 10, 5) == [10, 5, 5, 5]
     assert schedule(5, 10, 10, doubling=True) == [10, 10, 20, 40, 80]  # totals 10, 20, 40, 80, 160
