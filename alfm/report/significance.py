@@ -11,6 +11,8 @@ from alfm.errors import UserError
 from alfm.metrics import Scale
 from alfm.report.cells import ABOVE, ALIKE, BETTER, OPEN, WORSE, Table, TableCell
 from alfm.results import statistics as st
+from alfm.results.pairing import lacking
+from alfm.results.replicates import REPLICATE, counted
 from alfm.results.setting import REFERENCE, Setting, under_test, units_of
 from alfm.results.statistics import MIN_SEEDS
 
@@ -49,7 +51,7 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
     columns = {name: cells for part in parts for name, cells in part.columns.items()}
     order = list(curves.strategies if ranks is None else ranks.average.index)
     rows = [[TableCell(s), *(cells.get(s, TableCell(None)) for cells in columns.values())] for s in order]
-    notes = [_pairing(curves, few), *(note for part in parts for note in part.notes)]
+    notes = [_pairing(curves, few, df["draw"].nunique()), *(note for part in parts for note in part.notes)]
     title = f"Statistics of {under_test(df)}: {setting.start_title}"
     full = {name: table for part in parts for name, table in part.full.items()}
     return Table(title, ["strategy", *columns], rows, notes), full
@@ -57,17 +59,19 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
 
 def enough_seeds(shared: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Runs of the strategies with enough seeds that differ, and the other strategies; all runs where nobody has."""
-    ends = shared.sort_values("round").groupby(["strategy", "seed"], sort=False).tail(1)
+    ends = shared.sort_values("round").groupby(["strategy", *REPLICATE], sort=False).tail(1)
     few = [str(name) for name, rows in ends.groupby("strategy", sort=False) if units_of(rows).max() + 1 < MIN_SEEDS]
     if shared["strategy"].nunique() - len(few) < 2:
         few = []
     return shared[~shared["strategy"].isin(few)], few
 
 
-def _pairing(curves: st.Curves, few: list[str]) -> str:
+def _pairing(curves: st.Curves, few: list[str], draws: int) -> str:
     """Over how many seeds, which of them count, and who is left out."""
-    size = curves.sample_size
-    note = f"Paired over {len(curves.seeds)} seeds{f', of which {size} differ' if size < len(curves.seeds) else ''}."
+    size, count = curves.sample_size, counted(len(curves.seeds), draws - len(curves.left_out))
+    note = f"Paired over {count}{f', of which {size} differ' if size < len(curves.seeds) else ''}."
+    if curves.left_out:
+        note += f" Draws that not all strategies have are left out (missing: {lacking(curves.left_out)})."
     if few:
         note += f" Fewer than {MIN_SEEDS} seeds that differ, so left out: {', '.join(few)}."
     if len(set(curves.initial)) == 1:

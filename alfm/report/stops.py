@@ -15,6 +15,7 @@ import numpy as np
 from alfm.metrics import METRICS, Scale
 from alfm.report.cells import SHARE, Table, TableCell
 from alfm.results.conditions import telling_words
+from alfm.results.replicates import REPLICATE, counted
 from alfm.results.setting import Setting
 from alfm.results.verdicts import ENDED, Verdict, read_verdicts
 
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
 OBSERVED, STOPPED = "observed", "stopped"
 _WHOLE = Scale(digits=0)
-_SAME = ["query_strategy", "query_options", "init_strategy", "init_options", "seed"]
+_SAME = ["query_strategy", "query_options", "init_strategy", "init_options", *REPLICATE]
 """What a run that rules ended shares with one that went on."""
 
 
 def stops_of(setting: Setting, metric: str) -> pd.DataFrame:
     """One row per run, seed and rule, of all that rules have said of a setting; empty where none has watched.
 
-    Columns: strategy, init_strategy, seed, rule (with the options that differ), how (`OBSERVED`, or `STOPPED` for a
-    replicate that rules could end), fired, round, labels (with those of an audit) and the metric there, whole labels
+    Columns: strategy, init_strategy, draw, seed, rule (with the options that differ), how (`OBSERVED`, or `STOPPED` for
+    a replicate that rules could end), fired, round, labels (with those of an audit) and the metric there, whole labels
     and whole metric: of the whole budget; saved: share of its labels; given up: how much better the metric is there;
     reason. NaN where a rule never fired, and where no whole run of the same seed is here.
     """
@@ -86,8 +87,7 @@ def _table_row(key: tuple[Any, ...], group: pd.DataFrame, metric: str, several: 
 
 def _notes(stops: pd.DataFrame, metric: str) -> list[str]:
     unit = METRICS[metric].scale.unit
-    seeds = stops["seed"].nunique()
-    count = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    count = counted(len(stops[REPLICATE].drop_duplicates()), stops["draw"].nunique())
     notes = [
         f"Where each rule would stop, of {count}: fired and never count them, means are over those in which it fired. "
         "labels: trained on by then, with what an audit asked for. saved: share of the whole budget's labels. "
@@ -114,7 +114,7 @@ def _rows(
             last = own.iloc[-1]
             whole = ends.get(tuple(last[name] for name in _SAME)) if how == STOPPED else last
             yield {
-                **{name: last[name] for name in ("strategy", "init_strategy", "seed")},
+                **{name: last[name] for name in ("strategy", "init_strategy", *REPLICATE)},
                 **{"rule": verdict.rule, "options": verdict.options, "how": how},
                 **_judged(verdict, own, whole, metric),
                 "reason": verdict.reason,

@@ -17,6 +17,7 @@ from alfm.metrics import METRICS, Scale
 from alfm.report.cells import MEGABYTES, SECONDS, SHARE, Table, TableCell
 from alfm.report.significance import enough_seeds, statistics_table
 from alfm.report.stops import stop_tables
+from alfm.results.replicates import counted
 from alfm.results.setting import REFERENCE, Setting, summary, under_test
 from alfm.results.statistics import MIN_SEEDS, average_ranks, paired_curves
 
@@ -66,7 +67,7 @@ def _summary_row(row: Mapping[Any, Any], extra: Sequence[str], places: Sequence[
 
 def _summary_notes(df: pd.DataFrame, numbers: pd.DataFrame, metric: str, even: bool, extra: Sequence[str]) -> list[str]:
     count = numbers["seeds"].iloc[0]
-    seeds = "seeds" if "seeds" in extra else "1 seed" if count == 1 else f"{count} seeds"
+    seeds = "seeds" if "seeds" in extra else counted(count, numbers["draws"].iloc[0])
     unit = METRICS[metric].scale.unit
     notes = [
         f"{metric}{f' in {unit}' if unit else ''} after n labels, mean ±std over {seeds}. AUBC: area under the budget "
@@ -96,6 +97,8 @@ def _different(row: Mapping[Any, Any]) -> str:
 
 def _remedy(df: pd.DataFrame) -> str:
     """What lets the seeds of runs that repeat one another differ; a command for runs that `al_train` made."""
+    if df["draw"].nunique() > 1:
+        return "Remedy: more draws (index_sets.partition, pool.seed)."
     if set(df["init_strategy"]) <= {REFERENCE}:
         return "Remedy: other seeds."
     if "path" not in df:

@@ -3,7 +3,8 @@
 A run's configuration falls in two: the query strategy, the cold start and the rules that could end replicates, which
 are under test, and everything else that enters its hash, which must be equal. Each is kept in run frames as JSON, so
 that a difference can be shown by the keys that differ. Behaviour numbers, which tell runs of one strategy before and
-after a mend apart, stand beside them.
+after a mend apart, stand beside them. What chance has drawn for a whole run, all its seeds alike, is under neither:
+runs that differ in it alone are more replicates of one design.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import yaml
 
 UNDER_TEST = {"query_strategy": "query_options", "init_strategy": "init_options", "stopping": "stopping"}
 """Keys of a configuration that may differ between runs that are compared, and their columns in run frames."""
+DRAWS = {"pool.seed": "pool.seed", "index_sets.partition": "partition"}
+"""Keys that say which draw of a paired design a run is, and what the column `draw` calls them."""
 NOT_RECORDED = "not recorded"
 NOT_STOPPED = "{}"
 _OF_THE_SETTING = frozenset({"renumbered_classes"})
@@ -29,10 +32,11 @@ _DIGITS = 12  # of a digest
 
 def condition_columns(config: Mapping[str, Any], behaviour: Mapping[str, int] | None = None) -> dict[str, str]:
     """`conditions`, `query_options`, `init_options`, `stopping` (`NOT_STOPPED` for a run that no rule may end) and
-    `behaviour` of a run, each as JSON with sorted keys.
+    `behaviour` of a run, each as JSON with sorted keys; and `draw`, "pool.seed=1, partition=2", "" for none.
 
     config: what enters the run's hash, plain; behaviour: the run's behaviour numbers.
     """
+    config, draw = _without_draws(config)
     behaviour = dict(behaviour or {})
     shared = {f"behaviour.{name}": behaviour.pop(name) for name in _OF_THE_SETTING & behaviour.keys()}
     parts = {
@@ -40,7 +44,21 @@ def condition_columns(config: Mapping[str, Any], behaviour: Mapping[str, int] | 
         **{column: _options(config.get(key)) for key, column in UNDER_TEST.items()},
         "behaviour": behaviour,
     }
-    return {column: json.dumps(plain(part), sort_keys=True) for column, part in parts.items()}
+    return {**{column: json.dumps(plain(part), sort_keys=True) for column, part in parts.items()}, "draw": draw}
+
+
+def _without_draws(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """A configuration without the keys of `DRAWS`, and what they say."""
+    config, said = dict(config), []
+    for dotted, name in DRAWS.items():
+        group, _, key = dotted.partition(".")
+        if isinstance(node := config.get(group), Mapping) and node.get(key) is not None:
+            said.append(f"{name}={plain(node[key])}")
+            if left := {other: value for other, value in node.items() if other != key}:
+                config[group] = left
+            else:
+                del config[group]
+    return config, ", ".join(said)
 
 
 def _options(node: Any) -> dict[str, Any]:

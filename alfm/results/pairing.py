@@ -1,4 +1,5 @@
-"""Which replicates may be compared: those that began with the same items under the same conditions, seed by seed.
+"""Which replicates may be compared: those that began with the same items under the same conditions, one by one, the
+same seed of the same draw.
 
 A difference in starting sets or in heads is not a difference in strategies. What cannot be paired is refused in a
 sentence that names it.
@@ -7,8 +8,8 @@ sentence that names it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import numpy as np
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import METRICS, area_under_budget_curve
 from alfm.results.conditions import NOT_STOPPED, differing
-from alfm.results.replicates import units
+from alfm.results.replicates import replicate_names, units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,19 +34,21 @@ SAME = 1e-12  # accuracies are counts over test sizes: a difference this small i
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves of S strategies over the same n seeds and T rounds, beginning with the same items per seed.
+    """Learning curves of S strategies over the same n replicates and T rounds, beginning with the same items each.
 
-    `values` float64 (S, n, T) in the metric's unit; `num_labeled` int64 (T,); `initial` str (n,) and `picked` str
-    (S, n, T): fingerprints of the initial set, and of the picks up to each round.
+    `seeds`: one entry per replicate, its seed, or where there are several draws "draw/seed"; `values` float64 (S, n, T)
+    in the metric's unit; `num_labeled` int64 (T,); `initial` str (n,) and `picked` str (S, n, T): fingerprints of the
+    initial set, and of the picks up to each round; `left_out`: draws that not all strategies have -> which lack them.
     """
 
     strategies: list[str]
-    seeds: list[int]
+    seeds: list[int | str]
     num_labeled: np.ndarray
     values: np.ndarray
     metric: str
     initial: np.ndarray
     picked: np.ndarray
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def sign(self) -> int:
@@ -83,10 +86,10 @@ def check_metric(metric: str, df: pd.DataFrame) -> None:
 
 
 def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "query_strategy") -> Curves:
-    """Pair the runs of one setting (`SETTING`) by seed.
+    """Pair the runs of one setting (`SETTING`) by draw and seed.
 
-    `df` as from `alfm.results.load_runs`; `label`: the column that tells the strategies apart. Seeds that not all
-    strategies have are left out, and so are rounds beyond the shortest replicate.
+    `df` as from `alfm.results.load_runs`; `label`: the column that tells the strategies apart. Seeds and draws that not
+    all strategies have are left out, and so are rounds beyond the shortest replicate.
 
     Raises UserError for an unknown metric, NaN values, several settings at once, runs that stopping rules may end,
     runs with different options or two runs under one label, no common seed, for replicates of one seed that began
@@ -101,19 +104,37 @@ def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "quer
     _whole_runs(df, label)
     _one_run_each(df, label)
     strategies = list(dict.fromkeys(df[label]))
-    owners = df.groupby("seed")[label].nunique()
-    seeds = [seed for seed in dict.fromkeys(df["seed"].tolist()) if owners[seed] == len(strategies)]
+    df = df.assign(replicate=replicate_names(df))
+    owners = df.groupby("replicate")[label].nunique()
+    seeds = [one for one in dict.fromkeys(df["replicate"].tolist()) if owners[one] == len(strategies)]
+    left_out = _draws_that_some_lack(df, label, strategies)
     if not seeds:
-        raise UserError(f"no seed is common to {', '.join(strategies)}; run them with the same seeds")
-    df = df[df["seed"].isin(seeds)].sort_values("round", kind="stable")
+        of_draw, and_draws = (" of one draw", f" and draws (missing: {lacking(left_out)})") if left_out else ("", "")
+        names = ", ".join(strategies)
+        raise UserError(f"no seed{of_draw} is common to {names}; run them with the same seeds{and_draws}")
+    df = df[df["replicate"].isin(seeds)].sort_values("round", kind="stable")
     _one_start_each(df, label)
     _same_beginnings(df, label)
-    return _curves(df, metric, label, strategies, seeds)
+    return replace(_curves(df, metric, label, strategies, seeds), left_out=left_out)
 
 
-def _curves(df: pd.DataFrame, metric: str, label: str, strategies: list[str], seeds: list[int]) -> Curves:
+def _draws_that_some_lack(df: pd.DataFrame, label: str, strategies: list[str]) -> dict[str, list[str]]:
+    """Where there are several draws: those that not all strategies have, and which of them lack each."""
+    if "draw" not in df or df["draw"].nunique() < 2:
+        return {}
+    owners = {str(draw): set(of) for draw, of in df.groupby("draw", sort=False)[label]}
+    absent = {draw: [name for name in strategies if name not in own] for draw, own in owners.items()}
+    return {draw: names for draw, names in absent.items() if names}
+
+
+def lacking(left_out: Mapping[str, list[str]]) -> str:
+    """`Curves.left_out` in words: "partition=2: margins, typiclust"."""
+    return "; ".join(f"{draw}: {', '.join(names)}" for draw, names in left_out.items())
+
+
+def _curves(df: pd.DataFrame, metric: str, label: str, strategies: list[str], seeds: list[int | str]) -> Curves:
     """Rounds of replicates that can be paired, up to the end of the shortest."""
-    cells = {key: cell for key, cell in df.groupby([label, "seed"])}
+    cells = {key: cell for key, cell in df.groupby([label, "replicate"])}
     rounds = min(len(cell) for cell in cells.values())
     budget = cells[strategies[0], seeds[0]]["num_labeled"].to_numpy()[:rounds]
     values = np.empty((len(strategies), len(seeds), rounds))
@@ -164,13 +185,13 @@ def _one_run_each(df: pd.DataFrame, label: str) -> None:
                 keys = {column: list(map(str, texts.unique()))} if column == "query_strategy" else differing(texts)
                 words = "; ".join(f"{key}: {' / '.join(values)}" for key, values in keys.items())
                 raise UserError(f"{name!r} stands for runs that differ ({words}); tell them apart with label='run'")
-        if group.duplicated(["seed", "round"]).any():
+        if group.assign(replicate=replicate_names(group)).duplicated(["replicate", "round"]).any():
             raise UserError(f"there are several runs of {name!r}; tell them apart with label='run' or label='path'")
 
 
 def _one_start_each(df: pd.DataFrame, label: str) -> None:
-    """UserError where replicates of one seed began with different items."""
-    for seed, group in df.groupby("seed"):
+    """UserError where replicates of one seed and draw began with different items."""
+    for seed, group in df.groupby("replicate"):
         if group["initial"].nunique() > 1:
             first = group.groupby("initial")[label].first()
             raise UserError(
@@ -185,11 +206,11 @@ def _same_beginnings(df: pd.DataFrame, label: str) -> None:
     The same items of the same cache under the same head give the same first round, up to what other devices and
     versions do to the last digits: one test item in accuracy, 1e-3 in nll.
     """
-    first = df.groupby([label, "seed"], sort=False).head(1).reset_index(drop=True)
+    first = df.groupby([label, "replicate"], sort=False).head(1).reset_index(drop=True)
     tolerances = {"nll": _NLL_AGREES}
     if "accuracy" in df:
         tolerances = {"accuracy": 1 / _test_items(df["accuracy"]), **tolerances}
-    for seed, group in first.groupby("seed", sort=False):
+    for seed, group in first.groupby("replicate", sort=False):
         for metric, tolerance in tolerances.items():
             if metric not in group:
                 continue

@@ -1,15 +1,38 @@
-"""Which seeds are replicates of their own.
+"""Which replicates there are, and which of them are observations of their own.
 
 A replicate is what chance made of it: its initial set and its picks. Ten seeds that begin with the same items and
 pick the same items are one curve drawn ten times, and no test may count it as ten. So seeds fall into units: those
-with the same initial set, or, where all began with one set, those with the same picks.
+with the same initial set, or, where all began with one set, those with the same picks. Runs that differ in their draw
+alone (which initial partition, which pool) are one design: its replicates are the seeds of every draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPLICATE = ["draw", "seed"]
+"""What replicates of one strategy are told apart by, and paired with those of another."""
+
+
+def replicate_names(df: pd.DataFrame) -> list[int | str]:
+    """Which replicate each row is of: the seed, or "draw/seed" where runs of several draws are here."""
+    seeds: list[int] = df["seed"].tolist()
+    if "draw" not in df or df["draw"].nunique() < 2:
+        return list(seeds)
+    return [f"{draw}/{seed}" for draw, seed in zip(df["draw"], seeds, strict=True)]
+
+
+def counted(replicates: int, draws: int = 1) -> str:
+    """How many there are, in words: "1 seed", "12 seeds", "15 replicates of 5 draws"."""
+    if draws > 1:
+        return f"{replicates} replicates of {draws} draws"
+    return "1 seed" if replicates == 1 else f"{replicates} seeds"
 
 
 def units(initial: Iterable[str], *picked: Iterable[str]) -> np.ndarray:

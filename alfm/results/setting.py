@@ -11,7 +11,7 @@ import numpy as np
 from alfm.metrics import METRICS, area_under_budget_curve
 from alfm.results.conditions import NOT_STOPPED, differing, telling_words
 from alfm.results.pairing import SETTING, check_metric
-from alfm.results.replicates import per_unit, units
+from alfm.results.replicates import REPLICATE, per_unit, units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,8 @@ class Setting:
 
     `names`: the values of `SETTING`; `head`, `rest`: the options of the head and the other conditions in which the
     report's settings differ, "strength=10"; `shared`: the runs with the cold start that most strategies have; `own`:
-    those with another; `stopped`: those that stopping rules may end, which no curve is cut to. All carry the column
-    `strategy`, which tells runs apart by the options that differ.
+    those with another; `stopped`: those that stopping rules may end, which no curve is cut to. All carry the columns
+    `strategy`, which tells runs apart by the options that differ, and `draw`.
     """
 
     names: dict[str, str]
@@ -116,6 +116,7 @@ def under_test(df: pd.DataFrame) -> str:
 def _named(df: pd.DataFrame) -> pd.DataFrame:
     """`df` with every column that settings need, and with `strategy` and `init_strategy` by the options that differ."""
     columns = [*SETTING, "query_strategy", "query_options", "init_strategy", "init_options", "behaviour", "stopping"]
+    columns.append("draw")
     df = df.assign(**{name: df[name].fillna("").astype(object) if name in df else "" for name in columns})
     df = df.reset_index(drop=True)
     df["stopping"] = df["stopping"].replace("", NOT_STOPPED)
@@ -136,7 +137,7 @@ def _named(df: pd.DataFrame) -> pd.DataFrame:
     for place in ("run", "path"):  # the same options, and yet several runs: their folders tell them apart
         if place in df:
             same = [*SETTING, "strategy", "init_strategy", "stopping"]
-            twins = df[df.duplicated([*same, "seed", "round"], keep=False)]
+            twins = df[df.duplicated([*same, *REPLICATE, "round"], keep=False)]
             double = df.set_index(same).index.isin(twins.set_index(same).index)
             df["strategy"] = df["strategy"].where(~double, df[place])
     return df
@@ -145,12 +146,12 @@ def _named(df: pd.DataFrame) -> pd.DataFrame:
 def summary(df: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """One row per strategy of a setting: numbers, unrounded.
 
-    Columns: strategy, init_strategy, seeds, units (how many of the seeds differ from the others in initial set or
-    picks, see `replicates`), then mean over seeds and std over units (NaN for one) of the metric at each quarter
-    of the budget (`after <n>`: the first round with at least that quarter of the final labels), of the area under the
-    budget curve over rounds and over labels; fit, query and eval seconds of all seeds together, the peak memory in
-    bytes; filled, the share of all picks that was drawn at random to complete a batch, and most filled, the largest
-    such share of a round.
+    Columns: strategy, init_strategy, seeds (of all draws together), draws, units (how many of the seeds differ from the
+    others in initial set or picks, see `replicates`), then mean over seeds and std over units (NaN for one) of the
+    metric at each quarter of the budget (`after <n>`: the first round with at least that quarter of the final labels),
+    of the area under the budget curve over rounds and over labels; fit, query and eval seconds of all seeds together,
+    the peak memory in bytes; filled, the share of all picks that was drawn at random to complete a batch, and most
+    filled, the largest such share of a round.
     """
     import pandas as pd
 
@@ -160,8 +161,8 @@ def summary(df: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     quarters = dict.fromkeys(int(budgets[np.searchsorted(budgets, final * q / 4)]) for q in (1, 2, 3, 4))
     rows = []
     for (strategy, start), run in df.groupby(["strategy", "init_strategy"], sort=False):
-        curves = [one.sort_values("num_labeled") for _, one in run.groupby("seed")]
-        row = {"strategy": strategy, "init_strategy": start, "seeds": len(curves)}
+        curves = [one.sort_values("num_labeled") for _, one in run.groupby(REPLICATE)]
+        row = {"strategy": strategy, "init_strategy": start, "seeds": len(curves), "draws": run["draw"].nunique()}
         ends = [one.iloc[[-1]] for one in curves]
         row["units"] = int(units_of(pd.concat(ends)).max()) + 1
         cells: dict[str, tuple[list[float], pd.DataFrame]] = {}

@@ -324,6 +324,8 @@ def _need_units(curves: Curves) -> None:
             "there are not repeated)"
         )
     remedy = f"give all strategies one random start (init_strategy=random) and at least {MIN_SEEDS} seeds"
+    if any(isinstance(seed, str) for seed in curves.seeds):
+        remedy = "give all strategies more draws (index_sets.partition, pool.seed)"
     if len(set(curves.initial)) > 1:
         raise UserError(
             f"significance needs at least {MIN_SEEDS} different initial sets, the {seeds} seeds began with {size}; "

@@ -472,6 +472,26 @@ def test_whatever_enters_the_hash_keeps_runs_apart(tmp_path: Path, key: str) -> 
     assert len(list(settings_of(load_runs(tmp_path / "same")))) == 1
 
 
+def test_runs_that_differ_in_their_draw_alone_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for partition in (1, 2, 3, 4):
+        for strategy, level in (("random", 0.5), ("margins", 0.55)):
+            if (strategy, partition) != ("margins", 4):
+                draw = {"index_sets": {"partition": partition}, "pool": {"seed": 5}}
+                write_run(tmp_path, strategy, level, seeds=5, shift=1000 * partition, **draw)
+    df = load_runs(tmp_path)
+    assert set(df["draw"]) == {f"pool.seed=5, partition={partition}" for partition in (1, 2, 3, 4)}
+    assert "partition" not in " ".join(df["conditions"])
+    assert len(list(settings_of(df))) == 1
+    numbers = summary(next(settings_of(df)).shared)
+    assert dict(zip(numbers["strategy"], zip(numbers["seeds"], numbers["draws"], strict=True), strict=True)) == {
+        "margins": (15, 3), "random": (20, 4),
+    }  # fmt: skip
+    assert main([str(tmp_path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Paired over 15 replicates of 3 draws." in out
+    assert "left out (missing: pool.seed=5, partition=4: margins)" in out
+
+
 def test_first_rounds_that_disagree_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path, "random", 0.5, seeds=10)
     other = write_run(tmp_path, "margins", 0.55, seeds=10, first=0.6)

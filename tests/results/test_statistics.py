@@ -72,6 +72,47 @@ def test_only_common_seeds_and_rounds() -> None:
     assert curves.values.shape == (2, 8, 8)
 
 
+def drawn(strategy: str, values: np.ndarray, *partitions: int) -> pd.DataFrame:
+    """The first seeds under the first partition, the next under the second: one run each."""
+    parts = np.array_split(values, len(partitions))
+    frames = [runs(strategy, own, draw=f"partition={p}") for p, own in zip(partitions, parts, strict=True)]
+    for p, frame in zip(partitions, frames, strict=True):
+        frame["initial"] += f" of {p}"
+        frame["picked"] += f" of {p}"
+    return pd.concat(frames)
+
+
+def test_replicates_of_several_draws_are_one_design() -> None:
+    values = {"random": noisy(0, 1), "margins": noisy(0.05, 2)}
+    plain = paired_curves(pd.concat([runs(name, own) for name, own in values.items()]))
+    curves = paired_curves(pd.concat([drawn(name, own, 1, 2, 3) for name, own in values.items()]))
+    assert curves.seeds == [f"partition={p}/{seed}" for p in (1, 2, 3) for seed in range(4)]
+    np.testing.assert_array_equal(curves.values, plain.values)
+    assert curves.sample_size == 12 and not curves.left_out
+    for test in (wilcoxon_holm, penalty_matrix):
+        pd.testing.assert_frame_equal(test(curves), test(plain))
+    df = pd.concat([drawn(name, own, 1, 2, 3) for name, own in values.items()])
+    assert better_than_random(df)["verdict"].tolist() == ["better"] * 3
+
+
+def test_draws_that_a_strategy_lacks_are_left_out_and_named() -> None:
+    df = pd.concat([drawn("random", noisy(0, 1), 1, 2, 3), drawn("margins", noisy(0.05, 2)[:8], 1, 2)])
+    curves = paired_curves(df)
+    assert len(curves.seeds) == 8
+    assert curves.left_out == {"partition=3": ["margins"]}
+    apart = pd.concat([drawn("random", noisy(0, 1), 1), drawn("margins", noisy(0.05, 2), 2)])
+    with pytest.raises(UserError, match=r"no seed of one draw .* \(missing: partition=1: margins; partition=2: random"):
+        paired_curves(apart)
+
+
+def test_several_seeds_from_one_partition_are_one_observation() -> None:
+    df = pd.concat([drawn("random", noisy(0, 1), 1, 2), drawn("margins", noisy(0.05, 2), 1, 2)])
+    df["initial"] = df["draw"]
+    assert paired_curves(df).sample_size == 2
+    with pytest.raises(UserError, match="more draws"):
+        wilcoxon_holm(paired_curves(df))
+
+
 def broken(how: str) -> pd.DataFrame:
     df = three().reset_index(drop=True)
     of_margins = df["query_strategy"] == "margins"

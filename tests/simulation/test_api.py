@@ -30,7 +30,7 @@ NINE = (
 )  # fmt: skip
 NAMES = {
     "dataset", "model", "query_strategy", "init_strategy", "classifier", "budget", "cache", "conditions",
-    "query_options", "init_options", "stopping", "behaviour", "initial", "picked",
+    "query_options", "init_options", "stopping", "behaviour", "draw", "initial", "picked",
 }  # fmt: skip
 TIMES = ["fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes"]
 
