@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,15 +13,19 @@ from alfm.cache.reader import FeatureCache
 from alfm.config.build import build
 from alfm.config.parts import KINDS, called, node_of
 from alfm.config.paths import conf_dir
+from alfm.errors import UserError
 from alfm.features.features import Memory
 from alfm.heads.base import Classifier
-from alfm.options import Device, Labels, Rounds, checked
+from alfm.options import Count, Device, Labels, Rounds, checked
 from alfm.results.conditions import as_config, condition_columns, config_of_class
 from alfm.results.load import budget_text, picks_fingerprints, start_fingerprint
 from alfm.results.run_hash import hashed_config
+from alfm.results.verdicts import Verdict
 from alfm.simulation.cached_task import Simulation
+from alfm.simulation.given_rules import Given, config_of_rules, rules_given
 from alfm.simulation.loop import Round
 from alfm.simulation.replicates import budgets_of, run_replicates
+from alfm.simulation.watch import Watching
 from alfm.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -54,6 +59,10 @@ def simulate(
     step: Labels = 1,
     per_class: bool = True,
     doubling: bool = False,
+    stopping: Given = (),
+    stopping_mode: Literal["observe", "stop"] = "observe",
+    stopping_sample: Count = 1000,
+    stopping_audit: Count = 200,
     device: Device = "auto",
     memory: Memory = "auto",
 ) -> pd.DataFrame:
@@ -64,6 +73,12 @@ def simulate(
     `rounds.csv` and those by which `load_runs` tells runs apart (dataset, model, query_strategy, init_strategy,
     classifier, budget, cache, the conditions with the options of strategies and head, initial, picked), so that frames
     can be concatenated and given to `alfm.results.statistics` and the report; objects are described by their options.
+
+    stopping: rules that watch, names of configs or objects of `alfm.stopping`; a mapping names them, where two are of
+    a kind. What they say is `frame.attrs["stopping"]`, a dict for each seed and rule as in a run's stopping.csv (see
+    `alfm.results.verdicts.Verdict`), ready for a DataFrame of its own. stopping_mode="stop": a replicate ends at the
+    first rule that says so; stopping_sample, stopping_audit: items of the stop set and of an audit.
+
     Raises UserError for what a user can put right.
     """
     import pandas as pd
@@ -73,13 +88,23 @@ def simulate(
     named = {group: _named(group, one) for group, one in given.items()}
     built = {group: one for group, (_, _, one) in named.items()}
     budgets = budgets_of(task.num_classes, rounds, init, step, per_class, doubling)
+    rules = rules_given(stopping)
+    if not rules and stopping_mode == "stop":
+        raise UserError("simulate stopping_mode=stop: name a rule that says when, such as stopping='kappa_pairs'.")
+    watching = Watching(rules, stopping_mode == "stop", stopping_sample, stopping_audit) if rules else None
     picks: dict[int, list[np.ndarray]] = {}
+    verdicts: list[Verdict] = []
 
     def remember(made: Round, group: Sequence[int]) -> None:
         for seed, new in zip(group, made.picks, strict=True):
             picks.setdefault(seed, []).append(task.cache_rows[new])
 
-    rows = list(run_replicates(task, budgets=budgets, seeds=[int(seed) for seed in seeds], on_round=remember, **built))
+    rows = list(
+        run_replicates(
+            task, budgets=budgets, seeds=[int(seed) for seed in seeds], on_round=remember, watching=watching,
+            on_verdicts=verdicts.extend, **built,
+        )
+    )  # fmt: skip
     config = {
         **{group: config for group, (_, config, _) in named.items()},
         "budget": {"init": init, "step": step, "per_class": per_class},
@@ -87,7 +112,10 @@ def simulate(
         "splits": task.splits,
         "train_views": task.train_views,
         "warm_start": True,
-    }
+        "stopping": {
+            "mode": stopping_mode, "sample": stopping_sample, "audit": stopping_audit, **config_of_rules(rules),
+        },
+    }  # fmt: skip
     path, fingerprint = task.cache.path.absolute(), task.cache.fingerprint
     frame = pd.DataFrame(rows).assign(
         dataset=path.parent.name, model=path.stem, **{group: name for group, (name, _, _) in named.items()},
@@ -98,4 +126,5 @@ def simulate(
     for seed, own in picks.items():
         up_to = np.cumsum([len(new) for new in own]).tolist()
         frame.loc[frame["seed"] == seed, "picked"] = picks_fingerprints(np.concatenate(own), up_to, fingerprint)
+    frame.attrs["stopping"] = [asdict(verdict) for verdict in verdicts]
     return frame

@@ -11,6 +11,7 @@ from alfm.errors import UserError
 from alfm.heads.base import Classifier
 from alfm.options import Labels, Rounds, checked
 from alfm.results.run_folder import RunFolder
+from alfm.results.verdicts import Verdict
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.loop import Round, learners_of, play, schedule
 from alfm.simulation.replay import seconds_of
@@ -41,12 +42,13 @@ def run_replicates(
     warm_start: bool = True,
     on_round: Callable[[Round, Sequence[int]], None] | None = None,
     watching: Watching | None = None,
+    on_verdicts: Callable[[list[Verdict]], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every seed and round, new ones as they are made.
 
     Replicates that stand at the same round run side by side. With a `folder`, finished seeds are not run again,
     interrupted ones go on where they were, and every round is stored before it is yielded. watching: stopping rules,
-    whose verdicts are kept in the folder when replicates have ended.
+    whose verdicts are kept in the folder, and told to `on_verdicts`, when replicates have ended.
     """
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):
         raise UserError(f"seeds must be a list of different whole numbers, none negative; got {list(seeds)}.")
@@ -82,6 +84,8 @@ def run_replicates(
                 folder.finish([seed for seed, own in zip(group, learners.ended, strict=True) if own == why], why)
             if watch is not None:
                 folder.keep(watch.verdicts())
+        if watch is not None and on_verdicts is not None:
+            on_verdicts(watch.verdicts())
 
 
 def _row(made: Round, replicate: int, seed: int, replicates: int) -> dict[str, Any]:

@@ -252,3 +252,59 @@ def test_public_names_are_all_there():
     with pytest.raises(AttributeError, match="simulat"):
         alfm.simulat  # noqa: B018
     assert Path(alfm.__file__).exists() and set(alfm.__all__) <= set(dir(alfm))
+
+
+def test_stopping_rules_watch_or_end_a_simulation_as_they_do_a_run(digits_cache, task):
+    from alfm.al_train import main
+    from alfm.results.verdicts import NEVER, read_verdicts
+    from alfm.stopping import KappaPairs, LabellingBudget
+
+    given = {"seeds": [1, 2], "rounds": 4}
+    plain = alfm.simulate(task, "margins", **given)
+    rules = {"twenty": LabellingBudget(labels=20), "agree": KappaPairs(threshold=0.9999)}
+    seen = alfm.simulate(task, "margins", **given, stopping=rules, stopping_sample=50)
+    pd.testing.assert_frame_equal(plain.drop(columns=TIMES), seen.drop(columns=TIMES))
+    assert plain.attrs["stopping"] == []
+    verdicts = pd.DataFrame(seen.attrs["stopping"])
+    assert set(verdicts["rule"]) == {"twenty", "agree"} and len(verdicts) == 4
+    assert verdicts.loc[verdicts["rule"] == "twenty", "labels"].tolist() == [20, 20]
+    assert verdicts.loc[verdicts["rule"] == "agree", "reason"].tolist() == [NEVER, NEVER]
+    assert rules["twenty"].round == 0  # the caller's own is not told
+
+    ended = alfm.simulate(task, "margins", **given, stopping=["labelling_budget", "kappa_pairs"], stopping_mode="stop")
+    assert ended["num_labeled"].max() == 40  # 500 labels are not reached
+    words = ["query_strategy=margins", "seeds=[1,2]", "iterations.n=4", "stopping.labelling_budget.labels=20"]
+    stop = [f"cache={digits_cache}", *words, "stopping=[labelling_budget]", "stopping.mode=stop"]
+    assert main(stop) == 0
+    stored = alfm.load_runs(os.environ["LOG_DIR"])
+    ours = alfm.simulate(task, "margins", **given, stopping=LabellingBudget(labels=20), stopping_mode="stop")
+    columns_ = ["seed", "round", "picked", "conditions", "query_options", "stopping"]
+    left, right = (f.sort_values(["seed", "round"])[columns_].reset_index(drop=True) for f in (ours, stored))
+    pd.testing.assert_frame_equal(left, right)
+    assert left["round"].max() == 2
+    assert ours.attrs["stopping"] == [vars(one) for one in read_verdicts(Path(stored["path"].iloc[0]))]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"stopping": "kappa_pair"}, "There is no stopping=kappa_pair: did you mean kappa_pairs"),
+        ({"stopping_mode": "stop"}, "stopping_mode=stop: name a rule that says when"),
+        ({"stopping": "kappa_pairs", "stopping_mode": "halt"}, "stopping_mode=halt: observe or stop is needed"),
+        ({"stopping": ["kappa_pairs", "kappa_pairs"]}, "has two rules kappa_pairs: name them"),
+        ({"stopping": 3}, "simulate stopping=3"),
+        ({"stopping": [3]}, r"simulate stopping=\[3\]"),
+    ],
+)
+def test_what_is_no_rule_is_told_in_a_sentence(task, given, sentence):
+    with pytest.raises(alfm.UserError, match=sentence):
+        alfm.simulate(task, "margins", seeds=[1], rounds=2, **given)
+
+
+def test_a_rule_that_was_told_of_rounds_is_refused(task):
+    from alfm.stopping import LabellingBudget
+
+    rule = LabellingBudget()
+    rule.update(answers=[0, 1])
+    with pytest.raises(alfm.UserError, match="labelling_budget was told of rounds already"):
+        alfm.simulate(task, "margins", seeds=[1], rounds=2, stopping=rule)
