@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,6 +141,55 @@ def _known(device: torch.device) -> Device:
         device, block_numbers=1 << 26, steps_between_looks=10, joins_replicates=True, enqueues_picks=cuda,
         pins_host_memory=cuda, has_float64=device.type != "mps",
     )  # fmt: skip
+
+
+class _Products:
+    """How many are inside `full_precision`, and what the switches were before the first."""
+
+    lock = Lock()
+    inside = 0
+    before: Callable[[], None]
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products of float32 in float32 while this is entered, by any number of threads; afterwards as it was.
+
+    A container (`TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1`) or a user (`set_float32_matmul_precision("high")`) may have said
+    that 10 or 7 bits do, on GPUs and on some CPUs: distances of near items and fits to a tolerance need all 23. A
+    decorator too.
+    """
+    with _Products.lock:
+        if not _Products.inside:
+            _Products.before = _switches()
+            torch.set_float32_matmul_precision("highest")
+        _Products.inside += 1
+    try:
+        yield
+    finally:
+        with _Products.lock:
+            _Products.inside -= 1
+            if not _Products.inside:
+                _Products.before()
+
+
+def _switches() -> Callable[[], None]:
+    """Puts the precision of products back to what it is now: one switch for all, and since torch 2.9 one for each."""
+    every: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn, getattr(torch.backends.mkldnn, "matmul", None)]
+    backends = [one for one in every if hasattr(one, "fp32_precision")]
+    own = [one.fp32_precision for one in backends]
+    try:
+        common = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the switches were set one by one and differ
+        common = "highest"
+
+    def restore() -> None:
+        torch.set_float32_matmul_precision(common)
+        for one, precision in zip(backends, own, strict=True):
+            if one.fp32_precision != precision:
+                one.fp32_precision = precision
+
+    return restore
 
 
 class Clock:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.devices import full_precision
 from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.heads.base import Classifier
@@ -141,6 +142,7 @@ class Learner:
         if most >= self.num_classes:
             self.num_classes, self._more_classes = most + 1, True
 
+    @full_precision()
     def fit(self) -> None:
         """Heads of what is labelled by now, where that is news; what was told since the last fit was one round.
 

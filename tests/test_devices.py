@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import alfm
 from alfm import devices
 from alfm.devices import Device, choose_device
+from alfm.extraction.encoding import Encoder
+from alfm.heads.estimator import HeadClassifier
 
 ROOT = Path(alfm.__file__).parent
 MAY_ASK = ("devices.py", "extraction/", "backbones/")  # the last run others' models, which have habits
@@ -135,3 +141,86 @@ def test_the_device_a_user_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto", local_rank=3) == choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(alfm.UserError, match="no device cuda:2"):
         choose_device("cuda:2")
+
+
+def precisions() -> list[str]:
+    return [torch.get_float32_matmul_precision(), str(torch.backends.cuda.matmul.allow_tf32)]
+
+
+@pytest.fixture
+def loose_products() -> Iterator[None]:
+    """A user who said that fewer bits do."""
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("loose_products")
+def test_products_are_exact_while_anybody_is_inside() -> None:
+    first, second = devices.full_precision(), devices.full_precision()
+    with first:
+        assert precisions() == ["highest", "False"]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(second.__enter__).result()
+    assert precisions() == ["highest", "False"]  # the other thread is still inside
+    second.__exit__(None, None, None)
+    assert precisions() == ["high", "True"]
+    with pytest.raises(ValueError, match="inside"), devices.full_precision():
+        raise ValueError("inside")
+    assert precisions() == ["high", "True"]
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="one switch for all")
+def test_switches_that_were_set_one_by_one_come_back() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        with devices.full_precision():
+            assert precisions() == ["highest", "False"]
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert torch.backends.mkldnn.matmul.fp32_precision != "tf32"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+class Products(TorchDispatchMode):
+    """The precision that each product of float32 was made with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "linear", "dot", "matmul"):
+            self.seen.append(torch.get_float32_matmul_precision())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("loose_products")
+@pytest.mark.parametrize("what", ["rounds", "arrays", "head", "annotator", "embedding"])
+def test_whatever_computes_is_exact(what: str, digits_cache: Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32), np.arange(60) % 3
+    products = Products()
+    with products:
+        if what == "rounds":
+            alfm.simulate(digits_cache, "uherding", seeds=[0], rounds=3)
+        elif what == "arrays":
+            alfm.select_batch(x, np.where(np.arange(60) < 9, y, -1), 3, "bait")
+        elif what == "head":
+            HeadClassifier().fit(x, y).predict(x)
+        elif what == "annotator":
+            learner = alfm.ActiveLearner(digits_cache, labels_in_cache="ignore", query_strategy="margins")
+            batch = learner.ask(6)
+            learner.tell(batch, [str(item.row % 3) for item in batch])
+            learner.ask(3), learner.predict(), learner.suggestions()
+        else:
+            encoder = Encoder(Linear(), torch.device("cpu"), "float32")
+            encoder.finish(encoder.start(torch.from_numpy(x), len(x)))
+    assert products.seen and set(products.seen) == {"highest"}
+    assert precisions() == ["high", "True"]
+
+
+class Linear:
+    name = "linear"
+
+    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch @ torch.ones(5, 2)

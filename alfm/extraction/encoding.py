@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from alfm import devices
 from alfm.backbones.base import Backbone
 from alfm.cache.layout import rows_not_finite
 from alfm.errors import UserError
@@ -73,8 +74,9 @@ class Encoder:
         """float32 (size, D) on the device; in smaller pieces when memory runs out."""
         half = _HALF.get(precision)
         mixed = torch.autocast(self.device.type, dtype=half) if half else contextlib.nullcontext()
+        exact = contextlib.nullcontext() if half else devices.full_precision()
         try:
-            with torch.inference_mode(), mixed:
+            with torch.inference_mode(), mixed, exact:
                 features = self.backbone.encode(batch)
                 if features.ndim != 2 or len(features) != size:
                     shape = tuple(features.shape)

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from alfm.devices import full_precision
 from alfm.errors import UserError, nearest_names
 from alfm.features.features import Features
 from alfm.heads.adapter import Adapter
@@ -54,6 +55,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
             return NAMED[self.classifier]()
         return self.classifier
 
+    @full_precision()
     def fit(self, X: Any, y: Any) -> Self:
         """X (n, D), finite numbers; y (n,) classes of any kind that sorts."""
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
@@ -78,6 +80,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
         best = self._logits(X).argmax(1).numpy()
         return self.classes_[best]
 
+    @full_precision()
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self)
         dtype = np.float64 if self.head_.weight.dtype == torch.float64 else np.float32

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.devices import full_precision
 from alfm.features.features import Features
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
@@ -60,6 +61,7 @@ class NewestHead:
         place = np.array([classes.index(name) for name in own])
         return Suggestions(place[labels], confidence, list(classes))
 
+    @full_precision()
     def _fit(self, training: TrainingSet) -> LinearHead | None:
         if len(set(training.targets)) < 2:
             return None
@@ -74,6 +76,7 @@ class NewestHead:
         return self.head
 
 
+@full_precision()
 def largest(pool: Features, head: LinearHead) -> tuple[np.ndarray, np.ndarray]:
     """Each item's most probable class, int64 (N,), and its probability, float32 (N,): one pass, block by block."""
 
@@ -85,6 +88,7 @@ def largest(pool: Features, head: LinearHead) -> tuple[np.ndarray, np.ndarray]:
     return which[0].cpu().numpy(), p[0].float().cpu().numpy()
 
 
+@full_precision()
 def probabilities(pool: Features, head: LinearHead, rows: Tensor | None = None) -> np.ndarray:
     """float32 (n, C) of some rows int64 (n,), by default of all."""
     if rows is None:

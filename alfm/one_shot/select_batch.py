@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alfm.config.parts import from_config
 from alfm.config.paths import conf_dir
+from alfm.devices import full_precision
 from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.heads.base import Classifier
@@ -46,6 +47,7 @@ def select_batch(
     probabilities: Any = ..., classifier: Any = ..., candidates: Any = ..., return_scores: Literal[True],
     seed: int = ..., round: int | None = ..., classes: Sequence[Any] | None = ..., num_classes: int | None = ...,
 ) -> tuple[np.ndarray, np.ndarray]: ...  # fmt: skip
+@full_precision()
 def select_batch(
     features: Any,
     labels: Any = None,

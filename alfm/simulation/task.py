@@ -45,6 +45,7 @@ class Task:
         for r in range(head.R):
             yield logits_of(self.test, head, r)
 
+    @devices.full_precision()
     def measure(self, head: LinearHead) -> list[dict[str, float]]:
         """The test measures of every replicate: side by side on CPU, with one transfer to the host on a GPU."""
         self.test.vectors(head.spaces[0] if head.shared else RAW)  # made once, before the jobs ask for it

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.devices import full_precision
 from alfm.heads.linear import LinearHead
 from alfm.learner import Learner
 from alfm.results.verdicts import ENDED, NEVER, STOPPED, Verdict, options_text
@@ -73,6 +74,7 @@ class Watch:
         self._clock = time.monotonic()
         self._ended: dict[int, str] = {}
 
+    @full_precision()
     def __call__(self, learner: Learner) -> dict[int, str]:
         """Which of the replicates that go on shall end here, and why; none of them unless rules may end any."""
         now = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from alfm.devices import full_precision
 from alfm.errors import UserError
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
@@ -16,6 +17,7 @@ def ask(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, list[int
     return picks.to(query.pool.device), filled
 
 
+@full_precision()
 def ask_on_host(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, list[int]]:
     """Exactly min(budget, available) distinct available items per replicate: (R, B) int64, and how many were filled.
 
