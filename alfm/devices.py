@@ -175,7 +175,8 @@ def full_precision() -> Iterator[None]:
 
 def _switches() -> Callable[[], None]:
     """Puts the precision of products back to what it is now: one switch for all, and since torch 2.9 one for each."""
-    every: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn, getattr(torch.backends.mkldnn, "matmul", None)]
+    mkldnn: Any = torch.backends.mkldnn
+    every: list[Any] = [torch.backends.cuda.matmul, mkldnn, getattr(mkldnn, "matmul", None)]
     backends = [one for one in every if hasattr(one, "fp32_precision")]
     own = [one.fp32_precision for one in backends]
     try:
