@@ -83,7 +83,7 @@ def _pairs(curves: st.Curves) -> _Part:
     """How many strategies each beats, and is beaten by."""
     pairs = st.wilcoxon_holm(curves)
     part = _Part(full={"wilcoxon": pairs})
-    reachable = min(1.0, 2.0 ** (1 - curves.sample_size) * len(pairs))
+    reachable = st.reachable_p(curves.sample_size, len(pairs))
     if reachable < st.ALPHA:
         sure = pairs[pairs["p_holm"] < st.ALPHA]
         for name, side in (("beats", "better"), ("beaten by", "worse")):

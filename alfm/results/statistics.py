@@ -106,7 +106,8 @@ def penalty_matrix(curves: Curves, checkpoints: Sequence[int] | None = None, alp
 def wilcoxon_holm(curves: Curves) -> pd.DataFrame:
     """Wilcoxon signed-rank tests of every pair on the area under the budget curve over rounds, Holm-adjusted.
 
-    Columns: better, worse (by mean), gap (>= 0, in the metric's unit), p, p_holm. UserError below `MIN_SEEDS` units.
+    Columns: better, worse (by mean), gap (>= 0, in the metric's unit), p, p_holm (NaN where so many pairs cannot get
+    below `ALPHA` with so few units, see `reachable_p`). UserError below `MIN_SEEDS` units.
     """
     import pandas as pd
 
@@ -118,13 +119,20 @@ def wilcoxon_holm(curves: Curves) -> pd.DataFrame:
         for b, second in enumerate(curves.strategies[:a]):
             gap = areas[b] - areas[a]
             names = (second, first) if gap.mean() >= 0 else (first, second)
-            rows.append((*names, abs(float(gap.mean())), _wilcoxon(per_unit(gap, unit))))
+            rows.append((*names, abs(float(gap.mean())), signed_rank_test(per_unit(gap, unit))))
     table = pd.DataFrame(rows, columns=["better", "worse", "gap", "p"])
-    return table.assign(p_holm=holm(table["p"].to_numpy()))
+    told = reachable_p(curves.sample_size, len(table)) < ALPHA
+    return table.assign(p_holm=holm(table["p"].to_numpy()) if told else np.nan)
 
 
-def _wilcoxon(difference: np.ndarray) -> float:
-    """Exact two-sided p-value, ties included; zeros are dropped (Wilcoxon's rule), p = 1 when nothing is left.
+def reachable_p(n: int, tests: int = 1) -> float:
+    """The smallest p that `signed_rank_test` of n differences can give, Holm-adjusted over so many tests."""
+    return min(1.0, 2.0 ** (1 - n) * tests)
+
+
+def signed_rank_test(difference: np.ndarray) -> float:
+    """Wilcoxon's exact two-sided p-value of paired differences (n,), ties included; zeros are dropped, as in Wilcoxon's
+    paper, and p = 1 when nothing is left.
 
     SciPy counts permutations one by one when there are ties, a quarter of a second a pair; the distribution of the
     rank sum is a product of (1 + x^rank) / 2, over doubled ranks so that midranks are whole.
@@ -275,7 +283,7 @@ def better_than_random(
     if not tables:
         raise UserError(f"no runs of {reference!r} to compare with; add query_strategy={reference}")
     table = pd.concat(tables, ignore_index=True)
-    return table.assign(verdict=[_verdict(row, reference) for row in table.itertuples()])
+    return table.assign(verdict=[verdict(row, reference) for row in table.itertuples()])
 
 
 def _gaps(
@@ -305,7 +313,8 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _verdict(row: Any, reference: str) -> str:
+def verdict(row: Any, reference: str) -> str:
+    """What a comparison with the reference says, in words; `row`: its seeds, units, gap and p_holm."""
     if np.isnan(row.p_holm):
         return "too few seeds" if row.units == row.seeds else "one start" if row.units == 1 else "few starts"
     if row.p_holm >= ALPHA:

@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import noisy, runs
 from scipy import stats
 
 from alfm.errors import UserError
 from alfm.metrics import METRICS
 from alfm.results.statistics import (
-    _wilcoxon,
     average_ranks,
     better_than_random,
     holm,
@@ -22,32 +22,11 @@ from alfm.results.statistics import (
     penalty_matrix,
     ranks_over_seeds,
     regret,
+    signed_rank_test,
     wilcoxon_holm,
 )
 
 SEEDS = list(range(12))
-
-
-def runs(strategy: str, values: np.ndarray, **changes) -> pd.DataFrame:
-    """Rows as `load_runs` gives them; `values` (seeds, rounds)."""
-    n, rounds = values.shape
-    df = pd.DataFrame({"seed": np.repeat(np.arange(n), rounds), "round": np.tile(np.arange(rounds), n)})
-    for metric in METRICS:
-        df[metric] = values.reshape(-1)
-    df["num_labeled"] = 10 * (df["round"] + 1)
-    df["initial"] = "start of " + df["seed"].astype(str)
-    df["picked"] = [f"{strategy} of {s} to {r}" for s, r in zip(df["seed"], df["round"], strict=True)]
-    names = {"dataset": "digits", "model": "pixels", "classifier": "logistic", "init_strategy": "random"}
-    for name, value in {**names, "budget": "b", "query_strategy": strategy, "run": strategy, **changes}.items():
-        df[name] = value
-    return df
-
-
-def noisy(mean: float, seed: int, n: int = 12, rounds: int = 21, noise: float = 0.01) -> np.ndarray:
-    shared = np.random.default_rng(0).normal(0, 0.05, (n, 1))  # what pairing takes out
-    own = np.random.default_rng(seed).normal(mean, noise, (n, rounds))
-    own[:, 0] = 0  # the same items, the same first round
-    return 0.5 + shared + own + np.linspace(0, 0.3, rounds)
 
 
 def three() -> pd.DataFrame:
@@ -235,8 +214,8 @@ def test_wilcoxon_is_exact(kind: str) -> None:
     sums = (signs > 0) @ ranks
     seen = ranks[left > 0].sum()
     expected = min(1, 2 * min((sums <= seen).mean(), (sums >= seen).mean()))
-    assert _wilcoxon(gap) == pytest.approx(expected)
-    assert _wilcoxon(-gap) == pytest.approx(expected)
+    assert signed_rank_test(gap) == pytest.approx(expected)
+    assert signed_rank_test(-gap) == pytest.approx(expected)
 
 
 def test_ranks() -> None:
