@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alfm.errors import UserError
-from alfm.results.pairing import Curves, paired_curves
+from alfm.results.pairing import Curves
+from alfm.results.pairs import curves_of, gap
 from alfm.results.power import smallest_effect
-from alfm.results.replicates import per_unit, units
+from alfm.results.replicates import per_unit
 from alfm.results.statistics import ALPHA, MIN_SEEDS, holm, mean_interval, paired_t_test, verdict
 
 if TYPE_CHECKING:
@@ -49,12 +50,8 @@ def runs_against_random(
     names = list(dict.fromkeys(df[label]))
     if reference not in names:
         raise UserError(f"no runs of {reference!r} to compare with; add query_strategy={reference}")
-    pairs = (
-        (name, paired_curves(df[df[label].isin([name, reference])], metric, label))
-        for name in names
-        if name != reference
-    )
-    return _table(pairs, reference)
+    pairs = ((name, reference) for name in names if name != reference)
+    return _table(((name, curves) for name, _, curves in curves_of(df, pairs, metric, label)), reference)
 
 
 def _table(pairs: Iterable[tuple[str, Curves]], reference: str) -> pd.DataFrame:
@@ -62,13 +59,11 @@ def _table(pairs: Iterable[tuple[str, Curves]], reference: str) -> pd.DataFrame:
 
     rows, spreads = [], []
     for name, curves in pairs:
-        at = [curves.strategies.index(one) for one in (name, reference)]
-        first, second = 100 * curves.sign * curves.areas()[at]
-        gap, unit = first - second, units(curves.initial, *curves.picked[at, :, -1])
-        mean, half = map(float, mean_interval(gap, unit=unit))
-        own = per_unit(gap, unit)
+        better, unit = gap(curves, name, reference)
+        mean, half = (float(100 * value) for value in mean_interval(better, unit=unit))
+        own = 100 * per_unit(better, unit)
         p = float(paired_t_test(own)) if len(own) >= MIN_SEEDS else np.nan
-        rows.append((name, len(gap), len(own), mean, mean - half, mean + half, p))
+        rows.append((name, len(better), len(own), mean, mean - half, mean + half, p))
         spreads.append(float(own.std(ddof=1)) if len(own) >= MIN_SEEDS else np.nan)
     table = pd.DataFrame(rows, columns=["strategy", "seeds", "units", "gap", "low", "high", "p"])
     tested = table["p"].notna()
@@ -76,5 +71,7 @@ def _table(pairs: Iterable[tuple[str, Curves]], reference: str) -> pd.DataFrame:
     table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy())
     table["verdict"] = [verdict(row, reference) for row in table.itertuples()]
     alpha = ALPHA / max(1, int(tested.sum()))
-    table["smallest_effect"] = [smallest_effect(*one, alpha, POWER) for one in zip(spreads, table["units"], strict=True)]
+    table["smallest_effect"] = [
+        smallest_effect(*one, alpha, POWER) for one in zip(spreads, table["units"], strict=True)
+    ]
     return table.sort_values("gap", ascending=False, kind="stable", ignore_index=True)

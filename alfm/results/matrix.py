@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alfm.results.pairing import SAME, Curves, paired_curves
-from alfm.results.replicates import per_unit, units
+from alfm.results.pairing import SAME, Curves
+from alfm.results.pairs import curves_of, gap
+from alfm.results.replicates import per_unit
 from alfm.results.statistics import MIN_SEEDS, mean_interval, signed_rank_test
 
 if TYPE_CHECKING:
@@ -61,25 +62,23 @@ def matrix_over(df_by_cache: Mapping[str, pd.DataFrame], metric: str, label: str
 
 
 def _gaps(curves: Curves) -> Iterator[Gap]:
-    areas = dict(zip(curves.strategies, curves.sign * curves.areas(), strict=True))
-    last = dict(zip(curves.strategies, curves.picked[:, :, -1], strict=True))
     for a, b in combinations(curves.strategies, 2):
-        yield a, b, areas[a] - areas[b], units(curves.initial, last[a], last[b])
+        yield a, b, *gap(curves, a, b)
 
 
 def _gaps_of(df: pd.DataFrame, metric: str, label: str) -> Iterator[Gap]:
-    for pair in combinations(dict.fromkeys(df[label]), 2):
-        yield from _gaps(paired_curves(df[df[label].isin(pair)], metric, label))
+    for a, b, curves in curves_of(df, combinations(dict.fromkeys(df[label]), 2), metric, label):
+        yield a, b, *gap(curves, a, b)
 
 
 def _over(caches: Iterable[Iterable[Gap]]) -> pd.DataFrame:
     means: dict[tuple[str, str], list[float]] = {}
     for gaps in caches:
-        for a, b, gap, _ in gaps:
+        for a, b, better, _ in gaps:
             if (b, a) in means:  # strategies need not stand in one order in all caches
-                means[b, a].append(-gap.mean())
+                means[b, a].append(-better.mean())
             else:
-                means.setdefault((a, b), []).append(gap.mean())
+                means.setdefault((a, b), []).append(better.mean())
     table = _table(((a, b, np.array(own), np.arange(len(own))) for (a, b), own in means.items()), MIN_CACHES)
     table.loc[table["units"] < MIN_CACHES, ["low", "high"]] = np.nan
     return table
@@ -88,13 +87,13 @@ def _over(caches: Iterable[Iterable[Gap]]) -> pd.DataFrame:
 def _table(gaps: Iterable[Gap], least: int = MIN_SEEDS) -> pd.DataFrame:
     import pandas as pd
 
-    rows = [_row(*way, least) for a, b, gap, unit in gaps for way in ((a, b, gap, unit), (b, a, -gap, unit))]
+    rows = [_row(*way, least) for a, b, better, unit in gaps for way in ((a, b, better, unit), (b, a, -better, unit))]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(a: str, b: str, gap: np.ndarray, unit: np.ndarray, least: int) -> tuple[Any, ...]:
-    mean, half = (float(100 * value) for value in mean_interval(gap, unit=unit))
-    own = per_unit(gap, unit)
+def _row(a: str, b: str, better: np.ndarray, unit: np.ndarray, least: int) -> tuple[Any, ...]:
+    mean, half = (float(100 * value) for value in mean_interval(better, unit=unit))
+    own = per_unit(better, unit)
     wins, losses = int((own > SAME).sum()), int((own < -SAME).sum())
     p = signed_rank_test(own) if len(own) >= least else np.nan
     return a, b, len(own), mean, mean - half, mean + half, wins, len(own) - wins - losses, losses, p

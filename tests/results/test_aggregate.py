@@ -10,7 +10,7 @@ from alfm.errors import UserError
 from alfm.results.aggregate import _resampled, aggregate, interquartile_mean, probability_of_improvement
 from alfm.results.pairing import Curves, paired_curves
 
-# the values that the test suite of Agarwal et al. expects, github.com/google-research/rliable, tests/rliable: runs x tasks
+# runs x tasks, and below what the test suite of Agarwal et al. expects of them (rliable, tests/rliable/metrics_test.py)
 X = np.array([[1, 2], [2, 2], [1, 1], [2, 1]])
 Y = np.array([[1, 1], [2, 2], [3, 3]])
 
@@ -99,7 +99,10 @@ def test_pairing_makes_the_interval_as_narrow_as_the_gains_are() -> None:
 
 
 def test_few_seeds_have_no_interval() -> None:
-    few = {name: paired_curves(pd.concat([runs("random", noisy(0, 1)[:9]), runs("margins", noisy(0, 2)[:9])])) for name in "ab"}
+    few = {
+        name: paired_curves(pd.concat([runs("random", noisy(0, 1)[:9]), runs("margins", noisy(0, 2)[:9])]))
+        for name in "ab"
+    }
     row = aggregate(few).iloc[0]
     assert np.isfinite([row["iqm"], row["improvement"]]).all()
     assert row[["low", "high", "improvement_low", "improvement_high"]].isna().all()

@@ -39,7 +39,9 @@ def test_the_other_way_round_is_the_same_pair() -> None:
     table = comparison_matrix(paired_curves(some())).set_index(PAIR)
     one, other = table.loc["margins", "random"], table.loc["random", "margins"]
     assert one["difference"] > 4.5 and one["wins"] == other["losses"] == 12
-    assert (one["difference"], one["low"], one["p"]) == pytest.approx((-other["difference"], -other["high"], other["p"]))
+    assert (one["difference"], one["low"], one["p"]) == pytest.approx(
+        (-other["difference"], -other["high"], other["p"])
+    )
 
 
 def test_lower_is_better_for_nll() -> None:

@@ -8,7 +8,9 @@ from alfm.results.power import smallest_effect
 from alfm.results.statistics import paired_t_test
 
 
-@pytest.mark.parametrize(("n", "alpha", "power"), [(2, 0.05, 0.8), (10, 0.05, 0.8), (20, 0.05 / 11, 0.9), (400, 0.01, 0.5)])
+@pytest.mark.parametrize(
+    ("n", "alpha", "power"), [(2, 0.05, 0.8), (10, 0.05, 0.8), (20, 0.05 / 11, 0.9), (400, 0.01, 0.5)]
+)
 def test_smallest_effect_is_that_of_statsmodels(n: int, alpha: float, power: float) -> None:
     expected = TTestPower().solve_power(nobs=n, alpha=alpha, power=power)
     assert smallest_effect(1.0, n, alpha, power) == pytest.approx(float(np.squeeze(expected)), rel=1e-4)

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_runs import noisy, runs
+from scikit_posthocs import posthoc_nemenyi_friedman
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from alfm.errors import UserError
-from alfm.metrics import METRICS
+from alfm.metrics import METRICS, area_under_budget_curve
 from alfm.results.statistics import (
     average_ranks,
     better_than_random,
@@ -21,6 +24,7 @@ from alfm.results.statistics import (
     paired_t_test,
     penalty_matrix,
     ranks_over_seeds,
+    reachable_p,
     regret,
     signed_rank_test,
     wilcoxon_holm,
@@ -238,6 +242,54 @@ def test_ranks() -> None:
         average_ranks(scores[["C4.5", "both"]])
     with pytest.raises(UserError, match="missing"):
         average_ranks(scores.mask(scores > 0.99))
+
+
+def test_golden_numbers() -> None:
+    """Whole tables against SciPy, statsmodels and scikit-posthocs: the areas of five strategies over twelve seeds."""
+    levels = {"random": 0.0, "margins": 0.004, "entropy": 0.001, "coreset": -0.03, "badge": 0.008}
+    curves = paired_curves(pd.concat([runs(name, noisy(mean, i)) for i, (name, mean) in enumerate(levels.items())]))
+    areas = pd.DataFrame(dict(zip(levels, curves.areas(), strict=True)))
+    table = wilcoxon_holm(curves)
+    p = [stats.wilcoxon(areas[row.better], areas[row.worse]).pvalue for row in table.itertuples()]
+    np.testing.assert_allclose(table["p"], p)
+    np.testing.assert_allclose(table["p_holm"], multipletests(p, method="holm")[1])
+    assert 0 < (table["p_holm"] < 0.05).sum() < len(table)
+    ranks = ranks_over_seeds(curves)
+    assert ranks.friedman_p == pytest.approx(stats.friedmanchisquare(*areas.to_numpy().T).pvalue)
+    nemenyi = posthoc_nemenyi_friedman(areas)
+    apart = {(a, b): abs(ranks.average[a] - ranks.average[b]) > ranks.critical_difference for a, b in both_ways(levels)}
+    assert apart == {(a, b): nemenyi.loc[a, b] < 0.05 for a, b in both_ways(levels)}
+    assert 0 < sum(apart.values()) < len(apart)
+    at = range(1, 21)
+    shares = {(a, b): 0.0 for a, b in both_ways(levels)}
+    for round_ in at:
+        values = dict(zip(levels, curves.values[:, :, round_], strict=True))
+        for a, b in shares:
+            found = stats.ttest_rel(values[a], values[b])
+            shares[a, b] += (found.pvalue < 0.05 and found.statistic > 0) / len(at)
+    penalties = penalty_matrix(curves)
+    assert {pair: penalties.loc[pair] for pair in shares} == pytest.approx(shares)
+
+
+def both_ways(names: Iterable[str]) -> list[tuple[str, str]]:
+    return list(itertools.permutations(names, 2))
+
+
+def test_both_areas() -> None:
+    """By hand: labels 1, 2, 4, 8. Over rounds (0.2/2 + 0.4 + 0.6 + 0.8/2) / 3; over labels the trapezoids 0.3 x 1,
+    0.5 x 2 and 0.7 x 4 over 7."""
+    values, labels = np.array([0.2, 0.4, 0.6, 0.8]), np.array([1, 2, 4, 8])
+    assert area_under_budget_curve(values, labels) == pytest.approx(0.5)
+    assert area_under_budget_curve(values, labels, "labels") == pytest.approx(4.1 / 7)
+    assert area_under_budget_curve(values, labels, "labels") == pytest.approx(np.trapezoid(values, labels) / 7)
+
+
+def test_a_p_that_so_many_pairs_cannot_bring_below_005_is_not_told() -> None:
+    df = pd.concat([runs(f"s{i}", noisy(0.01 * i, i, n=10)) for i in range(8)])
+    table = wilcoxon_holm(paired_curves(df))  # 28 pairs, 2^-9 each: 0.0547
+    assert table["p_holm"].isna().all() and table["p"].min() == 2**-9
+    assert reachable_p(10, 28) == 28 / 512 and reachable_p(10, 25) < 0.05 and reachable_p(2, 9) == 1
+    assert wilcoxon_holm(paired_curves(df[df["query_strategy"] != "s0"]))["p_holm"].notna().all()
 
 
 def test_label_efficiency() -> None:

@@ -1,0 +1,44 @@
+"""Two strategies at a time: over what these two have in common, so that nobody else changes what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alfm.results.pairing import Curves, paired_curves
+from alfm.results.replicates import REPLICATE, units
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def gap(curves: Curves, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
+    """By how much a's area under the budget curve over rounds is better than b's, float64 (n,) in the metric's unit;
+    and each seed's unit by what these two picked, int64 (n,)."""
+    areas = curves.sign * curves.areas()
+    first, second = curves.strategies.index(a), curves.strategies.index(b)
+    return areas[first] - areas[second], units(curves.initial, *curves.picked[[first, second], :, -1])
+
+
+def curves_of(
+    df: pd.DataFrame, pairs: Iterable[tuple[str, str]], metric: str, label: str
+) -> Iterator[tuple[str, str, Curves]]:
+    """For each pair of strategies curves that hold both, over exactly the replicates and rounds that both have.
+
+    `df` as for `paired_curves`, which says what it refuses. Strategies that have the same are paired all at once.
+    """
+    places = df[[label, "round", *(name for name in REPLICATE if name in df)]]
+    grids = {name: frozenset(own.drop(columns=label).itertuples(index=False)) for name, own in places.groupby(label)}
+    alike: dict[frozenset[tuple[object, ...]], Curves] = {}
+    for a, b in pairs:
+        grid = grids[a]
+        if grid != grids[b]:
+            yield a, b, paired_curves(df[df[label].isin([a, b])], metric, label)
+            continue
+        if grid not in alike:
+            alike[grid] = paired_curves(
+                df[df[label].isin([name for name in grids if grids[name] == grid])], metric, label
+            )
+        yield a, b, alike[grid]
