@@ -106,14 +106,19 @@ class Device:
         if self.device.type != "cuda":
             return step
         before = [s.clone() for s in state]
-        side, own = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
-        side.wait_stream(own)
-        with torch.cuda.stream(side):  # lets libraries allocate before the capture
-            step()
-        own.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
+        with torch.cuda.device(self.device):  # a capture belongs to the current device, whatever its stream's is
+            side, own, graph = torch.cuda.Stream(), torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+            side.wait_stream(own)
+            with torch.cuda.stream(side):
+                step()  # lets libraries allocate before the capture
+                # not `torch.cuda.graph`, whose stream is of the device that was current at the first capture of all and
+                # which gives the cache of freed memory back each time; other threads may go on meanwhile
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    step()
+                finally:
+                    graph.capture_end()
+            own.wait_stream(side)
         for s, b in zip(state, before, strict=True):
             s.copy_(b)
         return graph.replay

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -141,6 +143,42 @@ def test_the_device_a_user_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto", local_rank=3) == choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(alfm.UserError, match="no device cuda:2"):
         choose_device("cuda:2")
+
+
+def test_a_graph_is_captured_on_its_own_device_without_giving_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a GPU its calls are stood in for, in their order; numbers: see `captured`'s users."""
+    told: list[str] = []
+
+    @contextmanager
+    def entered(what: str) -> Iterator[None]:
+        told.append(f"in {what}")
+        yield
+        told.append(f"out {what}")
+
+    def stream(name: str) -> SimpleNamespace:
+        return SimpleNamespace(name=name, wait_stream=lambda other: told.append(f"{name} waits for {other.name}"))
+
+    graph = SimpleNamespace(
+        capture_begin=lambda capture_error_mode: told.append(f"begin {capture_error_mode}"),
+        capture_end=lambda: told.append("end"), replay=lambda: None,
+    )  # fmt: skip
+    for name, stand_in in {
+        "Stream": lambda: stream("side"), "current_stream": lambda: stream("own"), "CUDAGraph": lambda: graph,
+        "device": lambda device: entered(str(device)), "stream": lambda one: entered(one.name),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    state = torch.zeros(2)
+
+    def step() -> None:
+        told.append("step")
+        state.add_(1)
+
+    assert devices.of("cuda:1").captured(step, [state]) is graph.replay
+    assert told == [
+        "in cuda:1", "side waits for own", "in side", "step", "begin thread_local", "step", "end", "out side",
+        "own waits for side", "out cuda:1",
+    ]  # fmt: skip
+    assert state.tolist() == [0, 0]  # as it went in
 
 
 def precisions() -> list[str]:
