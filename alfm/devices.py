@@ -72,9 +72,10 @@ class Device:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
 
     def free_bytes(self) -> int:
-        """Memory to be had now."""
+        """Memory to be had now, what torch holds for its next tensors included."""
         if self.device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self.device)[0])
+            held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return int(torch.cuda.mem_get_info(self.device)[0]) + held
         try:
             with open("/proc/meminfo", encoding="ascii") as lines:
                 for line in lines:

@@ -181,6 +181,12 @@ def test_a_graph_is_captured_on_its_own_device_without_giving_memory_back(monkey
     assert state.tolist() == [0, 0]  # as it went in
 
 
+def test_memory_that_torch_holds_for_later_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, number in {"mem_get_info": (1000, 5000), "memory_reserved": 700, "memory_allocated": 300}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, number=number: number)
+    assert devices.of("cuda:1").free_bytes() == 1400
+
+
 def precisions() -> list[str]:
     return [torch.get_float32_matmul_precision(), str(torch.backends.cuda.matmul.allow_tf32)]
 
