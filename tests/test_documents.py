@@ -66,6 +66,11 @@ def stand_ins(folder: Path) -> None:
     labels = np.arange(60) % 3
     points = (rng.normal(size=(60, 8)) + 2 * np.eye(8)[labels]).astype(np.float32)
     np.savez(folder / "vectors.npz", X=points, y=labels)
+    for partition in (1, 2):
+        place = folder / "data_indexes" / "DIGITS" / f"partition_{partition}"
+        place.mkdir(parents=True)
+        for name, numbers in zip(("lSet", "valSet", "uSet"), np.split(rng.permutation(1257), [20, 120]), strict=True):
+            np.save(place / f"{name}_DIGITS.npy", numbers)
     (folder / "old").mkdir()
     with h5py.File(folder / "old" / "dino_vit_g14.hdf", "w") as file:
         for split in ("train", "test"):

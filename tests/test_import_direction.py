@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "results streams threads",
     "learner": "devices errors features heads options strategies streams threads",
     "config": "backbones commands datasets errors heads options stopping strategies",
-    "simulation": "cache config datasets devices errors features geometry heads learner metrics options results "
+    "simulation": "cache config datasets devices errors features files geometry heads learner metrics options results "
     "stopping strategies streams threads",
     "labelling": "cache commands config datasets devices errors features files geometry heads learner options "
     "results stopping strategies streams",

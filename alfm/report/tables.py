@@ -97,7 +97,7 @@ def _different(row: Mapping[Any, Any]) -> str:
 
 def _remedy(df: pd.DataFrame) -> str:
     """What lets the seeds of runs that repeat one another differ; a command for runs that `al_train` made."""
-    if df["draw"].nunique() > 1:
+    if (df["draw"] != "").any() or "index_sets" in set(df["init_strategy"]):
         return "Remedy: more draws (index_sets.partition, pool.seed)."
     if set(df["init_strategy"]) <= {REFERENCE}:
         return "Remedy: other seeds."

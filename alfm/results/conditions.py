@@ -48,15 +48,15 @@ def condition_columns(config: Mapping[str, Any], behaviour: Mapping[str, int] | 
 
 
 def _without_draws(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """A configuration without the keys of `DRAWS`, and what they say."""
+    """A configuration without the keys of `DRAWS` and the digests of what they drew, and what they say."""
     config, said = dict(config), []
     for dotted, name in DRAWS.items():
         group, _, key = dotted.partition(".")
         if isinstance(node := config.get(group), Mapping) and node.get(key) is not None:
             said.append(f"{name}={plain(node[key])}")
-            if left := {other: value for other, value in node.items() if other != key}:
-                config[group] = left
-            else:
+            left = {other: value for other, value in node.items() if other not in (key, "content")}
+            config[group] = left
+            if not left:
                 del config[group]
     return config, ", ".join(said)
 

@@ -13,7 +13,7 @@ from alfm.errors import UserError
 from alfm.results.conditions import condition_columns, plain
 from alfm.results.rounds_file import Row, columns
 from alfm.results.run_folder import NAMES, read_config, read_state
-from alfm.results.run_hash import hashed_config
+from alfm.results.run_hash import given_labels, hashed_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,6 +120,7 @@ def budget_text(config: Mapping[str, Any], longest: Sequence[Row]) -> str:
         budget, iterations = plain(config["budget"]), plain(config["iterations"])
         per = " per class" if budget["per_class"] else ""
         grows = ", doubling" if iterations["exp"] else ""
-        return f"{budget['init']} + {budget['step']} labels{per} a round{grows}, {iterations['n']} rounds"
+        first = f"{count} given" if (count := given_labels(config)) else budget["init"]
+        return f"{first} + {budget['step']} labels{per} a round{grows}, {iterations['n']} rounds"
     except (KeyError, TypeError):
         return f"{longest[0]['num_labeled']} to {longest[-1]['num_labeled']} labels in {len(longest)} rounds"

@@ -24,12 +24,18 @@ HASH_IGNORES = (  # fmt: skip
     "model",
     "paths",  # in runs of version 0.1
     "run",
+    "index_sets.folder",  # what the files list is known by `index_sets.content`
+    "index_sets.labelled",
+    "index_sets.validation",
+    "index_sets.unlabelled",
+    "index_sets.numbers",
 )
 # Options that came later: at this value a run is what it was before, and so is its hash.
 LATER_OPTIONS: Mapping[str, Any] = {
     "init_strategy.rows": None,
     "query_strategy.rows": None,
     "splits.unlabelled": "ask",
+    "index_sets": {"partition": None},
 }
 
 
@@ -56,7 +62,16 @@ def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORE
     for dotted, before in LATER_OPTIONS.items():
         _drop(plain, dotted, partial(eq, before))
     _drop(plain, "stopping", _only_observed)
+    if given_labels(plain):
+        _drop(plain, "budget.init")  # nobody asks for it
     return plain
+
+
+def given_labels(config: Mapping[str, Any]) -> int:
+    """How many labels a run's index sets begin with; 0 where its cold start is asked for them."""
+    sets = config.get("index_sets")
+    items = sets.get("items") if isinstance(sets, Mapping) else None
+    return int(items.get("labelled", 0)) if isinstance(items, Mapping) else 0
 
 
 def _only_observed(stopping: Any) -> bool:

@@ -23,10 +23,12 @@ from alfm.results.run_hash import hashed_config
 from alfm.results.verdicts import Verdict
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.given_rules import Given, config_of_rules, rules_given
+from alfm.simulation.index_sets import IndexSets
 from alfm.simulation.loop import Round
 from alfm.simulation.replicates import budgets_of, run_replicates
 from alfm.simulation.watch import Watching
 from alfm.strategies.base import Strategy
+from alfm.strategies.given_rows import GivenRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +67,7 @@ def simulate(
     stopping_audit: Count = 200,
     device: Device = "auto",
     memory: Memory = "auto",
+    index_sets: IndexSets | None = None,
 ) -> pd.DataFrame:
     """Simulated active learning on cached features with known labels; no result is written.
 
@@ -79,15 +82,22 @@ def simulate(
     `alfm.results.verdicts.Verdict`), ready for a DataFrame of its own. stopping_mode="stop": a replicate ends at the
     first rule that says so; stopping_sample, stopping_audit: items of the stop set and of an audit.
 
+    index_sets: files that say what is labelled to begin with, held out and picked from (for a path or an open cache);
+    runs that differ in their partition alone are one paired design.
+
     Raises UserError for what a user can put right.
     """
     import pandas as pd
 
-    task = cache if isinstance(cache, Simulation) else Simulation(cache, device, memory)
+    task = cache if isinstance(cache, Simulation) else Simulation(cache, device, memory, index_sets=index_sets)
     given = {"query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier}
     named = {group: _named(group, one) for group, one in given.items()}
     built = {group: one for group, (_, _, one) in named.items()}
     budgets = budgets_of(task.num_classes, rounds, init, step, per_class, doubling)
+    if task.initial is not None:
+        name, node, _ = named["init_strategy"]
+        built["init_strategy"] = task.given_start(name)
+        named["init_strategy"], budgets[0] = (GivenRows.name, node, None), len(task.initial)
     rules = rules_given(stopping)
     if not rules and stopping_mode == "stop":
         raise UserError("simulate stopping_mode=stop: name a rule that says when, such as stopping='kappa_pairs'.")
@@ -116,6 +126,8 @@ def simulate(
             "mode": stopping_mode, "sample": stopping_sample, "audit": stopping_audit, **config_of_rules(rules),
         },
     }  # fmt: skip
+    if task.sets is not None and task.index_sets is not None:
+        config["index_sets"] = {"partition": task.index_sets.partition, **task.sets.described()}
     path, fingerprint = task.cache.path.absolute(), task.cache.fingerprint
     frame = pd.DataFrame(rows).assign(
         dataset=path.parent.name, model=path.stem, **{group: name for group, (name, _, _) in named.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from alfm.heads.logistic import Logistic
 from alfm.heads.propagation import Propagated
 from alfm.options import Device, Name, checked
 from alfm.results.row_numbers import RowNumbers
+from alfm.simulation.index_sets import IndexSets
+from alfm.simulation.item_numbers import ItemNumbers
 from alfm.simulation.task import Task
 from alfm.strategies.base import Strategy
+from alfm.strategies.given_rows import GivenRows
 from alfm.strategies.index_file import IndexFile
 from alfm.strategies.parts.sub_pool import Subsampled
 
@@ -38,7 +42,9 @@ class Simulation(Task):
     one into the other.
 
     Items without a label (-1) are left out of a simulated pool and are not scored in the test split; `left_out` says
-    how many (pool, test).
+    how many (pool, test). `sets`: index sets that say what is in the pool besides, or None; `initial`: the pool rows
+    int64 (n,) that they begin with, or None; `in_no_set`: how many labelled items they leave out; `held_out`: features
+    and labels of their validation set.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Simulation(Task):
         train_views: bool = True,
         keep_geometry: bool = False,
         unlabelled: Any = ASK,
+        index_sets: IndexSets | None = None,
     ) -> None:
         """train_views: where the cache holds augmented views, heads train on all of them.
 
@@ -82,10 +89,26 @@ class Simulation(Task):
         self.train_views = train_views
         where = devices.choose_device(device)
         pool_rows, labels = labelled(cache, pool_split)
+        unlabelled_items = cache.num_rows(pool_split) - len(pool_rows)
+        self.index_sets = index_sets
+        self.sets = index_sets.read(cache, pool_split) if index_sets is not None and index_sets.given else None
+        self.in_no_set = 0
+        if self.sets is not None:
+            chosen = self.sets.in_pool(pool_rows)
+            self.in_no_set = len(pool_rows) - int(chosen.sum()) - self.sets.sizes.get("validation", 0)
+            pool_rows, labels = pool_rows[chosen], labels[chosen]
         test_rows, test_labels = labelled(cache, test_split)
         self.cache, self.cache_rows = cache, pool_rows
         self.numbers = RowNumbers(cache, pool_split, pool_rows)
-        self.left_out = (cache.num_rows(pool_split) - len(pool_rows), cache.num_rows(test_split) - len(test_rows))
+        self.left_out = (unlabelled_items, cache.num_rows(test_split) - len(test_rows))
+        self.initial = None
+        if self.sets is not None and self.sets.labelled is not None:
+            self.initial = self.numbers.of_cache(self.sets.labelled, self.sets.files["labelled"])
+            if (self.initial < 0).any():
+                raise UserError(
+                    f"The pool leaves out {int((self.initial < 0).sum())} of the {len(self.initial)} items of "
+                    f"{self.sets.files['labelled']}: leave pool.imbalance out, or choose another initial set."
+                )
         if len(np.unique(labels)) < 2:
             raise UserError(f"Split {pool_split!r} of {cache.path} holds one class only: there is nothing to learn.")
         views = None
@@ -95,6 +118,7 @@ class Simulation(Task):
         if keep_geometry:
             rows = hashlib.blake2b(pool_rows.tobytes(), digest_size=16).hexdigest()
             kept = Kept(cache.path, f"{cache.fingerprint} {pool_split} {rows} {devices.of(where).arithmetic}")
+        self._memory = memory
         super().__init__(
             pool=Features(
                 features_of(cache, pool_split, pool_rows, memory == "file"), where, memory, views=views, kept=kept
@@ -104,6 +128,35 @@ class Simulation(Task):
             test_labels=torch.from_numpy(test_labels).to(where),
             num_classes=cache.num_classes,
         )
+
+    def given_start(self, init_strategy: str) -> GivenRows:
+        """The cold start of index sets that have an initial one. UserError where another was chosen besides."""
+        assert self.sets is not None and self.initial is not None
+        if init_strategy != "random":
+            raise UserError(
+                f"init_strategy={init_strategy} and {self.sets.files['labelled']} both say what a run begins with: "
+                "leave one of them out."
+            )
+        return GivenRows(self.initial)
+
+    @cached_property
+    def items(self) -> ItemNumbers:
+        """How the pool's items are numbered in index sets; by the cache's rows where nothing else is known of them."""
+        if self.sets is not None:
+            return self.sets.items
+        try:
+            return ItemNumbers(self.cache, self.numbers.split)
+        except UserError:
+            return ItemNumbers(self.cache, self.numbers.split, "rows")
+
+    @cached_property
+    def held_out(self) -> tuple[Features, torch.Tensor] | None:
+        """Features (V, D) and labels int64 (V,) of the validation set that a file names; None where there is none."""
+        if self.sets is None or self.sets.validation is None or not len(self.sets.validation):
+            return None
+        split, rows, device = self.numbers.split, self.sets.validation, self.pool.device
+        features = Features(features_of(self.cache, split, rows, self._memory == "file"), device, self._memory)
+        return features, torch.from_numpy(self.cache.labels(split)[rows]).to(device)
 
     def behaviour(
         self, query_strategy: Strategy, init_strategy: Strategy, classifier: Classifier | None = None

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from alfm import devices
 from alfm.simulation.cached_task import Simulation
+from alfm.simulation.index_sets import Sets
 from alfm.simulation.loop import Round
 
 
@@ -24,9 +25,27 @@ def announce(task: Simulation, names: dict[str, str], budgets: Sequence[int], se
     )
     for remark in task.cache.remarks:
         print(f"note: {remark}")
+    if task.sets is not None:
+        print(f"Index sets: {_sets(task.sets)}")
+        for name, count in task.sets.absent.items():
+            print(
+                f"Left out: {count} items of {task.sets.files[name]} that the cache does not hold or has no label for"
+            )
+        if task.in_no_set:
+            print(f"Left out of the pool: {task.in_no_set} items in no index set")
     for split, count in zip(("pool", "test split"), task.left_out, strict=True):
         if count:
             print(f"Left out of the {split}: {count} items without a label")
+
+
+def _sets(sets: Sets) -> str:
+    """For example "50 labelled to begin with, 100 for validation (a cost besides, not charged), 850 to pick from"."""
+    words = {
+        "labelled": "labelled to begin with",
+        "validation": "for validation (a cost besides, not charged)",
+        "unlabelled": "to pick from",
+    }
+    return ", ".join(f"{count} {words[name]}" for name, count in sets.sizes.items())
 
 
 class RoundsBar:

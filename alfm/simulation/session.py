@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from alfm import devices
 from alfm.cache.checked import remember
@@ -22,10 +25,12 @@ from alfm.results.run_folder import RunFolder
 from alfm.results.verdicts import unjudged
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.console import RoundsBar, announce
+from alfm.simulation.index_sets import write_sets
 from alfm.simulation.replay import replayed_verdicts
 from alfm.simulation.replicates import budgets_of, run_replicates
 from alfm.simulation.settings import Settings, Stopping
 from alfm.simulation.watch import Watching
+from alfm.strategies.given_rows import GivenRows
 
 
 class Training:
@@ -54,7 +59,11 @@ class Training:
         budget, rounds = given.budget, given.iterations
         budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
         seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
-        with _run_folder(cell, task, names, built, seeds, given.force) as folder:
+        if task.initial is not None:
+            built["init_strategy"] = task.given_start(names["init_strategy"])
+            names["init_strategy"], budgets[0] = GivenRows.name, len(task.initial)
+        config = _with_sets(cell.config, given, task)
+        with _run_folder(config, task, names, built, seeds, given.force) as folder:
             remember(task.cache, paths().logs)
             finished = folder.completed_seeds()
             waiting = [seed for seed in seeds if seed not in finished]
@@ -68,6 +77,7 @@ class Training:
                         on_round=bar, watching=watching,
                     ):  # fmt: skip
                         pass
+                _write_sets(folder, task)
                 for why in {why for why in folder.completed_seeds().values() if "exhausted" in why}:
                     print(f"Ended early: {why}.")
             if watching and (missing := unjudged(folder.verdicts(), watching.options, folder.completed_seeds())):
@@ -83,11 +93,12 @@ class Training:
         splits = given.splits
         unlabelled = tuple(splits.unlabelled) if isinstance(splits.unlabelled, list) else splits.unlabelled
         how = (given.device, given.memory, splits.pool, splits.test, given.train_views, given.keep_geometry, unlabelled)
-        stamp = path.stat() if path.exists() else None  # a missing file is the cache reader's to explain
-        key = (path, stamp and (stamp.st_mtime_ns, stamp.st_size), *how)
+        sets = given.index_sets
+        files = sets.files().values() if sets.given else ()
+        key = (path, *map(_stamp, (path, *files)), *how, sets)
         if key not in self._loaded:
             self._loaded.clear()  # before the next one is read: two may not fit
-            self._loaded[key] = Simulation(path, *how)
+            self._loaded[key] = Simulation(path, *how, index_sets=sets)
         return self._loaded[key]
 
 
@@ -99,8 +110,34 @@ def watching_of(node: Any, given: Stopping) -> Watching | None:
     return Watching(rules, given.mode == "stop", given.sample, given.audit) if rules else None
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """By which a file is known to be what it was; None where it is missing, which its reader explains."""
+    return (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
+
+
+def _with_sets(config: dict[str, Any], given: Settings, task: Simulation) -> dict[str, Any]:
+    """A cell's configuration with what is in the files of its index sets, and the files from whatever folder."""
+    if task.sets is None:
+        return config
+    return {**config, "index_sets": {**asdict(given.index_sets.absolute()), **task.sets.described()}}
+
+
+def _write_sets(folder: RunFolder, task: Simulation) -> None:
+    """What each replicate of a run began with, beside its picks, for others to begin with."""
+    state, dataset = folder.state, task.cache.path.absolute().parent.name
+    held = task.sets.validation if task.sets is not None else None
+    held = np.empty(0, np.int64) if held is None else held
+    for seed, rows in state.rows.items():
+        write_sets(folder.path, dataset, task.items, task.cache_rows, held, seed, state.picks[seed], rows[0])
+
+
 def _run_folder(
-    cell: Cell, task: Simulation, names: dict[str, str], built: dict[str, Any], seeds: Sequence[int], force: bool
+    config: dict[str, Any],
+    task: Simulation,
+    names: dict[str, str],
+    built: dict[str, Any],
+    seeds: Sequence[int],
+    force: bool,
 ) -> RunFolder:
     path, fingerprint = task.cache.path, task.cache.fingerprint
     return RunFolder.open(
@@ -108,11 +145,11 @@ def _run_folder(
         dataset=path.parent.name,
         model=path.stem,
         **names,
-        config=cell.config,
+        config=config,
         cache_fingerprint=fingerprint,
         force=force,
         environment=environment_of(devices.of(task.pool.device).label, path, fingerprint, seeds),
-        behaviour=task.behaviour(**built) | _unsaid_tolerance(cell.config["classifier"]),
+        behaviour=task.behaviour(**built) | _unsaid_tolerance(config["classifier"]),
     )
 
 

@@ -10,6 +10,7 @@ from annotated_types import Ge, Lt, MinLen
 
 from alfm.errors import UserError
 from alfm.options import Count, Device, Labels, Means, Name, PathName, Rounds, Seed, checked, shown
+from alfm.simulation.index_sets import IndexSets
 
 _Label = Annotated[int, Ge(-(2**63)), Lt(2**63)]
 
@@ -69,6 +70,7 @@ class Settings:
     iterations: Iterations
     budget: Budget
     stopping: Stopping
+    index_sets: IndexSets
     train_views: bool
     warm_start: bool
     device: Device
