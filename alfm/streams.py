@@ -48,6 +48,11 @@ def _mix(z: torch.Tensor) -> torch.Tensor:
     return z
 
 
+def hashes(key: int | torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """A random int64 for each row: `key` (see `packed_mask`) and `rows` broadcast."""
+    return _mix(rows.to(torch.int64) * _GOLDEN + key)
+
+
 def packed_mask(key: int | torch.Tensor, rows: torch.Tensor, dim: int, drop: float) -> torch.Tensor:
     """Dropout masks before `unpack_mask`: one bit per feature.
 
@@ -61,7 +66,7 @@ def packed_mask(key: int | torch.Tensor, rows: torch.Tensor, dim: int, drop: flo
     words, places, share = (dim + 63) // 64, 8, 256 - round(drop * 256)
     while share % 2 == 0:
         share, places = share // 2, places - 1
-    row_key = _mix(rows.to(torch.int64) * _GOLDEN + key)
+    row_key = hashes(key, rows)
     column = _mix(torch.arange(1, places * words + 1, dtype=torch.int64, device=rows.device) * _GOLDEN)
     z = row_key[..., None] ^ column
     scratch = torch.empty_like(z)

@@ -25,15 +25,28 @@ import pools
 from machine import alone, comma, drain, numbers, report_problem, table
 
 # name -> (config of conf/classifier, its options)
-HEADS: dict[str, tuple[str, dict[str, Any]]] = {
-    "logistic (default)": ("logistic", {}),
-    "dropout": ("dropout", {}),
-    "adapter": ("adapter", {}),
-} | {
-    f"{scaling}, c={c:g}": ("logistic", {"scaling": scaling, "strength": float(c)})
-    for scaling in ("soft", "standard", "none")
-    for c in (0.01, 0.1, 1, 10, 100)
-}
+HEADS: dict[str, tuple[str, dict[str, Any]]] = (
+    {
+        "logistic (default)": ("logistic", {}),
+        "dropout": ("dropout", {}),
+        "adapter": ("adapter", {}),
+    }
+    | {
+        f"{name} {words}": (name, options)
+        for name in ("dropout", "adapter")
+        for words, options in {
+            "averaging=20": {"averaging": 20},
+            "averaging=100": {"averaging": 100},
+            "mixup=0.4": {"mixup": 0.4},
+            "averaging=20 mixup=0.4": {"averaging": 20, "mixup": 0.4},
+        }.items()
+    }
+    | {
+        f"{scaling}, c={c:g}": ("logistic", {"scaling": scaling, "strength": float(c)})
+        for scaling in ("soft", "standard", "none")
+        for c in (0.01, 0.1, 1, 10, 100)
+    }
+)
 
 
 # -- accuracy --------------------------------------------------------------------------------------------------------

@@ -86,6 +86,12 @@ def test_what_changes_no_pick_does_not_enter_the_hash(cache, monkeypatch):
     assert hashes(cache, [OF_NO_MATTER], monkeypatch) == {OF_NO_MATTER: KNOWN["query_strategy=uherding"]}
 
 
+def test_options_that_came_later_enter_it_where_they_are_used(cache, monkeypatch):
+    used = ["classifier.averaging=5", "classifier.mixup=0.4", "classifier.views=random"]
+    lines = [f"classifier=dropout {option}" for option in used]
+    assert len({*hashes(cache, lines, monkeypatch).values(), KNOWN["classifier=dropout"]}) == len(used) + 1
+
+
 def test_rules_that_may_end_replicates_make_another_run(cache, monkeypatch):
     lines = [ENDING, f"{ENDING} stopping.kappa_pairs.threshold=0.5", f"{ENDING} stopping.sample=7"]
     found = hashes(cache, lines, monkeypatch)

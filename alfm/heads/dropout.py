@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.features.spaces import Scaled
 from alfm.heads.linear import LinearHead
+from alfm.heads.mixup import beta_quantiles, mixed, own_shares, partners
 from alfm.options import Count, Drop, checked
-from alfm.streams import keep_mask, stream
+from alfm.streams import hashes, keep_mask, stream
 from alfm.threads import side_by_side
 
 BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
@@ -66,6 +67,13 @@ class Recipe:
     the best so far by more than `min_delta`; after `patience` epochs without improvement a replicate stops, and
     the parameters and running statistics of its last improving epoch are what is returned. Batches hold
     `batch_size` items in a shuffled order; a last batch of one item joins the one before it.
+
+    Stronger regularisation, each off by default:
+    averaging: so many epochs more after the early stop, whose iterates are averaged in place of the best one; the
+    normalisation's statistics are then found anew, in as many passes. SWA: Izmailov et al. 2018 (arXiv 1803.05407), at
+    the learning rate that there is.
+    mixup: a of Beta(a, a) in mixup of features before dropout, see `alfm.heads.mixup`; 0 for none.
+    views: where the pool holds augmented views, `random`: each step sees one of each item, instead of all.
     """
 
     p: Drop = 0.75
@@ -75,6 +83,14 @@ class Recipe:
     batch_size: Annotated[int, Ge(2), Le(10**9)] = 4096
     patience: Count = 20
     min_delta: Annotated[float, Ge(-1e6), Le(1e6)] = 1e-3
+    averaging: Annotated[int, Ge(0), Le(10**6)] = field(default=0, kw_only=True)
+    mixup: Annotated[float, Ge(0), Le(100)] = field(default=0.0, kw_only=True)
+    views: Literal["all", "random"] = field(default="all", kw_only=True)
+
+    @property
+    def chooses_views(self) -> bool:
+        """It is to be given plain items, and looks for views itself: see `alfm.heads.views`."""
+        return self.views == "random"
 
     def __post_init__(self) -> None:
         if self.lr * self.weight_decay > 1:
@@ -216,12 +232,14 @@ class _Run:
         self.recipe, self.network, self.C = recipe, network, num_classes
         (self.R, self.n), self.D = rows.shape, pool.D
         self.drop = effective_drop(recipe.p)
-        valid = rows >= 0
-        items = pool.gather(rows.clamp_min(0).flatten()).view(self.R, self.n, self.D)
-        items.mul_(valid[:, :, None])
+        valid = self.valid = rows >= 0
+        self.V = 1 if pool.views is None or not recipe.chooses_views else pool.views.shape[1] + 1
+        every = torch.cat([rows.clamp_min(0) + v * pool.N for v in range(self.V)], 1)
+        items = pool.gather(every.flatten()).view(self.R, self.V * self.n, self.D)
+        items.mul_(valid.repeat(1, self.V)[:, :, None])
         self.unseen = (items == 0).all(1)
-        self.x = items.div_(1 - self.drop)
-        self.position = torch.arange(self.n, device=rows.device).expand(self.R, self.n)
+        self.x = items.div_(1 - self.drop)  # (R, V n, D), one view after the other
+        self.position = (valid.cumsum(1) - 1).clamp_min(0)  # among the replicate's own items
         count = valid.sum(1, keepdim=True).to(self.x)
         self.share = (valid / count)[:, None, :]  # (R, 1, n): a product with it is the mean over items
         self.bessel = count / (count - 1).clamp_min(1)
@@ -255,10 +273,16 @@ class _Run:
         self.active = torch.ones(self.R, dtype=torch.bool, device=self.x.device)
         self.epoch = torch.zeros(1, dtype=torch.int64, device=self.x.device)
         self.step_number = torch.zeros_like(self.epoch)
-        epochs, per_epoch = self.recipe.max_epochs, len(_batches(self.n, self.recipe.batch_size))
-        self.keys = torch.from_numpy(
-            np.stack([stream(s, round, "head masks").integers(2**62, size=epochs) for s in seeds])
-        ).to(self.x.device)
+        self.averaged = torch.zeros_like(self.wait)
+        self.average = torch.zeros_like(self.flat) if self.recipe.averaging else self.flat[:, :0]
+        epochs = self.recipe.max_epochs + self.recipe.averaging
+        per_epoch = len(_batches(self.n, self.recipe.batch_size))
+        self.keys = self._keys("head masks", seeds, round, epochs)
+        self.view_keys = self._keys("head views", seeds, round, epochs if self.V > 1 else 0)
+        self.partner_keys = self._keys("head mixup", seeds, round, epochs if self.recipe.mixup else 0)
+        self.share_keys = self._keys("head mixup shares", seeds, round, epochs if self.recipe.mixup else 0)
+        if self.recipe.mixup:
+            self.quantiles = torch.tensor(beta_quantiles(self.recipe.mixup), **like)
         t = np.arange(1, epochs * per_epoch + 1)
         self.step_size = torch.tensor(self.recipe.lr / (1 - BETA1**t), **like)
         self.root_scale = torch.tensor(1 / np.sqrt(1 - BETA2**t), **like)
@@ -266,6 +290,16 @@ class _Run:
             self._shuffled_epochs(seeds, round)
         else:
             self._whole_epochs()
+        if self.recipe.averaging:
+            self.best, self.best_mean, self.best_var = self.average, self.mean, self.var
+            self._find_statistics(seeds, round)
+
+    def _keys(self, purpose: str, seeds: list[int], round: int, count: int) -> Tensor:
+        """Keys of `count` passes for each replicate, int64 (R, count)."""
+        if not count:
+            return torch.empty(len(seeds), 0, dtype=torch.int64)  # nobody asks for them
+        drawn = np.stack([stream(seed, round, purpose).integers(2**62, size=count) for seed in seeds])
+        return torch.from_numpy(drawn).to(self.x.device)
 
     def result(self) -> Trained:
         weight, bias, *inner = (p.contiguous() for p in self._split(self.best))
@@ -277,13 +311,19 @@ class _Run:
         sizes = [math.prod(s) for s in self.shapes]
         return [p.view(-1, *s) for p, s in zip(flat.split(sizes, 1), self.shapes, strict=True)]
 
-    def _step(self, x: Tensor, position: Tensor, share: Tensor, bessel: Tensor, target: Tensor, mass: Tensor) -> Tensor:
-        """Dropout, normalisation, gradient and one AdamW update. Returns the losses (R,)."""
-        R, n, D = x.shape
-        key = self.keys.index_select(1, self.epoch).expand(R, n).reshape(-1)
-        keep = keep_mask(key, position.reshape(-1), D, self.drop).view(R, n, D)
-        x = keep.view(torch.uint8).to(x.dtype).mul_(x)  # bytes convert several times faster than bool
+    def _step(self, at: Tensor | None, share: Tensor, bessel: Tensor, target: Tensor, mass: Tensor) -> Tensor:
+        """Dropout, normalisation, gradient and one AdamW update on all items or those at (b,). Losses (R,)."""
+        x = self._items(at, self.view_keys, self.epoch)
+        if self.recipe.mixup:
+            valid = self.valid if at is None else self.valid[:, at]
+            rank = self.position if at is None else torch.arange(len(at), device=at.device)[None]
+            place = self.position if at is None else at[None]
+            partner = partners(self.partner_keys.index_select(1, self.epoch), rank, valid)
+            own = own_shares(self.share_keys.index_select(1, self.epoch), place, valid, self.quantiles)
+            x, target, mass = (mixed(values, partner, own) for values in (x, target, mass))
+        x = self._dropped(x, at, self.keys, self.epoch)
         weight, bias, *inner = self._split(self.flat)
+        R = self.R
         if not inner:
             z = self._normalise(x, share, bessel)
             loss, _, gradients = softmax_loss(weight, bias, z, target, mass)
@@ -303,7 +343,27 @@ class _Run:
         self.step_number += 1
         return loss
 
-    def _normalise(self, h: Tensor, share: Tensor, bessel: Tensor) -> Tensor:
+    def _items(self, at: Tensor | None, keys: Tensor, number: Tensor) -> Tensor:
+        """All items (R, n, D), or those at (b,); of several views one each, by the keys of a pass with this number."""
+        if self.V == 1:
+            return self.x if at is None else self.x[:, at]
+        position, place = self.position, torch.arange(self.n, device=self.x.device)
+        if at is not None:
+            position, place = at[None], at
+        view = (hashes(keys.index_select(1, number), position) >> 1 & (2**62 - 1)) % self.V  # of bits without a sign
+        start = torch.arange(self.R, device=self.x.device)[:, None] * (self.V * self.n)
+        index = (start + view * self.n + place).flatten()
+        return self.x.view(-1, self.D).index_select(0, index).view(self.R, len(place), self.D)
+
+    def _dropped(self, x: Tensor, at: Tensor | None, keys: Tensor, number: Tensor) -> Tensor:
+        """Items with the masks of a pass."""
+        R, n, D = x.shape
+        position = self.position if at is None else at[None]
+        key = keys.index_select(1, number).expand(R, n).reshape(-1)
+        keep = keep_mask(key, position.reshape(-1), D, self.drop).view(R, n, D)
+        return keep.view(torch.uint8).to(x.dtype).mul_(x)  # bytes convert several times faster than bool
+
+    def _normalise(self, h: Tensor, share: Tensor, bessel: Tensor, momentum: float = MOMENTUM) -> Tensor:
         """Batch normalisation without affine; running statistics as torch.nn.BatchNorm1d keeps them."""
         mean = torch.bmm(share, h)
         centred = h - mean
@@ -315,8 +375,8 @@ class _Run:
             var = torch.where(alone, self.pool_var, var)
             running_mean = torch.where(self.single, self.pool_mean, running_mean)
             running_var = torch.where(self.single, self.pool_var, running_var)
-        self.mean.lerp_(running_mean, MOMENTUM)
-        self.var.lerp_(running_var, MOMENTUM)
+        self.mean.lerp_(running_mean, momentum)
+        self.var.lerp_(running_var, momentum)
         return centred * (var + NORM_EPS).rsqrt()
 
     def _end_epoch(self, loss: Tensor) -> None:
@@ -326,47 +386,76 @@ class _Run:
         for best, now in ((self.best, self.flat), (self.best_mean, self.mean), (self.best_var, self.var)):
             best.copy_(torch.where(improved[:, None], now, best))
         self.wait.add_(1).mul_(~improved)
+        if self.recipe.averaging:
+            self._average()
+            self.active &= self.epoch < self.recipe.max_epochs - 1
         self.active &= self.wait < self.recipe.patience
         self.epoch += 1
 
+    def _average(self) -> None:
+        """Of iterates of epochs after a replicate has stopped, the first so many."""
+        more = ~self.active & (self.averaged < self.recipe.averaging)
+        self.averaged += more
+        share = (more / self.averaged.clamp_min(1)).to(self.flat)[:, None]
+        self.average.lerp_(self.flat, share)
+
+    def _find_statistics(self, seeds: list[int], round: int) -> None:
+        """The normalisation's mean and variance under the averaged parameters: means over further passes."""
+        passes = self.recipe.averaging
+        keys = self._keys("head statistics", seeds, round, passes)
+        view_keys = self._keys("head statistics views", seeds, round, passes if self.V > 1 else 0)
+        _, _, *inner = self._split(self.average)
+        done = 0
+        for number in torch.arange(passes, device=self.x.device).split(1):
+            for at, share, bessel in self._parts():
+                x = self._dropped(self._items(at, view_keys, number), at, keys, number)
+                if inner:
+                    x = self.network.embed(inner, x).masked_fill(self.unseen[:, None, :], 0)
+                done += 1
+                self._normalise(x, share, bessel, 1 / done)
+
+    def _parts(self, order: Tensor | None = None) -> list[tuple[Tensor | None, Tensor, Tensor]]:
+        """The batches of a pass: places (b,), None for all at once; `share` and `bessel` of each."""
+        slices = _batches(self.n, self.recipe.batch_size)
+        if len(slices) == 1:
+            return [(None, self.share, self.bessel)]
+        order = torch.arange(self.n, device=self.x.device) if order is None else order
+        like: dict[str, Any] = {"dtype": self.x.dtype, "device": self.x.device}
+        found: list[tuple[Tensor | None, Tensor, Tensor]] = []
+        for b, at in ((s.stop - s.start, order[s]) for s in slices):
+            found.append((at, torch.full((1, 1, b), 1 / b, **like), torch.full((1, 1), b / (b - 1), **like)))
+        return found
+
     def _whole_epoch(self) -> None:
-        self._end_epoch(self._step(self.x, self.position, self.share, self.bessel, self.target, self.mass))
+        self._end_epoch(self._step(None, self.share, self.bessel, self.target, self.mass))
 
     def _whole_epochs(self) -> None:
         """All epochs, each with all items at once."""
         state = [self.flat, self.m, self.v, self.mean, self.var, self.best, self.best_mean, self.best_var]
-        state += [self.best_loss, self.wait, self.active, self.epoch, self.step_number]
+        state += [self.best_loss, self.wait, self.active, self.epoch, self.step_number, self.averaged, self.average]
         epoch = devices.of(self.x).captured(self._whole_epoch, state)
-        for done in range(1, self.recipe.max_epochs + 1):
+        for done in range(1, self.keys.shape[1] + 1):
             epoch()
             if self._stopped(done):
                 break
 
     def _stopped(self, done: int) -> bool:
         """Whether no replicate goes on, after so many epochs; looked at now and then only where a look takes a wait."""
-        return done % devices.of(self.x).steps_between_looks == 0 and not bool(self.active.any())
+        if done % devices.of(self.x).steps_between_looks:
+            return False
+        return not bool((self.active | (self.averaged < self.recipe.averaging)).any())
 
     def _shuffled_epochs(self, seeds: list[int], round: int) -> None:
         """More items than a batch holds: one replicate, batches in an order of their own every epoch."""
-        slices = _batches(self.n, self.recipe.batch_size)
-        for epoch in range(self.recipe.max_epochs):
+        for epoch in range(self.keys.shape[1]):
             order = stream(seeds[0], round, f"head order {epoch}").permutation(self.n)
-            index = torch.from_numpy(order).to(self.x.device)
             loss = torch.zeros_like(self.best_loss)
-            for s in slices:
-                i = index[s]
-                b = len(i)
-                mass = self.mass[:, i]
+            for at, share, bessel in self._parts(torch.from_numpy(order).to(self.x.device)):
+                assert at is not None
+                mass = self.mass[:, at]
                 total = mass.sum((1, 2), keepdim=True).clamp_min(torch.finfo(mass.dtype).tiny)
-                part = self._step(
-                    self.x[:, i],
-                    i[None],
-                    torch.full((1, 1, b), 1 / b, dtype=self.x.dtype, device=self.x.device),
-                    self.bessel.new_full((1, 1), b / (b - 1)),
-                    self.target[:, i] / total,
-                    mass / total,
-                )
-                loss += part * (b / self.n)
+                part = self._step(at, share, bessel, self.target[:, at] / total, mass / total)
+                loss += part * (len(at) / self.n)
             self._end_epoch(loss)
             if self._stopped(epoch + 1):
                 break

@@ -1,4 +1,4 @@
-"""Heads that train on every augmented view of their items, wherever they are fitted: in a round or in a strategy."""
+"""Heads that train on the augmented views of their items, wherever they are fitted: in a round or in a strategy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from alfm.heads.linear import LinearHead
 def on_all_views(classifier: Classifier, pool: Features) -> Classifier:
     """`classifier`, or where the pool holds views one that gives each labelled item's views to it.
 
-    The learner fits its heads with it and hands it to the strategies, so no refit can leave the views out.
+    The learner fits its heads with it and hands it to the strategies, so no refit can leave the views out. A
+    classifier that says it `chooses_views` finds them itself, given plain items.
     """
-    if pool.views is None:
+    if pool.views is None or getattr(classifier, "chooses_views", False):
         return classifier
     return ReweightedOnViews(classifier) if isinstance(classifier, Reweighted) else OnViews(classifier)
 

@@ -32,6 +32,9 @@ HASH_IGNORES = (  # fmt: skip
 )
 # Options that came later: at this value a run is what it was before, and so is its hash.
 LATER_OPTIONS: Mapping[str, Any] = {
+    "classifier.averaging": 0,
+    "classifier.mixup": 0,
+    "classifier.views": "all",
     "init_strategy.rows": None,
     "query_strategy.rows": None,
     "splits.unlabelled": "ask",
