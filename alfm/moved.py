@@ -26,8 +26,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     "alfm.datasets.intensity": ("alfm.datasets.intensity_range",),
     "alfm.environment": ("alfm.results.environment",),
     "alfm.experiment": (
-        "alfm.simulation.api", "alfm.simulation.cached_task", "alfm.simulation.replicates", "alfm.config.parts",
-        "alfm.cache.split", "alfm.devices",
+        "alfm.simulation.api", "alfm.simulation.budgets", "alfm.simulation.cached_task", "alfm.simulation.replicates",
+        "alfm.config.parts", "alfm.cache.split", "alfm.devices",
     ),
     "alfm.extract": ("alfm.config.paths",),
     "alfm.extraction.encoding": ("alfm.devices",),

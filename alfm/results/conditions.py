@@ -25,7 +25,7 @@ DRAWS = {"pool.seed": "pool.seed", "index_sets.partition": "partition"}
 """Keys that say which draw of a paired design a run is, and what the column `draw` calls them."""
 NOT_RECORDED = "not recorded"
 NOT_STOPPED = "{}"
-_OF_THE_SETTING = frozenset({"renumbered_classes"})
+_OF_THE_SETTING = frozenset({"renumbered_classes", "confusion"})
 """Behaviour numbers (see `Simulation.behaviour`) that concern every run on a cache, not some strategies."""
 _DIGITS = 12  # of a digest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,11 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
 
     Returns a DataFrame with the columns of `rounds.csv` and dataset, model, query_strategy, init_strategy, classifier,
     budget (as planned, in words), cache (its fingerprint), `conditions.condition_columns`, run (the folder's name),
-    path, finished (bool), `initial`: the `start_fingerprint` of the first round's picks, and `picked`: the
-    `picks_fingerprints` up to each round. Replicates that are not finished are left out unless `finished_only=False`,
-    and so is a copy of one: the same hash, seed and picks in another folder. A metric that a run did not measure is
-    NaN; one that only runs of another version have is a column more.
+    path, pool (what was made of the cache's items, see `pool_words`), finished (bool), `initial`: the
+    `start_fingerprint` of the first round's picks, and `picked`: the `picks_fingerprints` up to each round. Replicates
+    that are not finished are left out unless `finished_only=False`, and so is a copy of one: the same hash, seed and
+    picks in another folder. A metric that a run did not measure is NaN; one that only runs of another version have is a
+    column more.
 
     Raises UserError for a path that does not exist or holds no run, and for a damaged run folder.
     """
@@ -88,6 +90,7 @@ def _frame(folder: Path, finished_only: bool, known: set[tuple[object, ...]]) ->
         **condition_columns(hashed_config(config), run.get("behaviour")),
         run=folder.name,
         path=str(folder),
+        pool=json.dumps(run["pool"], sort_keys=True) if "pool" in run else "",
         finished=frame["seed"].isin(state.finished.keys()),
         initial=frame["seed"].map(starts),
         picked=picked,
@@ -118,9 +121,17 @@ def budget_text(config: Mapping[str, Any], longest: Sequence[Row]) -> str:
     """The budget that was planned, so that a run stopped early stays beside the others; else what was spent."""
     try:
         budget, iterations = plain(config["budget"]), plain(config["iterations"])
-        per = " per class" if budget["per_class"] else ""
+        unit = budget.get("unit") or ("class" if budget["per_class"] else "labels")
+        per = {"class": " labels per class", "share": " % of the pool"}.get(unit, " labels")
+        if listed := budget.get("schedule"):
+            return f"{', '.join(_amount(one, unit) for one in listed)}{per}, {len(listed)} rounds"
         grows = ", doubling" if iterations["exp"] else ""
-        first = f"{count} given" if (count := given_labels(config)) else budget["init"]
-        return f"{first} + {budget['step']} labels{per} a round{grows}, {iterations['n']} rounds"
+        first, each = (_amount(budget[key], unit) for key in ("init", "step"))
+        first = f"{count} given" if (count := given_labels(config)) else first
+        return f"{first} + {each}{per} a round{grows}, {iterations['n']} rounds"
     except (KeyError, TypeError):
         return f"{longest[0]['num_labeled']} to {longest[-1]['num_labeled']} labels in {len(longest)} rounds"
+
+
+def _amount(value: Any, unit: str) -> str:
+    return f"{100 * value:g}" if unit == "share" else str(value)

@@ -1,7 +1,8 @@
 """Row numbers that people give, as rows of the pool: in files, in options, and in what other runs have picked.
 
-A cache counts all items of a split; a simulated pool leaves out those without a label. Only where there are none do
-both count the same, so elsewhere a list has to say what it counts.
+A cache counts all items of a split; a simulated pool leaves out those without a label, and others where it is made so
+(see `alfm.simulation.pools`, also for the numbers of copies, which are beyond the cache's). Only where both hold the
+same do they count the same, so elsewhere a list has to say what it counts.
 """
 
 from __future__ import annotations
@@ -19,25 +20,27 @@ from alfm.errors import UserError
 from alfm.results.run_folder import read_config
 
 Counted = Literal["cache", "pool"]
-"""What a list of row numbers counts: the cache's rows, or the pool's, which leaves out items without a label."""
+"""What a list of row numbers counts: the cache's rows, or the pool's, which may leave items out."""
 
 
 class RowNumbers:
-    """Which rows of a cache's split the pool holds: cache_rows int64 (N,), ascending."""
+    """Which rows of a cache's split the pool holds: cache_rows int64 (N,), ascending, from its `size` on copies."""
 
     def __init__(self, cache: FeatureCache, split: str, cache_rows: np.ndarray) -> None:
         self.cache, self.split, self.cache_rows = cache, split, cache_rows
-        self._pool_row = np.full(cache.num_rows(split), -1, dtype=np.int64)
+        self.size = cache.num_rows(split)
+        copies = int(cache_rows.max(initial=0)) // self.size
+        self._pool_row = np.full(self.size * (copies + 1), -1, dtype=np.int64)
         self._pool_row[cache_rows] = np.arange(len(cache_rows))
         self._matched: dict[Path, np.ndarray] = {}
 
     @property
     def whole(self) -> bool:
-        """Does the pool hold every row, so that cache and pool count alike?"""
+        """Does the pool hold every row, and none twice, so that cache and pool count alike?"""
         return len(self.cache_rows) == len(self._pool_row)
 
     def of_cache(self, rows: np.ndarray, what: str) -> np.ndarray:
-        """Cache rows int64 (n,) -> pool rows int64 (n,), -1 for one without a label.
+        """Cache rows int64 (n,) -> pool rows int64 (n,), -1 for one that is not in the pool.
 
         Raises UserError, which says `what` lists them, for rows that the cache does not have.
         """
@@ -60,10 +63,10 @@ class RowNumbers:
         if counted == "cache" or self.whole:
             return self.of_cache(rows, what)
         if counted is None:
-            left_out = len(self._pool_row) - len(self.cache_rows)
+            left_out = self.size - int((self.cache_rows < self.size).sum())
             raise UserError(
                 f"{what} lists row numbers, which may count the cache's rows or those of the pool, from which "
-                f"{left_out} items of {self._here} without a label are left out: add {option}=cache or {option}=pool."
+                f"{left_out} items of {self._here} are left out: add {option}=cache or {option}=pool."
             )
         wrong = rows[(rows < 0) | (rows >= len(self.cache_rows))]
         if len(wrong):
@@ -76,19 +79,22 @@ class RowNumbers:
 
         -1: the item is not in the pool. Raises UserError when that cache is another one and its items cannot be told.
         """
-        if self.is_same(folder):
+        same, copies = self.is_same(folder), pool_has_copies(read_config(folder))
+        if same and not copies:
             return self.of_cache(picks, f"{folder}/picks.npz")
-        match = self.match(folder)
-        if len(picks) and not 0 <= picks.min() <= picks.max() < len(match):
+        match = np.arange(self.size) if same else self.match(folder)
+        if len(picks) and not 0 <= picks.min() <= picks.max() < (np.inf if copies else len(match)):
             raise self._cannot(folder, f"lists rows beyond the {len(match)} of that run's cache")
-        rows = match[picks]
-        return np.where(rows < 0, -1, self._pool_row[rows])
+        rows, copy = match[picks % len(match)], picks // len(match)
+        numbers = np.where(rows < 0, len(self._pool_row), rows + copy * self.size)
+        there = numbers < len(self._pool_row)
+        return np.where(there, self._pool_row[np.where(there, numbers, 0)], -1)
 
     def not_in_pool(self, what: str, row: int) -> UserError:
         """For `what`, which lists the row of an item that is not in the pool."""
         return UserError(
-            f"{what} lists row {row}, and that item is not in the pool: {self._here} does not hold it, or has no label "
-            "for it; choose other rows."
+            f"{what} lists row {row}, and that item is not in the pool: {self._here} does not hold it, has no label "
+            "for it, or the pool leaves it out; choose other rows."
         )
 
     def is_same(self, folder: Path) -> bool:
@@ -150,6 +156,12 @@ class RowNumbers:
 def _pool_split(config: dict[str, Any]) -> str:
     splits = config.get("splits")
     return str(splits.get("pool", "train")) if isinstance(splits, dict) else "train"
+
+
+def pool_has_copies(config: dict[str, Any]) -> bool:
+    """Does a run's pool hold items more than once?"""
+    pool = config.get("pool")
+    return isinstance(pool, dict) and bool(pool.get("duplicates"))
 
 
 def _labels(cache: FeatureCache, split: str, other: FeatureCache) -> list[str | int | None]:

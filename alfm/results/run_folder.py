@@ -82,13 +82,15 @@ class RunFolder:
         environment: Mapping[str, Any] | None = None,
         ignore: Sequence[str] = HASH_IGNORES,
         behaviour: Mapping[str, int] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> RunFolder:
         """Find or make the run's folder and take its lock.
 
         `config`: the resolved configuration, plain dicts, lists, strings, numbers; its keys in `ignore` (top level,
         or dotted) do not enter the hash. `config["seeds"]` is stored as the union with the seeds already there.
         `environment`: what `alfm.results.environment.environment_of` returns, one session more in `environment.json`.
-        `force`: start over. `behaviour`: see `run_hash`; kept as `run.behaviour`.
+        `force`: start over. `behaviour`: see `run_hash`; kept as `run.behaviour`. `about`: what else is kept under
+        `run:`, outside the hash.
 
         Raises UserError if another process works in this folder, if the folder is damaged, or cannot be made.
         """
@@ -106,6 +108,7 @@ class RunFolder:
                 _empty(path)
             folder._state = read_state(path)
             run = {**names, "hash": digest, "cache_fingerprint": cache_fingerprint, "format": FORMAT}
+            run |= about or {}
             if behaviour:
                 run["behaviour"] = dict(behaviour)
             folder._config = {**folder._with_stored_seeds(config, digest), "run": run}

@@ -39,6 +39,10 @@ LATER_OPTIONS: Mapping[str, Any] = {
     "query_strategy.rows": None,
     "splits.unlabelled": "ask",
     "index_sets": {"partition": None},
+    "budget.unit": None,
+    "budget.schedule": None,
+    "pool": {"imbalance": None, "ratio": None, "exponent": None, "seed": 0, "duplicates": 0},
+    "oracle": {"noise": 0, "confusion": None, "abstain": 0},
 }
 
 
@@ -62,6 +66,7 @@ def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORE
     plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
     for dotted in ignore:
         _drop(plain, dotted)
+    _say_once(plain)
     for dotted, before in LATER_OPTIONS.items():
         _drop(plain, dotted, partial(eq, before))
     _drop(plain, "stopping", _only_observed)
@@ -75,6 +80,17 @@ def given_labels(config: Mapping[str, Any]) -> int:
     sets = config.get("index_sets")
     items = sets.get("items") if isinstance(sets, Mapping) else None
     return int(items.get("labelled", 0)) if isinstance(items, Mapping) else 0
+
+
+def _say_once(plain: dict[str, Any]) -> None:
+    """The same budget has one hash, whichever of its options say it."""
+    budget, iterations = plain.get("budget"), plain.get("iterations")
+    if isinstance(budget, dict) and budget.get("unit") in ("class", "labels"):
+        budget["per_class"] = budget.pop("unit") == "class"
+    elif isinstance(budget, dict) and budget.get("unit"):
+        budget.pop("per_class", None)
+    if isinstance(budget, dict) and isinstance(iterations, dict) and isinstance(budget.get("schedule"), list):
+        iterations["n"] = len(budget["schedule"])
 
 
 def _only_observed(stopping: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,14 +12,15 @@ import numpy as np
 from alfm.metrics import METRICS, area_under_budget_curve
 from alfm.results.conditions import NOT_STOPPED, differing, telling_words
 from alfm.results.pairing import SETTING, check_metric
+from alfm.results.pool_words import pool_words
 from alfm.results.replicates import REPLICATE, per_unit, units
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REFERENCE = "random"
-_IN_WORDS = ("budget.", "iterations.")
-"""Conditions that the column `budget` says already."""
+_IN_WORDS = ("budget.", "iterations.", "pool.", "oracle.")
+"""Conditions that the column `budget` and `pool_words` say already."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,10 @@ class Setting:
     """Runs that may be compared: one data set, model, cache, head and budget, and all else that enters a run's hash.
 
     `names`: the values of `SETTING`; `head`, `rest`: the options of the head and the other conditions in which the
-    report's settings differ, "strength=10"; `shared`: the runs with the cold start that most strategies have; `own`:
-    those with another; `stopped`: those that stopping rules may end, which no curve is cut to. All carry the columns
-    `strategy`, which tells runs apart by the options that differ, and `draw`.
+    report's settings differ, "strength=10", after what was made of pool and annotator (`pool_words`); `shared`: the
+    runs with the cold start that most strategies have; `own`: those with another; `stopped`: those that stopping rules
+    may end, which no curve is cut to. All carry the columns `strategy`, which tells runs apart by the options that
+    differ, and `draw`.
     """
 
     names: dict[str, str]
@@ -77,7 +80,8 @@ def settings_of(df: pd.DataFrame) -> Iterator[Setting]:
     for key, group in df.groupby(SETTING, sort=False):
         names = dict(zip(SETTING, map(str, key), strict=True))
         several = caches[names["dataset"], names["model"]] > 1
-        words = [rest[names["conditions"]], f"cache {names['cache'][:8]}" if several else ""]
+        made = pool_words(json.loads(names["conditions"] or "{}"), group["pool"])
+        words = [made, rest[names["conditions"]], f"cache {names['cache'][:8]}" if several else ""]
         stopped = group["stopping"] != NOT_STOPPED
         by_start = (group if stopped.all() else group[~stopped]).groupby("init_strategy")["strategy"]
         rank = {s: (of.nunique(), REFERENCE in set(of)) for s, of in by_start}
@@ -116,7 +120,7 @@ def under_test(df: pd.DataFrame) -> str:
 def _named(df: pd.DataFrame) -> pd.DataFrame:
     """`df` with every column that settings need, and with `strategy` and `init_strategy` by the options that differ."""
     columns = [*SETTING, "query_strategy", "query_options", "init_strategy", "init_options", "behaviour", "stopping"]
-    columns.append("draw")
+    columns += ["draw", "pool"]
     df = df.assign(**{name: df[name].fillna("").astype(object) if name in df else "" for name in columns})
     df = df.reset_index(drop=True)
     df["stopping"] = df["stopping"].replace("", NOT_STOPPED)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,11 +22,14 @@ from alfm.results.conditions import as_config, condition_columns, config_of_clas
 from alfm.results.load import budget_text, picks_fingerprints, start_fingerprint
 from alfm.results.run_hash import hashed_config
 from alfm.results.verdicts import Verdict
+from alfm.simulation.budgets import Listed, Unit, budgets_of
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.given_rules import Given, config_of_rules, rules_given
 from alfm.simulation.index_sets import IndexSets
 from alfm.simulation.loop import Round
-from alfm.simulation.replicates import budgets_of, run_replicates
+from alfm.simulation.oracle import OracleOptions
+from alfm.simulation.pools import PoolOptions
+from alfm.simulation.replicates import run_replicates
 from alfm.simulation.watch import Watching
 from alfm.strategies.base import Strategy
 from alfm.strategies.given_rows import GivenRows
@@ -61,6 +65,10 @@ def simulate(
     step: Labels = 1,
     per_class: bool = True,
     doubling: bool = False,
+    unit: Unit | None = None,
+    schedule: Listed | None = None,
+    pool: PoolOptions | Mapping[str, Any] | None = None,
+    oracle: OracleOptions | Mapping[str, Any] | None = None,
     stopping: Given = (),
     stopping_mode: Literal["observe", "stop"] = "observe",
     stopping_sample: Count = 1000,
@@ -77,6 +85,9 @@ def simulate(
     classifier, budget, cache, the conditions with the options of strategies and head, initial, picked), so that frames
     can be concatenated and given to `alfm.results.statistics` and the report; objects are described by their options.
 
+    unit, schedule: see `budgets_of`. pool, oracle: what is made of the pool's items and what its annotator gets wrong,
+    options by name as in conf/al_train.yaml; a `Simulation` has its own.
+
     stopping: rules that watch, names of configs or objects of `alfm.stopping`; a mapping names them, where two are of
     a kind. What they say is `frame.attrs["stopping"]`, a dict for each seed and rule as in a run's stopping.csv (see
     `alfm.results.verdicts.Verdict`), ready for a DataFrame of its own. stopping_mode="stop": a replicate ends at the
@@ -89,11 +100,15 @@ def simulate(
     """
     import pandas as pd
 
-    task = cache if isinstance(cache, Simulation) else Simulation(cache, device, memory, index_sets=index_sets)
+    if isinstance(cache, Simulation) and not (pool is None and oracle is None):
+        raise UserError("simulate pool= and oracle= are a Simulation's own: give them to Simulation(PATH, pool=...).")
+    task = cache
+    if not isinstance(task, Simulation):
+        task = Simulation(cache, device, memory, index_sets=index_sets, pool=pool, oracle=oracle)
     given = {"query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier}
     named = {group: _named(group, one) for group, one in given.items()}
     built = {group: one for group, (_, _, one) in named.items()}
-    budgets = budgets_of(task.num_classes, rounds, init, step, per_class, doubling)
+    budgets = budgets_of(task.num_classes, rounds, init, step, per_class, doubling, unit, schedule, task.pool.N)
     if task.initial is not None:
         name, node, _ = named["init_strategy"]
         built["init_strategy"] = task.given_start(name)
@@ -117,9 +132,11 @@ def simulate(
     )  # fmt: skip
     config = {
         **{group: config for group, (_, config, _) in named.items()},
-        "budget": {"init": init, "step": step, "per_class": per_class},
+        "budget": {"init": init, "step": step, "per_class": per_class, "unit": unit, "schedule": schedule},
         "iterations": {"n": rounds, "exp": doubling},
         "splits": task.splits,
+        "pool": asdict(task.pool_options),
+        "oracle": asdict(task.oracle_options),
         "train_views": task.train_views,
         "warm_start": True,
         "stopping": {
@@ -132,6 +149,7 @@ def simulate(
     frame = pd.DataFrame(rows).assign(
         dataset=path.parent.name, model=path.stem, **{group: name for group, (name, _, _) in named.items()},
         budget=budget_text(config, []), cache=fingerprint,
+        pool=json.dumps(task.about["pool"], sort_keys=True) if "pool" in task.about else "",
         **condition_columns(hashed_config(config), task.behaviour(**built)),
     )  # fmt: skip
     frame["initial"] = frame["seed"].map({seed: start_fingerprint(own[0], fingerprint) for seed, own in picks.items()})

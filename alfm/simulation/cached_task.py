@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from alfm import devices
 from alfm.cache.checked import check_once
@@ -16,7 +18,7 @@ from alfm.cache.reader import FeatureCache
 from alfm.cache.split import features_of, labelled
 from alfm.config.paths import paths
 from alfm.datasets.labels import ASK
-from alfm.errors import UserError
+from alfm.errors import UserError, nearest_names
 from alfm.features.features import Features, Memory
 from alfm.features.kept import Kept
 from alfm.features.spaces import RAW
@@ -25,26 +27,31 @@ from alfm.heads.base import Classifier
 from alfm.heads.dropout import Recipe
 from alfm.heads.logistic import Logistic
 from alfm.heads.propagation import Propagated
-from alfm.options import Device, Name, checked
+from alfm.options import Device, Name, OptionError, checked, options_of
 from alfm.results.row_numbers import RowNumbers
 from alfm.simulation.index_sets import IndexSets
 from alfm.simulation.item_numbers import ItemNumbers
+from alfm.simulation.oracle import Annotator, OracleOptions
+from alfm.simulation.pools import PoolOptions, made_pool
 from alfm.simulation.task import Task
 from alfm.strategies.base import Strategy
 from alfm.strategies.given_rows import GivenRows
 from alfm.strategies.index_file import IndexFile
 from alfm.strategies.parts.sub_pool import Subsampled
 
+T = TypeVar("T", PoolOptions, OracleOptions)
+
 
 @checked
 class Simulation(Task):
-    """A `Task` made from a cache. cache_rows int64 (N,): the pool's rows as rows of the cache's split; `numbers` turns
-    one into the other.
+    """A `Task` made from a cache. cache_rows int64 (N,): the pool's rows as rows of the cache's split, from its size on
+    those of copies; `numbers` turns one into the other.
 
     Items without a label (-1) are left out of a simulated pool and are not scored in the test split; `left_out` says
     how many (pool, test). `sets`: index sets that say what is in the pool besides, or None; `initial`: the pool rows
     int64 (n,) that they begin with, or None; `in_no_set`: how many labelled items they leave out; `held_out`: features
-    and labels of their validation set.
+    and labels of their validation set. `made`: what was made of the rest, `annotator`: who answers, None
+    for the cache's labels.
     """
 
     def __init__(
@@ -58,11 +65,13 @@ class Simulation(Task):
         keep_geometry: bool = False,
         unlabelled: Any = ASK,
         index_sets: IndexSets | None = None,
+        pool: PoolOptions | Mapping[str, Any] | None = None,
+        oracle: OracleOptions | Mapping[str, Any] | None = None,
     ) -> None:
         """train_views: where the cache holds augmented views, heads train on all of them.
 
         keep_geometry: what is found out about the pool at the price of all pairs is kept beside the cache (see
-        `Kept`). unlabelled: see `open_cache` (for a path).
+        `Kept`). unlabelled: see `open_cache` (for a path). pool, oracle: options by name, or as objects.
 
         Raises UserError: no such cache or split, a damaged one (looked at once, see `check_once`), NaN or Inf, nothing
         labelled, one class only.
@@ -88,19 +97,25 @@ class Simulation(Task):
             self.splits["unlabelled"] = unlabelled
         self.train_views = train_views
         where = devices.choose_device(device)
-        pool_rows, labels = labelled(cache, pool_split)
-        unlabelled_items = cache.num_rows(pool_split) - len(pool_rows)
+        self.pool_options = given(PoolOptions, pool, "pool")
+        self.oracle_options = given(OracleOptions, oracle, "oracle")
+        size, every = cache.num_rows(pool_split), cache.labels(pool_split)
+        known, labels = labelled(cache, pool_split)
+        test_rows, test_labels = labelled(cache, test_split)
+        self.left_out = (size - len(known), cache.num_rows(test_split) - len(test_rows))
         self.index_sets = index_sets
         self.sets = index_sets.read(cache, pool_split) if index_sets is not None and index_sets.given else None
         self.in_no_set = 0
         if self.sets is not None:
-            chosen = self.sets.in_pool(pool_rows)
-            self.in_no_set = len(pool_rows) - int(chosen.sum()) - self.sets.sizes.get("validation", 0)
-            pool_rows, labels = pool_rows[chosen], labels[chosen]
-        test_rows, test_labels = labelled(cache, test_split)
-        self.cache, self.cache_rows = cache, pool_rows
-        self.numbers = RowNumbers(cache, pool_split, pool_rows)
-        self.left_out = (unlabelled_items, cache.num_rows(test_split) - len(test_rows))
+            chosen = self.sets.in_pool(known)
+            self.in_no_set = len(known) - int(chosen.sum()) - self.sets.sizes.get("validation", 0)
+            known, labels = known[chosen], labels[chosen]
+        if len(np.unique(labels)) < 2:
+            raise UserError(f"Split {pool_split!r} of {cache.path} holds one class only: there is nothing to learn.")
+        self.made = made_pool(known, labels, size, self.pool_options)
+        pool_rows, labels = self.made.rows, every[self.made.rows]
+        self.cache, self.cache_rows = cache, self.made.numbers
+        self.numbers = RowNumbers(cache, pool_split, self.cache_rows)
         self.initial = None
         if self.sets is not None and self.sets.labelled is not None:
             self.initial = self.numbers.of_cache(self.sets.labelled, self.sets.files["labelled"])
@@ -109,14 +124,15 @@ class Simulation(Task):
                     f"The pool leaves out {int((self.initial < 0).sum())} of the {len(self.initial)} items of "
                     f"{self.sets.files['labelled']}: leave pool.imbalance out, or choose another initial set."
                 )
-        if len(np.unique(labels)) < 2:
-            raise UserError(f"Split {pool_split!r} of {cache.path} holds one class only: there is nothing to learn.")
+        self.annotator = None
+        if not self.oracle_options.flawless:
+            self.annotator = Annotator(labels, self.cache_rows, size, cache.num_classes, self.oracle_options)
         views = None
         if train_views and cache.num_views(pool_split) > 1:
             views = cache.views(pool_split)[pool_rows, 1:]
         kept = None
         if keep_geometry:
-            rows = hashlib.blake2b(pool_rows.tobytes(), digest_size=16).hexdigest()
+            rows = hashlib.blake2b(self.cache_rows.tobytes(), digest_size=16).hexdigest()
             kept = Kept(cache.path, f"{cache.fingerprint} {pool_split} {rows} {devices.of(where).arithmetic}")
         self._memory = memory
         super().__init__(
@@ -158,6 +174,16 @@ class Simulation(Task):
         features = Features(features_of(self.cache, split, rows, self._memory == "file"), device, self._memory)
         return features, torch.from_numpy(self.cache.labels(split)[rows]).to(device)
 
+    def answers(self, seeds: Sequence[int]) -> Tensor:
+        if self.annotator is None:
+            return super().answers(seeds)
+        return torch.from_numpy(np.stack([self.annotator.answers(seed) for seed in seeds]))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a run says of the items it learns from, which its configuration does not show."""
+        return {} if self.pool_options.as_it_is else {"pool": self.made.facts}
+
     def behaviour(
         self, query_strategy: Strategy, init_strategy: Strategy, classifier: Classifier | None = None
     ) -> dict[str, int]:
@@ -182,7 +208,21 @@ class Simulation(Task):
             known["near"] = 1  # before, distances between near items came from products
         if self.cache.renumbered:
             known["renumbered_classes"] = 1  # before, gaps counted as classes, and budgets per class with them
+        if self.annotator is not None and self.annotator.options.confusion is not None:
+            known["confusion"] = self.annotator.digest  # no mend: which matrix lay at that path
         return known
+
+
+def given(kind: type[T], options: T | Mapping[str, Any] | None, name: str) -> T:
+    """Options as an object, from those that were given by name. UserError for names that it does not have."""
+    if isinstance(options, Mapping):
+        for wrong in options.keys() - options_of(kind).keys():
+            raise UserError(f"{name}.{wrong}: there is no such option, {nearest_names(wrong, list(options_of(kind)))}")
+        try:
+            return kind(**options)
+        except OptionError as error:
+            raise error.at(name) from None
+    return kind() if options is None else options
 
 
 def plain_space(classifier: Classifier | None, pool: Features) -> bool:

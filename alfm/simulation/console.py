@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alfm import devices
+from alfm.results.pool_words import pool_words
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.index_sets import Sets
 from alfm.simulation.loop import Round
@@ -33,6 +35,9 @@ def announce(task: Simulation, names: dict[str, str], budgets: Sequence[int], se
             )
         if task.in_no_set:
             print(f"Left out of the pool: {task.in_no_set} items in no index set")
+    options = {"pool": asdict(task.pool_options), "oracle": asdict(task.oracle_options)}
+    if words := pool_words(options, [task.about.get("pool", {})]):
+        print(f"Pool: {words}")
     for split, count in zip(("pool", "test split"), task.left_out, strict=True):
         if count:
             print(f"Left out of the {split}: {count} items without a label")

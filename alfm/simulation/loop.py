@@ -98,10 +98,10 @@ def play(
     """
     if budgets[0] > task.pool.N:
         raise UserError(
-            f"The initial budget asks for {budgets[0]} items but the pool has {task.pool.N}: lower budget.init "
-            "(it is per class unless budget.per_class=false)."
+            f"The initial budget asks for {budgets[0]} items but the pool has {task.pool.N}: lower budget.init, or the "
+            "first of budget.schedule (they are per class unless budget.unit=labels)."
         )
-    labels, device = task.labels.cpu(), task.pool.device
+    told, device = task.answers(learner.seeds), task.pool.device
     paid, unanswered = 0, torch.zeros(learner.R, dtype=torch.int64)
     replayed = np.empty((learner.R, 0), np.int64) if done is None else done
     for number, budget in enumerate(budgets, 1):
@@ -110,7 +110,7 @@ def play(
         replay, replayed = torch.from_numpy(replayed[:, :budget]), replayed[:, budget:]
         picks = replay if replay.shape[1] else learner.ask(budget)
         query_seconds = clock.lap()
-        answers = labels[picks]
+        answers = told.gather(1, picks.clamp_min(0))
         learner.tell(picks, answers)
         paid, unanswered = paid + picks.shape[1], unanswered + ((picks >= 0) & (answers < 0)).sum(1)
         learner.fit()
@@ -121,8 +121,7 @@ def play(
                 learner.end(r, why)
         reasons = [learner.ended[r] for r in replicates]
         if not replay.shape[1]:
-            assert learner.head is not None
-            metrics = task.measure(learner.head)
+            metrics = _measured(learner, task, replicates)
             yield Round(
                 number, paid, picks[replicates].numpy(),
                 [learner.filled[r] for r in replicates], metrics, fit_seconds, query_seconds, clock.lap(),
@@ -132,6 +131,12 @@ def play(
             )  # fmt: skip
         if all(reasons):
             return
+
+
+def _measured(learner: Learner, task: Task, replicates: Sequence[int]) -> list[dict[str, float]]:
+    """Test measures of these replicates; one that nobody has answered yet says every class of everything alike."""
+    found = dict(zip(learner.fitted, task.measure(learner.head) if learner.head is not None else [], strict=True))
+    return [found[r] if r in found else task.unlearnt() for r in replicates]
 
 
 def _end(learner: Learner, r: int, number: int, rounds: int) -> str | None:

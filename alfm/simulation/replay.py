@@ -36,7 +36,7 @@ def replayed_verdicts(
     for counts, group in groups.items():
         picks = np.stack([task.numbers.of_cache(state.picks[seed], "picks.npz") for seed in group])
         if (picks < 0).any():
-            raise UserError("picks.npz names items without a label: run again with force=true")
+            raise UserError("picks.npz names items that are not in the pool: run again with force=true")
         learners = learners_of(task, classifier, Random(), Random(), group, warm_start)  # nobody asks them
         seconds = [seconds_of(state.rows[seed]) for seed in group]
         watch = Watch(replace(watching, ends=False), task, group, seconds)

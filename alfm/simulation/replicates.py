@@ -1,4 +1,4 @@
-"""Replicates of one run: budgets, resuming, and a row for every seed and round."""
+"""Replicates of one run: resuming, and a row for every seed and round."""
 
 from __future__ import annotations
 
@@ -9,26 +9,13 @@ import numpy as np
 
 from alfm.errors import UserError
 from alfm.heads.base import Classifier
-from alfm.options import Labels, Rounds, checked
 from alfm.results.run_folder import RunFolder
 from alfm.results.verdicts import Verdict
 from alfm.simulation.cached_task import Simulation
-from alfm.simulation.loop import Round, learners_of, play, schedule
+from alfm.simulation.loop import Round, learners_of, play
 from alfm.simulation.replay import seconds_of
 from alfm.simulation.watch import Watch, Watching
 from alfm.strategies.base import Strategy
-
-
-@checked
-def budgets_of(
-    num_classes: int, rounds: Rounds, init: Labels, step: Labels, per_class: bool = True, doubling: bool = False
-) -> list[int]:
-    """Labels per round; `init` and `step` count per class unless `per_class` is False. UserError for less than one."""
-    factor = num_classes if per_class else 1
-    first, each = round(init * factor), round(step * factor)
-    if first < 1 or each < 1:
-        raise UserError(f"budget.init={init:g} and budget.step={step:g} must give at least one label a round.")
-    return schedule(rounds, first, each, doubling)
 
 
 def run_replicates(
@@ -68,7 +55,7 @@ def run_replicates(
         done = np.stack([task.numbers.of_cache(picked[seed], "picks.npz") for seed in group])
         if (done < 0).any():
             assert folder is not None
-            raise UserError(f"{folder.path}/picks.npz names items without a label: run again with force=true.")
+            raise UserError(f"{folder.path}/picks.npz names items that are not in the pool: run again with force=true.")
         learners = learners_of(task, classifier, init_strategy, query_strategy, group, warm_start)
         watch = Watch(watching, task, group, [took[seed] for seed in group]) if watching is not None else None
         for made in play(learners, task, budgets, done, watch):

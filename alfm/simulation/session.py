@@ -23,11 +23,12 @@ from alfm.results.environment import environment_of
 from alfm.results.load import load_runs
 from alfm.results.run_folder import RunFolder
 from alfm.results.verdicts import unjudged
+from alfm.simulation.budgets import budgets_of
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.console import RoundsBar, announce
 from alfm.simulation.index_sets import write_sets
 from alfm.simulation.replay import replayed_verdicts
-from alfm.simulation.replicates import budgets_of, run_replicates
+from alfm.simulation.replicates import run_replicates
 from alfm.simulation.settings import Settings, Stopping
 from alfm.simulation.watch import Watching
 from alfm.strategies.given_rows import GivenRows
@@ -57,7 +58,10 @@ class Training:
         watching = watching_of(cfg.stopping, given.stopping)
         task = self.task(find_cache(cell).absolute(), given)
         budget, rounds = given.budget, given.iterations
-        budgets = budgets_of(task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp)
+        budgets = budgets_of(
+            task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp, budget.unit,
+            budget.schedule, task.pool.N,
+        )  # fmt: skip
         seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
         if task.initial is not None:
             built["init_strategy"] = task.given_start(names["init_strategy"])
@@ -94,11 +98,12 @@ class Training:
         unlabelled = tuple(splits.unlabelled) if isinstance(splits.unlabelled, list) else splits.unlabelled
         how = (given.device, given.memory, splits.pool, splits.test, given.train_views, given.keep_geometry, unlabelled)
         sets = given.index_sets
-        files = sets.files().values() if sets.given else ()
-        key = (path, *map(_stamp, (path, *files)), *how, sets)
+        files = [path, *(sets.files().values() if sets.given else ())]
+        files += [] if given.oracle.confusion is None else [Path(given.oracle.confusion).expanduser()]
+        key = (path, *map(_stamp, files), *how, sets, given.pool, given.oracle)
         if key not in self._loaded:
             self._loaded.clear()  # before the next one is read: two may not fit
-            self._loaded[key] = Simulation(path, *how, index_sets=sets)
+            self._loaded[key] = Simulation(path, *how, index_sets=sets, pool=given.pool, oracle=given.oracle)
         return self._loaded[key]
 
 
@@ -149,6 +154,7 @@ def _run_folder(
         cache_fingerprint=fingerprint,
         force=force,
         environment=environment_of(devices.of(task.pool.device).label, path, fingerprint, seeds),
+        about=task.about,
         behaviour=task.behaviour(**built) | _unsaid_tolerance(config["classifier"]),
     )
 

@@ -9,8 +9,11 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Lt, MinLen
 
 from alfm.errors import UserError
-from alfm.options import Count, Device, Labels, Means, Name, PathName, Rounds, Seed, checked, shown
+from alfm.options import Count, Device, Means, Name, PathName, Rounds, Seed, checked, shown
+from alfm.simulation.budgets import Budget
 from alfm.simulation.index_sets import IndexSets
+from alfm.simulation.oracle import OracleOptions
+from alfm.simulation.pools import PoolOptions
 
 _Label = Annotated[int, Ge(-(2**63)), Lt(2**63)]
 
@@ -38,16 +41,6 @@ class Iterations:
 
 @dataclass(frozen=True)
 @checked
-class Budget:
-    """`budget.`: labels of the first and of each later round."""
-
-    init: Labels
-    step: Labels
-    per_class: bool
-
-
-@dataclass(frozen=True)
-@checked
 class Stopping:
     """`stopping.`: what its rules do, and the items that they look at."""
 
@@ -69,6 +62,8 @@ class Settings:
     seeds: Annotated[Seed | Annotated[Sequence[Seed], MinLen(1)], _SEEDS]
     iterations: Iterations
     budget: Budget
+    pool: PoolOptions
+    oracle: OracleOptions
     stopping: Stopping
     index_sets: IndexSets
     train_views: bool

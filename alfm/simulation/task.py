@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from alfm import devices
@@ -40,10 +41,19 @@ class Task:
             raise UserError(f"The test features have dimension {self.test.D}, the pool's {self.pool.D}.")
         self.measured = TestLabels.prepare(self.test_labels, self.num_classes)
 
+    def answers(self, seeds: Sequence[int]) -> Tensor:
+        """What the annotator of each seed says of every item, int64 (R, N) on the host, -1 for no answer."""
+        return self.labels.cpu().expand(len(seeds), -1)
+
     def test_logits(self, head: LinearHead) -> Iterator[Tensor]:
         """Logits (T, C) of one replicate after the other."""
         for r in range(head.R):
             yield logits_of(self.test, head, r)
+
+    def unlearnt(self) -> dict[str, float]:
+        """The test measures of a model that has seen no label."""
+        logits = torch.zeros(self.test.N, self.num_classes, device=self.test_labels.device)
+        return evaluate(logits, self.test_labels, self.measured)
 
     @devices.full_precision()
     def measure(self, head: LinearHead) -> list[dict[str, float]]:

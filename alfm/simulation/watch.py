@@ -79,7 +79,7 @@ class Watch:
         """Which of the replicates that go on shall end here, and why; none of them unless rules may end any."""
         now = time.monotonic()
         passed, self._clock = now - self._clock, now
-        going = [r for r in learner.going if r in learner.fitted]
+        going = learner.going
         jobs = [partial(self._told, learner, r, passed) for r in going]
         for r, said in zip(going, side_by_side(jobs, learner.pool.device), strict=True):
             if said and self.watching.ends:
@@ -110,23 +110,48 @@ class _Replicate:
         self.watching, self.task, self.seed = watching, task, seed
         self.rules = {name: deepcopy(rule) for name, rule in watching.rules.items()}
         self.rounds = self.labelled = 0
-        self.fired: dict[str, tuple[int, int, int]] = {}  # rule -> round, labels, labels charged besides
+        self.fired: dict[str, tuple[int, int, int]] = {}  # rule -> round, labels paid for, labels charged besides
         self.reasons: dict[str, str] = {}
         device = task.pool.device
         sample = {"predictions", "probabilities", "gains"} & needs
         self.stop_set = _drawn(seed, "stop set", N, watching.sample if sample else 0, device)
         self.audit = _drawn(seed, "stopping audit", N, watching.audit if "audit" in needs else 0, device)
+        self.audited = task.answers([seed])[0][self.audit.cpu()].numpy()
         self.coverage = _Coverage(task.pool.unit.rows(self.stop_set, plain=True)) if "gains" in needs else None
 
     def told(
         self, learner: Learner, r: int, head: LinearHead | None, fitted: Sequence[int], seconds: float
     ) -> list[str]:
-        """One round more of replicate r; head: the one before, of replicates `fitted`. Rules that fired first here."""
+        """One round more of replicate r; head: the one before, of replicates `fitted`. Rules that fired first here.
+
+        Where nobody answered there is no new model, and rules that look at models hear nothing of the round.
+        """
+        news = learner.counts[r] > self.labelled
+        unpaid = learner.available[r][self.audit].cpu().numpy()
+        shown = self._shown(learner, r, head, fitted, unpaid) if news else {}
+        self.rounds += 1
+        self.labelled = learner.counts[r]
+        new = []
+        for name, rule in self.rules.items():
+            if name in self.fired or not (news or {*rule.needs, *rule.from_second} <= {"seconds"}):
+                continue
+            reason = rule.update(seconds=seconds, **shown)
+            if reason is not None:
+                new.append(name)
+                charged = int(unpaid.sum()) if "audit" in rule.needs else 0
+                paid = learner.pool.N - learner.left[r]
+                self.fired[name], self.reasons[name] = (self.rounds, paid, charged), reason
+        return new
+
+    def _shown(
+        self, learner: Learner, r: int, head: LinearHead | None, fitted: Sequence[int], unpaid: np.ndarray
+    ) -> dict[str, Any]:
+        """What a round with new labels shows, by the names of `Rule.update`; unpaid (audit,): not labelled before."""
         rows = learner.rows[r, self.labelled : learner.counts[r]]
         answers = learner.targets[r, self.labelled : learner.counts[r]]
         free = learner.available[r]
         assert learner.head is not None
-        shown: dict[str, Any] = {"answers": answers.cpu().numpy(), "seconds": seconds}
+        shown: dict[str, Any] = {"answers": answers.cpu().numpy()}
         if head is not None and r in fitted and "batch" in self.watching.needs:
             shown["batch"] = self._probabilities(head, fitted.index(r), rows)
         if len(self.stop_set):
@@ -134,23 +159,12 @@ class _Replicate:
             probabilities = self._probabilities(learner.head, learner.fitted.index(r), self.stop_set)
             shown["predictions"] = np.where(left, probabilities.argmax(1), -1)
             shown["probabilities"] = probabilities[left]
-        unpaid = free[self.audit].cpu().numpy()
         if len(self.audit):
             predicted = self._probabilities(learner.head, learner.fitted.index(r), self.audit).argmax(1)
-            right = predicted == self.task.labels[self.audit].cpu().numpy()
-            shown["audit"] = np.where(unpaid, right, np.nan)
+            shown["audit"] = np.where(unpaid & (self.audited >= 0), predicted == self.audited, np.nan)
         if self.coverage is not None:
             shown["gains"] = self.coverage.gains(self.task.pool.unit.rows(rows, plain=True), free[self.stop_set])
-        self.rounds += 1
-        self.labelled = learner.counts[r]
-        new = []
-        for name, rule in self.rules.items():
-            reason = None if name in self.fired else rule.update(**shown)
-            if reason is not None:
-                new.append(name)
-                charged = int(unpaid.sum()) if "audit" in rule.needs else 0
-                self.fired[name], self.reasons[name] = (self.rounds, self.labelled, charged), reason
-        return new
+        return shown
 
     def _probabilities(self, head: LinearHead, r: int, rows: Tensor) -> np.ndarray:
         """Softmax of pool rows, float64 (m, C)."""

@@ -36,7 +36,7 @@ from alfm.simulation.settings import Settings
 COUNTS = ("labelling_budget", "max_rounds", "time_limit")
 """Rules that stop where they are told to."""
 _OURS = ("stopping", "cache", "device", "memory")
-_NESTED = ("splits", "iterations", "budget", "index_sets")
+_NESTED = ("splits", "iterations", "budget", "index_sets", "pool", "oracle")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,8 +12,9 @@ from alfm.features.features import Features
 from alfm.heads.logistic import Logistic
 from alfm.heads.views import on_all_views
 from alfm.posteriors import Ensemble
+from alfm.simulation.budgets import budgets_of
 from alfm.simulation.cached_task import fits_heads
-from alfm.simulation.replicates import budgets_of, run_replicates
+from alfm.simulation.replicates import run_replicates
 from alfm.strategies.bald import Bald
 from alfm.strategies.boss import Boss
 from alfm.strategies.margins import Margins

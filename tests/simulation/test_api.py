@@ -20,8 +20,9 @@ from alfm.results.conditions import as_config, config_of_class
 from alfm.results.rounds_file import columns
 from alfm.results.setting import settings_of
 from alfm.results.statistics import better_than_random, paired_curves
+from alfm.simulation.budgets import budgets_of
 from alfm.simulation.cached_task import Simulation
-from alfm.simulation.replicates import budgets_of, run_replicates
+from alfm.simulation.replicates import run_replicates
 from alfm.strategies.log_det import LogDet
 from alfm.strategies.margins import Margins
 
@@ -30,7 +31,7 @@ NINE = (
 )  # fmt: skip
 NAMES = {
     "dataset", "model", "query_strategy", "init_strategy", "classifier", "budget", "cache", "conditions",
-    "query_options", "init_options", "stopping", "behaviour", "draw", "initial", "picked",
+    "query_options", "init_options", "stopping", "behaviour", "pool", "draw", "initial", "picked",
 }  # fmt: skip
 TIMES = ["fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes"]
 
