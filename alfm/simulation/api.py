@@ -102,8 +102,9 @@ def simulate(
 
     if isinstance(cache, Simulation) and not (pool is None and oracle is None):
         raise UserError("simulate pool= and oracle= are a Simulation's own: give them to Simulation(PATH, pool=...).")
-    task = cache
-    if not isinstance(task, Simulation):
+    if isinstance(cache, Simulation):
+        task = cache
+    else:
         task = Simulation(cache, device, memory, index_sets=index_sets, pool=pool, oracle=oracle)
     given = {"query_strategy": query_strategy, "init_strategy": init_strategy, "classifier": classifier}
     named = {group: _named(group, one) for group, one in given.items()}
