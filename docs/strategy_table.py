@@ -45,8 +45,10 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every config of `conf/query_strategy`, in alphabetical order; ValueError for one that does not say its cost."""
-    return [_entry(path) for path in sorted((conf_dir() / "query_strategy").glob("*.yaml"))]
+    """Every config of `conf/query_strategy` that picks by itself, in alphabetical order; ValueError for one that does
+    not say its cost."""
+    paths = sorted((conf_dir() / "query_strategy").glob("*.yaml"))
+    return [_entry(path) for path in paths if path.stem != "replay"]
 
 
 def _entry(path: Path) -> Entry:

@@ -80,7 +80,7 @@ def config(group: str, name: str) -> dict[str, Any]:
         elif isinstance(default, str) and default != "_self_":  # another config, here
             place, _, other = default.strip("/").removesuffix("@_here_").rpartition("/")
             node = config(place or group, other) | node
-    return node | ({"path": "rows.txt"} if name == "index_file" else {})
+    return node | ({"path": "rows.txt"} if name in ("index_file", "replay") else {})
 
 
 def named(group: str) -> list[tuple[str, str]]:

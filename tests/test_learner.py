@@ -20,7 +20,7 @@ from alfm.strategies.margins import Margins
 from alfm.strategies.random import Random
 
 CONF = Path(__file__).parents[1] / "conf" / "query_strategy"
-QUERY = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "boss")
+QUERY = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("boss", "replay"))
 
 
 @pytest.fixture(scope="module")

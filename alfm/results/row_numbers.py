@@ -74,11 +74,27 @@ class RowNumbers:
             raise UserError(f"{what} lists row {wrong[0]}, but the pool has rows 0 to {last}: correct the list.")
         return rows
 
-    def of_run(self, picks: np.ndarray, folder: Path) -> np.ndarray:
+    def of_run(self, picks: np.ndarray, folder: Path, option: str = "init_strategy.rows") -> np.ndarray:
         """What the run in `folder` has picked, rows int64 (n,) of ITS cache -> pool rows int64 (n,).
 
-        -1: the item is not in the pool. Raises UserError when that cache is another one and its items cannot be told.
+        -1: the item is not in the pool. Raises UserError, which advises `option`, when that cache is another one and
+        its items cannot be told.
         """
+        try:
+            return self._of_run(picks, folder)
+        except UserError as error:
+            raise UserError(str(error).replace("init_strategy.rows", option)) from None
+
+    def names_of_run(self, picks: np.ndarray, folder: Path) -> list[str]:
+        """Ids of what the run in `folder` has picked, "row 5" where its cache has none or is not there."""
+        try:
+            cache, split = self._cache_of(folder)
+            ids = cache.ids(split)
+        except UserError:
+            ids = None
+        return [f"row {row}" if ids is None else ids[row % len(ids)] for row in picks.tolist()]
+
+    def _of_run(self, picks: np.ndarray, folder: Path) -> np.ndarray:
         same, copies = self.is_same(folder), pool_has_copies(read_config(folder))
         if same and not copies:
             return self.of_cache(picks, f"{folder}/picks.npz")

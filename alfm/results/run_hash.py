@@ -70,6 +70,8 @@ def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORE
     for dotted, before in LATER_OPTIONS.items():
         _drop(plain, dotted, partial(eq, before))
     _drop(plain, "stopping", _only_observed)
+    if isinstance(plain.get("query_strategy"), dict) and "of" in plain["query_strategy"]:
+        _drop(plain, "query_strategy.path")  # a replay's, known by what it replays
     if given_labels(plain):
         _drop(plain, "budget.init")  # nobody asks for it
     return plain

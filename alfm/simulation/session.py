@@ -30,8 +30,11 @@ from alfm.simulation.index_sets import write_sets
 from alfm.simulation.replay import replayed_verdicts
 from alfm.simulation.replicates import run_replicates
 from alfm.simulation.settings import Settings, Stopping
+from alfm.simulation.transfer import Original
 from alfm.simulation.watch import Watching
+from alfm.strategies.base import Strategy
 from alfm.strategies.given_rows import GivenRows
+from alfm.strategies.replay import Replay
 
 
 class Training:
@@ -52,6 +55,11 @@ class Training:
     def run(self, cell: Cell) -> None:
         """All seeds and rounds of a cell of conf/al_train.yaml; says where the results are. Raises UserError."""
         cfg = cell.cfg()
+        strategy = build(cfg.query_strategy, Strategy, "query_strategy")
+        original = Original.of(strategy) if isinstance(strategy, Replay) else None
+        if original is not None:
+            cell = original.adopted(cell)
+            cfg = cell.cfg()
         given = read(Settings, cfg)
         names = {group: str(cell.choices[group]) for group in KINDS}
         built = {group: called(build(cfg.get(group), kind, group), names[group]) for group, kind in KINDS.items()}
@@ -63,10 +71,20 @@ class Training:
             budget.schedule, task.pool.N,
         )  # fmt: skip
         seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
-        if task.initial is not None:
+        if task.initial is not None and original is None:
             built["init_strategy"] = task.given_start(names["init_strategy"])
             names["init_strategy"], budgets[0] = GivenRows.name, len(task.initial)
         config = _with_sets(cell.config, given, task)
+        parts: dict[tuple[int, ...], list[int]] = {tuple(budgets): seeds}
+        if original is not None:
+            bound = original.bound(built["query_strategy"], task)
+            parts = original.budgets(seeds, rounds.n)
+            names["query_strategy"], names["init_strategy"] = original.named(
+                task, built["classifier"], names["classifier"], bound, seeds
+            )
+            built |= {"query_strategy": bound, "init_strategy": bound}
+            node = {**config["query_strategy"], "path": str(original.folder), "of": original.node}
+            config = {**config, "query_strategy": node}
         with _run_folder(config, task, names, built, seeds, given.force) as folder:
             remember(task.cache, paths().logs)
             finished = folder.completed_seeds()
@@ -74,13 +92,15 @@ class Training:
             if not waiting:
                 print(f"Already done: {folder.path} (force=true runs it again)")
             else:
+                budgets = list(max(parts, key=lambda labels: len(labels)))
                 announce(task, names, budgets, waiting)
                 with RoundsBar(names["query_strategy"], len(budgets)) as bar:
-                    for _ in run_replicates(
-                        task, **built, budgets=budgets, seeds=seeds, folder=folder, warm_start=given.warm_start,
-                        on_round=bar, watching=watching,
-                    ):  # fmt: skip
-                        pass
+                    for labels, group in parts.items():
+                        for _ in run_replicates(
+                            task, **built, budgets=labels, seeds=group, folder=folder, warm_start=given.warm_start,
+                            on_round=bar, watching=watching,
+                        ):  # fmt: skip
+                            pass
                 _write_sets(folder, task)
                 for why in {why for why in folder.completed_seeds().values() if "exhausted" in why}:
                     print(f"Ended early: {why}.")

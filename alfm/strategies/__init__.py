@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from alfm.strategies.qbc import Qbc
     from alfm.strategies.query import Query
     from alfm.strategies.random import Random
+    from alfm.strategies.replay import Replay
     from alfm.strategies.tcm import Tcm
     from alfm.strategies.typiclust import TypiClust
     from alfm.strategies.uherding import UHerding
@@ -75,6 +76,7 @@ _HOMES = {
     "alfm.strategies.qbc": ("Qbc",),
     "alfm.strategies.query": ("Query",),
     "alfm.strategies.random": ("Random",),
+    "alfm.strategies.replay": ("Replay",),
     "alfm.strategies.tcm": ("Tcm",),
     "alfm.strategies.typiclust": ("TypiClust",),
     "alfm.strategies.uherding": ("UHerding",),
@@ -87,7 +89,7 @@ __all__ = [
     "AlfaMix", "Badge", "Bait", "Balanced", "Bald", "BatchBald", "Boss", "Cal", "Centroid", "Clue", "ClusterMargin",
     "Cog", "Coreset", "Dcom", "DropQuery", "Entropy", "Epig", "FacilityLocation", "Falcun", "GraphCut", "IndexFile",
     "LogDet", "Margins", "MaxHerding", "PowerBald", "PowerEntropy", "PowerMargins", "ProbCover", "Qbc", "Query",
-    "Random", "Strategy", "Tcm", "TypiClust", "UHerding", "Uncertainty", "Vaal", "Vessal",
+    "Random", "Replay", "Strategy", "Tcm", "TypiClust", "UHerding", "Uncertainty", "Vaal", "Vessal",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:

@@ -139,7 +139,7 @@ def test_limits_of_a_class_from_before_options_were_checked():
 def test_a_strategy_is_called_what_the_user_types(group):
     """As its config where it was built from one, and as its class is, which is the config's name but for presets."""
     for path in (conf_dir() / group).glob("*.yaml"):
-        options = {"path": "rows.txt"} if path.stem == "index_file" else {}
+        options = {"path": "rows.txt"} if path.stem in ("index_file", "replay") else {}
         built = from_config(group, path.stem, **options)
         assert built.name == path.stem
         assert type(built).name == {"dbal": "entropy"}.get(path.stem, path.stem)

@@ -219,7 +219,7 @@ def simulations(tmp_path_factory: pytest.TempPathFactory) -> dict[float, alfm.Si
     return out
 
 
-STRATEGIES = sorted(path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml"))
+STRATEGIES = sorted(path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml") if path.stem != "replay")
 MEASURE = {  # distances between unit or plain features
     "boss", "centroid", "cluster_margin", "coreset", "dcom", "dropquery", "maxherding", "probcover", "tcm", "typiclust",
     "uherding",

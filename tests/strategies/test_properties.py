@@ -14,7 +14,7 @@ from alfm.strategies.ask import ask
 from alfm.strategies.query import Query
 from alfm.testing import Check, easy, query_of, strategy_checks
 
-QUERIES = sorted(path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml"))
+QUERIES = sorted(path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml") if path.stem != "replay")
 STARTS = sorted(path.stem for path in (conf_dir() / "init_strategy").glob("*.yaml") if path.stem != "index_file")
 # These may leave a part of the batch to chance: few labels change under dropout or mixing, and a stream may end before
 # the budget is spent.
