@@ -19,7 +19,8 @@ from alfm.metrics import METRICS
 from alfm.report.cells import Renderer
 from alfm.report.curves import plot_setting, styles_of
 from alfm.report.markdown import show as as_markdown
-from alfm.report.tables import rank_tables, tables_of
+from alfm.report.over_caches import tables_over
+from alfm.report.tables import tables_of
 from alfm.report.terminal import show as on_terminal
 from alfm.results.setting import Setting, apart, settings_of, summary
 
@@ -94,8 +95,10 @@ def _tables(settings: Sequence[Setting], out: Path, metric: str, style: str) -> 
                 show(table)
         for name, frame in full.items():
             written.append(_write_csv(frame, out / f"{stem}-{metric}-{name}.csv"))
+    tables, full = tables_over(settings, metric)
+    written += [_write_csv(frame, out / f"{name}-{metric}.csv") for name, frame in full.items()]
     if show:
-        for table in rank_tables(settings, metric):
+        for table in tables:
             show(table)
     else:
         print(_csv(settings, metric), end="")

@@ -25,7 +25,19 @@ class _Share(Scale):
         return f"{self.factor * value:.3g} {self.unit}"
 
 
+class _Probability(Scale):
+    """Two digits, and no more zeros than people count."""
+
+    def text(self, value: float) -> str:
+        return "<0.001" if value < 0.001 else f"{value:.2g}"
+
+    def named(self, value: float) -> str:
+        """ "p=0.012", "p<0.001"."""
+        return f"p{self.text(value)}" if value < 0.001 else f"p={self.text(value)}"
+
+
 SECONDS = _Seconds(unit="s")
+P_VALUE = _Probability()
 SHARE = _Share(100, unit="%")
 MEGABYTES = Scale(1e-6, unit="MB")
 BETTER, WORSE, ALIKE, OPEN = "better", "worse", "=", "?"

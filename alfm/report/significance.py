@@ -34,14 +34,14 @@ class _Part:
     full: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd.DataFrame]] | None:
-    """Comparisons of the shared start, and the full tables behind them; None with a single strategy.
+def statistics_tables(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.DataFrame]]:
+    """All tests of the shared start in one table, and the full tables behind it; none with a single strategy.
 
     Raises UserError where the runs cannot be paired or have too few seeds that differ: then there is no significance to
     speak of.
     """
     if setting.shared["strategy"].nunique() < 2:
-        return None
+        return [], {}
     df, few = enough_seeds(setting.shared)
     curves = st.paired_curves(df, metric, "strategy")
     ranks = st.ranks_over_seeds(curves) if len(curves.strategies) > 2 else None
@@ -54,7 +54,7 @@ def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd
     notes = [_pairing(curves, few, df["draw"].nunique()), *(note for part in parts for note in part.notes)]
     title = f"Statistics of {under_test(df)}: {setting.start_title}"
     full = {name: table for part in parts for name, table in part.full.items()}
-    return Table(title, ["strategy", *columns], rows, notes), full
+    return [Table(title, ["strategy", *columns], rows, notes)], full
 
 
 def enough_seeds(shared: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -109,10 +109,7 @@ def _penalties(curves: st.Curves) -> _Part:
 def _ranks(ranks: st.Ranks | None) -> _Part:
     if ranks is None:
         return _Part()
-    note = (
-        f"rank: mean over seeds by AUBC; Friedman p = {ranks.friedman_p:.2g}, Nemenyi critical difference "
-        f"{ranks.critical_difference:.1f}."
-    )
+    note = f"rank: mean over seeds by AUBC; Friedman p = {ranks.friedman_p:.2g}."
     return _Part({"rank": {str(s): TableCell(rank, _TENTHS) for s, rank in ranks.average.items()}}, [note])
 
 

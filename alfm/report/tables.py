@@ -15,16 +15,15 @@ import numpy as np
 from alfm.errors import UserError
 from alfm.metrics import METRICS, Scale
 from alfm.report.cells import MEGABYTES, SECONDS, SHARE, Table, TableCell
-from alfm.report.significance import enough_seeds, statistics_table
+from alfm.report.comparisons import against_tables, matrix_tables
+from alfm.report.significance import statistics_tables
 from alfm.report.stops import stop_tables
 from alfm.results.replicates import counted
 from alfm.results.setting import REFERENCE, Setting, summary, under_test
-from alfm.results.statistics import MIN_SEEDS, average_ranks, paired_curves
+from alfm.results.statistics import MIN_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_MIN_BLOCKS = 5  # settings from which ranks over them are shown
 
 
 def summary_table(df: pd.DataFrame, metric: str, title: str, show_start: bool = False) -> Table:
@@ -113,63 +112,22 @@ def _remedy(df: pd.DataFrame) -> str:
     )
 
 
-def rank_tables(settings: Sequence[Setting], metric: str) -> list[Table]:
-    """Ranks over data sets and backbones (shared starts, mean area over the common seeds) of the strategies that all of
-    them have, for every head, budget and start that enough of them share.
-
-    Only settings that tests can speak of are blocks; there is no table below `_MIN_BLOCKS` of them or three strategies,
-    where Friedman's test has nothing to say.
-    """
-    blocks: dict[str, dict[str, dict[str, float]]] = {}
-    for setting in settings:
-        if areas := _areas(setting, metric):
-            rules = ", ".join(filter(None, (setting.rules, f"{setting.start} start" if setting.start else "")))
-            blocks.setdefault(rules, {})[setting.names["cache"] or setting.data] = areas
-    tables = (_rank_table(rules, own, metric) for rules, own in blocks.items() if len(own) >= _MIN_BLOCKS)
-    return [table for table in tables if table is not None]
-
-
-def _areas(setting: Setting, metric: str) -> dict[str, float]:
-    """Strategy -> mean area under the budget curve; empty where tests have nothing to say."""
-    try:
-        curves = paired_curves(enough_seeds(setting.shared)[0], metric, "strategy")
-    except UserError:  # said where the setting is shown
-        return {}
-    if curves.sample_size < MIN_SEEDS:
-        return {}
-    return dict(zip(curves.strategies, curves.areas().mean(axis=1).tolist(), strict=True))
-
-
-def _rank_table(rules: str, blocks: Mapping[str, Mapping[str, float]], metric: str) -> Table | None:
-    import pandas as pd
-
-    scores = pd.DataFrame(blocks).T.dropna(axis=1)
-    if scores.shape[1] < 3:
-        return None
-    ranks = average_ranks(scores, METRICS[metric].higher_is_better)
-    note = (
-        f"Mean rank by AUBC ({metric}) over {ranks.num_blocks} settings that differ in their data only; Friedman p = "
-        f"{ranks.friedman_p:.2g}, Nemenyi critical difference {ranks.critical_difference:.1f}: closer strategies are "
-        "not told apart."
-    )
-    rows = [[TableCell(str(name)), TableCell(rank, Scale(digits=2))] for name, rank in ranks.average.items()]
-    return Table(f"Ranks of query strategies over settings: {rules}", ["strategy", "rank"], rows, [note])
-
-
 def tables_of(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.DataFrame]]:
-    """A setting's printed tables, and full ones by file name: of tests (from ten seeds that differ on) and stops."""
+    """A setting's printed tables, and full ones by file name: of comparisons, tests (from ten seeds that differ on) and
+    stops."""
     stops, full = stop_tables(setting, metric)
-    if not len(setting.shared):
-        return [*summary_tables(setting, metric), *stops], full
     tables = summary_tables(setting, metric)
+    if not len(setting.shared):
+        return [*tables, *stops], full
+    compared: list[Table] = []
     try:
-        found = statistics_table(setting, metric)
+        for part in (against_tables, matrix_tables, statistics_tables):
+            found, behind = part(setting, metric)
+            compared += found
+            full |= behind
     except UserError as reason:
         tables[0].notes.append(f"No tests: {reason}.")
-        found = None
-    if found is None:
-        return [*tables, *stops], full
-    return [tables[0], found[0], *tables[1:], *stops], {**found[1], **full}
+    return [tables[0], *compared, *tables[1:], *stops], full
 
 
 def summary_tables(setting: Setting, metric: str) -> list[Table]:
