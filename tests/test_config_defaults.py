@@ -66,6 +66,8 @@ def described(value: Any) -> Any:
     """What was built, as plain lists and dicts, so that equal options are equal."""
     if isinstance(value, list | tuple):
         return [described(one) for one in value]
+    if isinstance(value, dict):
+        return {key: described(one) for key, one in value.items()}
     if type(value).__module__.startswith("alfm."):
         return {"": type(value)} | {one: described(getattr(value, one)) for one in options_of(type(value))}
     return value
@@ -75,8 +77,16 @@ def config(group: str, name: str) -> dict[str, Any]:
     """`conf/<group>/<name>.yaml` with what its defaults list asks for; composing all by Hydra takes 20 s."""
     node = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text())
     for default in node.pop("defaults", []):
-        if isinstance(default, dict) and "posterior" in default:
-            node["posterior"] = config(f"{group}/posterior", default["posterior"]) | node.get("posterior", {})
+        (word, chosen), *_ = default.items() if isinstance(default, dict) else [(default, "")]
+        place, _, path = word.strip("/").partition("@")
+        if word in ("posterior", "after"):
+            node[word] = config(f"{group}/{word}", chosen) | node.get(word, {})
+        elif chosen and path and not word.startswith("override"):  # a strategy inside this one
+            *outer, last = path.split(".")
+            inside = node
+            for part in outer:
+                inside = inside.setdefault(part, {})
+            inside[last] = config(place, chosen)
         elif isinstance(default, str) and default != "_self_":  # another config, here
             place, _, other = default.strip("/").removesuffix("@_here_").rpartition("/")
             node = config(place or group, other) | node

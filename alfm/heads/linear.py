@@ -45,6 +45,11 @@ class LinearHead:
         """The heads of some of the replicates."""
         return LinearHead(self.spaces[replicates], self.weight[replicates], self.bias[replicates], not self.shared)
 
+    def of(self, replicates: Sequence[int]) -> LinearHead:
+        """The heads of some of the replicates, in this order."""
+        index = torch.tensor(replicates, device=self.weight.device)
+        return LinearHead([self.spaces[r] for r in replicates], self.weight[index], self.bias[index], not self.shared)
+
     def embed(self, x: Tensor) -> Tensor:
         """Raw features (b, D) -> each replicate's coordinates (R, b, D')."""
         if self.R == 1:

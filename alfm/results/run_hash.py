@@ -36,6 +36,7 @@ LATER_OPTIONS: Mapping[str, Any] = {
     "classifier.mixup": 0,
     "classifier.views": "all",
     "init_strategy.rows": None,
+    "query_strategy.fill": "random",
     "query_strategy.rows": None,
     "splits.unlabelled": "ask",
     "index_sets": {"partition": None},

@@ -27,17 +27,22 @@ if TYPE_CHECKING:
     from alfm.strategies.epig import Epig
     from alfm.strategies.facility_location import FacilityLocation
     from alfm.strategies.falcun import Falcun
+    from alfm.strategies.filtered import Filtered
     from alfm.strategies.graph_cut import GraphCut
     from alfm.strategies.index_file import IndexFile
     from alfm.strategies.log_det import LogDet
     from alfm.strategies.margins import Margins
     from alfm.strategies.maxherding import MaxHerding
+    from alfm.strategies.parbals_epig import ParbalsEpig
+    from alfm.strategies.pcoreset import PCoreSet
     from alfm.strategies.power import PowerBald, PowerEntropy, PowerMargins
     from alfm.strategies.probcover import ProbCover
     from alfm.strategies.qbc import Qbc
     from alfm.strategies.query import Query
     from alfm.strategies.random import Random
     from alfm.strategies.replay import Replay
+    from alfm.strategies.switch_rules import AfterLabels, AfterRounds, SwitchRule
+    from alfm.strategies.switched import Switched
     from alfm.strategies.tcm import Tcm
     from alfm.strategies.typiclust import TypiClust
     from alfm.strategies.uherding import UHerding
@@ -66,17 +71,22 @@ _HOMES = {
     "alfm.strategies.epig": ("Epig",),
     "alfm.strategies.facility_location": ("FacilityLocation",),
     "alfm.strategies.falcun": ("Falcun",),
+    "alfm.strategies.filtered": ("Filtered",),
     "alfm.strategies.graph_cut": ("GraphCut",),
     "alfm.strategies.index_file": ("IndexFile",),
     "alfm.strategies.log_det": ("LogDet",),
     "alfm.strategies.margins": ("Margins",),
     "alfm.strategies.maxherding": ("MaxHerding",),
+    "alfm.strategies.parbals_epig": ("ParbalsEpig",),
+    "alfm.strategies.pcoreset": ("PCoreSet",),
     "alfm.strategies.power": ("PowerBald", "PowerEntropy", "PowerMargins"),
     "alfm.strategies.probcover": ("ProbCover",),
     "alfm.strategies.qbc": ("Qbc",),
     "alfm.strategies.query": ("Query",),
     "alfm.strategies.random": ("Random",),
     "alfm.strategies.replay": ("Replay",),
+    "alfm.strategies.switch_rules": ("AfterLabels", "AfterRounds", "SwitchRule"),
+    "alfm.strategies.switched": ("Switched",),
     "alfm.strategies.tcm": ("Tcm",),
     "alfm.strategies.typiclust": ("TypiClust",),
     "alfm.strategies.uherding": ("UHerding",),
@@ -86,10 +96,11 @@ _HOMES = {
 }
 
 __all__ = [
-    "AlfaMix", "Badge", "Bait", "Balanced", "Bald", "BatchBald", "Boss", "Cal", "Centroid", "Clue", "ClusterMargin",
-    "Cog", "Coreset", "Dcom", "DropQuery", "Entropy", "Epig", "FacilityLocation", "Falcun", "GraphCut", "IndexFile",
-    "LogDet", "Margins", "MaxHerding", "PowerBald", "PowerEntropy", "PowerMargins", "ProbCover", "Qbc", "Query",
-    "Random", "Replay", "Strategy", "Tcm", "TypiClust", "UHerding", "Uncertainty", "Vaal", "Vessal",
+    "AfterLabels", "AfterRounds", "AlfaMix", "Badge", "Bait", "Balanced", "Bald", "BatchBald", "Boss", "Cal",
+    "Centroid", "Clue", "ClusterMargin", "Cog", "Coreset", "Dcom", "DropQuery", "Entropy", "Epig", "FacilityLocation",
+    "Falcun", "Filtered", "GraphCut", "IndexFile", "LogDet", "Margins", "MaxHerding", "ParbalsEpig", "PCoreSet",
+    "PowerBald", "PowerEntropy", "PowerMargins", "ProbCover", "Qbc", "Query", "Random", "Replay", "Strategy",
+    "Switched", "SwitchRule", "Tcm", "TypiClust", "UHerding", "Uncertainty", "Vaal", "Vessal",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:

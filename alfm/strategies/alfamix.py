@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alfm.options import checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.candidates import clustered
+from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins
 from alfm.strategies.query import Query, stack_picks, unit_embedding
 
 
@@ -28,7 +28,8 @@ class AlfaMix(Strategy):
     farthest anchor matters. Along the ray logits are linear, hence the smallest flipping eps is known in closed form
     and one pass serves every eps. eps = cap / sqrt(D), cap = `step`, 2 `step`, ... 1, until more than `budget`
     candidates flip; k-means with `budget` clusters on the candidates' unit embeddings, the item nearest each
-    centroid. With too few candidates at cap 1 all are returned and the caller fills up at random.
+    centroid. With too few candidates at cap 1 all are returned and the caller fills up at random, or `fill`: margins
+    with the items of smallest margin, which then count as picked.
 
     Departures from the authors' code: cap grows by 0.2 (there by 1/32); k-means makes at most 5 passes (there it
     converges); classes without a label have no anchor (there a mean of nothing).
@@ -39,6 +40,7 @@ class AlfaMix(Strategy):
     stochastic = True
     measures = ("head",)
     step: Annotated[float, Ge(0.001), Le(1)] = 0.2
+    fill: Fill = "random"
 
     def select(self, query: Query, budget: int) -> Tensor:
         needed = self.flipping_caps(query)
@@ -50,6 +52,8 @@ class AlfaMix(Strategy):
                     break
             candidates.append(rows)
         picks = clustered(query, candidates, budget, partial(unit_embedding, query))
+        if self.fill == "margins":
+            picks = filled_by_margins(query, picks, budget)
         return stack_picks(picks, budget, query.pool.device)
 
     def flipping_caps(self, query: Query) -> Tensor:

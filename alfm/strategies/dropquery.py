@@ -14,7 +14,7 @@ from alfm.heads.passes import Seen, walk_draws
 from alfm.options import Drop, Fits, Whole, checked
 from alfm.posteriors.dropout import DropoutPosterior
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.candidates import clustered
+from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins
 from alfm.strategies.query import Query, stack_picks, unit_embedding
 
 
@@ -26,7 +26,8 @@ class DropQuery(Strategy):
     passes: M dropout passes with probability `p` on the raw features, scaled 1 / (1 - p), a mask per item and pass.
     Candidates: more than M // 2 passes predict another label than the pass without dropout; the threshold falls by one
     while there are fewer than `enough` x budget candidates and it is above 0. Then k-means with `budget` clusters on
-    unit features, the item nearest each centroid. With fewer candidates than budget the caller fills up at random.
+    unit features, the item nearest each centroid. With fewer candidates than budget the caller fills up at random, or
+    `fill`: margins with the items of smallest margin, which then count as picked.
     cluster_head: cluster the head's normalised embedding, as the authors' code does, instead of the features. Their
     k-means runs to convergence, this one for at most 5 passes.
     Cost: O(M N D C), then k-means on the m candidates, O(m D B); memory O(N + m D).
@@ -38,6 +39,7 @@ class DropQuery(Strategy):
     p: Drop = 0.75
     enough: Whole = 25
     cluster_head: bool = False
+    fill: Fill = "random"
 
     @property
     def measures(self) -> Sequence[Literal["unit", "head"]]:  # type: ignore[override]
@@ -53,6 +55,8 @@ class DropQuery(Strategy):
                 threshold -= 1
             candidates.append(torch.nonzero((changes[r] > threshold) & free)[:, 0])
         picks = clustered(query, candidates, budget, partial(unit_embedding, query) if self.cluster_head else None)
+        if self.fill == "margins":
+            picks = filled_by_margins(query, picks, budget)
         return stack_picks(picks, budget, query.pool.device)
 
     def changes(self, query: Query) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -128,6 +128,21 @@ class Query:
             states[r] = None if one is None else _with(one, self.labelled(r))
         self.carry[name] = {r: one for r, one in states.items() if one is not None}
         return list(states.values())
+
+    def of(self, replicates: Sequence[int], carry: dict[str, Any]) -> Query:
+        """The same question for some of the replicates, ascending, in which a strategy keeps things in `carry`."""
+        if len(replicates) == self.R:
+            return replace(self, carry=carry)
+        index = torch.tensor(replicates, device=self.rows.device)
+        return replace(
+            self,
+            rows=self.rows[index],
+            targets=self.targets[index],
+            available=self.available[index],
+            seeds=[self.seeds[r] for r in replicates],
+            head=None if self.head is None else self.head.of(replicates),
+            carry=carry,
+        )
 
     def draws(self, posterior: Posterior) -> Draws:
         """The posterior's draws around this round's heads."""

@@ -10,6 +10,8 @@ from alfm.options import Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.margins import Margins
 from alfm.strategies.query import Query
+from alfm.strategies.switch_rules import AfterRounds
+from alfm.strategies.switched import Switched
 from alfm.strategies.typiclust import TypiClust
 
 
@@ -28,5 +30,4 @@ class Tcm(Strategy):
     rounds: Whole = 3
 
     def select(self, query: Query, budget: int) -> Tensor:
-        early = query.head is None or query.round - 1 <= self.rounds
-        return (TypiClust() if early else Margins()).select(query, budget)
+        return Switched(TypiClust(), Margins(), AfterRounds(self.rounds)).select(query, budget)

@@ -40,18 +40,25 @@ TABLE = {  # what each works from, beside labels where it says so
     "powerentropy": "probabilities", "powermargins": "probabilities", "uncertainty": "probabilities",
     "cluster_margin": "features probabilities", "tcm": "features probabilities", "uherding": "features probabilities",
     "dcom": "features probabilities labels",
+    "filtered": "features probabilities embedding", "switched": "features probabilities embedding labels",
+    "pcoreset": "probabilities labels",
     "cog": "embedding",
     "badge": "embedding probabilities", "clue": "embedding probabilities", "vessal": "embedding probabilities",
     "bait": "embedding probabilities labels", "cal": "embedding probabilities labels",
     "bald": "draws", "batchbald": "draws", "dbal": "draws", "epig": "draws", "powerbald": "draws", "qbc": "draws",
-    "alfamix": "head labels", "dropquery": "head",
+    "alfamix": "head labels", "dropquery": "head", "parbals_epig": "head labels",
     "boss": "hidden labels",
 }  # fmt: skip
 SCORES = {
     "bald", "cal", "cog", "dbal", "entropy", "margins", "powerbald", "powerentropy", "powermargins", "qbc",
     "uncertainty", "vaal",
 }  # fmt: skip
-COLD = {name for name, needs in TABLE.items() if set(needs.split()) <= {"features"}} | {"tcm", "uherding"}
+COLD = {name for name, needs in TABLE.items() if set(needs.split()) <= {"features"}} | {
+    "filtered",
+    "switched",
+    "tcm",
+    "uherding",
+}
 USABLE = [name for name in TABLE if name != "boss"]
 
 

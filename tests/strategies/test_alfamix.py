@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from reference.alfamix import alfamix_candidates, alfamix_flips
+from reference.uncertainty import ranked, uncertainty
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
 
 from alfm.heads.dropout import Dropout
@@ -67,6 +68,16 @@ def test_hard_situations(situation: str) -> None:
 def test_shortage_is_left_to_the_caller() -> None:
     query, budget = SITUATIONS["one label in all"]()
     assert (AlfaMix().select(query, budget) == -1).all()
+
+
+def test_a_shortage_filled_by_margins_is_the_strategys_own() -> None:
+    query, budget = SITUATIONS["one label in all"]()
+    view = seen(query)
+    expected = ranked(uncertainty(view.p, "margins"), view.free, budget)
+    assert AlfaMix(fill="margins").select(query, budget)[0].tolist() == expected
+    assert picks_in(AlfaMix(fill="margins"), "one label in all")[1] == 0
+    plain = make_query()
+    assert torch.equal(AlfaMix(fill="margins").select(plain, 5), AlfaMix().select(make_query(), 5))
 
 
 def test_replicates_and_seeds() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from reference.centroid import inertia
 from reference.dropquery import changes, dropquery
+from reference.uncertainty import ranked, uncertainty
 from sklearn.cluster import KMeans
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
 
@@ -135,3 +136,17 @@ def test_replicates_and_seeds() -> None:
         DropQuery().select(make_query(x=x, y=y, seeds=(s,), rows=[list(range(12))]), 6)[0].tolist() for s in (1, 2)
     )
     assert one != two
+
+
+def test_a_shortage_filled_by_margins_is_the_strategys_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = make_query(N=60, n=4)
+    view = seen(query)
+    free = np.flatnonzero(view.free)
+    count = torch.zeros(1, 60, dtype=torch.int64)
+    count[0, free[:3]] = 1
+    monkeypatch.setattr(DropQuery, "changes", lambda self, query: count)
+    picks, filled = ask(DropQuery(fill="margins"), query, 10)
+    rest = view.free.copy()
+    rest[free[:3]] = False
+    assert filled == [0] and picks[0, 3:].tolist() == ranked(uncertainty(view.p, "margins"), rest, 7)
+    assert sorted(picks[0, :3].tolist()) == free[:3].tolist()

@@ -38,6 +38,7 @@ from alfm.strategies.coreset import Coreset
 from alfm.strategies.dcom import Dcom
 from alfm.strategies.dropquery import DropQuery
 from alfm.strategies.facility_location import FacilityLocation
+from alfm.strategies.filtered import Filtered
 from alfm.strategies.graph_cut import GraphCut
 from alfm.strategies.log_det import LogDet
 from alfm.strategies.margins import Margins
@@ -46,6 +47,8 @@ from alfm.strategies.probcover import ProbCover
 from alfm.strategies.probcover import purity_delta as radius_of
 from alfm.strategies.query import Query
 from alfm.strategies.random import Random
+from alfm.strategies.switch_rules import AfterLabels
+from alfm.strategies.switched import Switched
 from alfm.strategies.tcm import Tcm
 from alfm.strategies.typiclust import TypiClust
 from alfm.strategies.uherding import UHerding
@@ -54,6 +57,8 @@ from alfm.streams import stream
 MAKERS: dict[str, Callable[[], Strategy]] = {
     "typiclust": TypiClust,
     "tcm": Tcm,
+    "switched": lambda: Switched(after=AfterLabels(100)),
+    "filtered": Filtered,
     "maxherding": MaxHerding,
     "maxherding narrow": lambda: MaxHerding(width=0.01),
     "maxherding sampled": lambda: MaxHerding(exact_up_to=100, sample=300),
@@ -221,8 +226,8 @@ def simulations(tmp_path_factory: pytest.TempPathFactory) -> dict[float, alfm.Si
 
 STRATEGIES = sorted(path.stem for path in (conf_dir() / "query_strategy").glob("*.yaml") if path.stem != "replay")
 MEASURE = {  # distances between unit or plain features
-    "boss", "centroid", "cluster_margin", "coreset", "dcom", "dropquery", "maxherding", "probcover", "tcm", "typiclust",
-    "uherding",
+    "boss", "centroid", "cluster_margin", "coreset", "dcom", "dropquery", "filtered", "maxherding", "probcover",
+    "switched", "tcm", "typiclust", "uherding",
 }  # fmt: skip
 
 

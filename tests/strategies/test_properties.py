@@ -19,8 +19,12 @@ STARTS = sorted(path.stem for path in (conf_dir() / "init_strategy").glob("*.yam
 # These may leave a part of the batch to chance: few labels change under dropout or mixing, and a stream may end before
 # the budget is spent.
 MAY_FILL = {"dropquery", "alfamix", "vessal"}
-# Costly ones at a size that a grid of tests can afford; everything else as configured.
-SMALL = {"boss": {"batches": 6, "sub_pool": 60}}
+# Costly ones at a size that a grid of tests can afford, and `switched` before its turn; everything else as configured.
+SMALL = {
+    "boss": {"batches": 6, "sub_pool": 60},
+    "parbals_epig": {"num_targets": 50},
+    "switched": {"after": {"per_class": 100}},
+}
 # Its radius comes from a k-means whose seeding is drawn by row; see test_probcover_permutes_with_a_given_radius.
 BY_ROW = {"probcover"}
 EASY, LABELLED = easy()[:2], easy()[2]

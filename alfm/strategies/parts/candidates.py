@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from alfm.acquisition import margin_uncertainty
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans, nearest_items
 from alfm.geometry.topk import top
@@ -60,6 +62,23 @@ def clustered(
 
 def _unit(points: Vectors, r: int, rows: Tensor) -> Tensor:
     return points.rows(rows)
+
+
+Fill = Literal["random", "margins"]
+"""Who completes a batch when there are fewer candidates than it has places: the caller by chance, or margins."""
+
+
+def filled_by_margins(query: Query, picks: Sequence[Tensor], budget: int) -> list[Tensor]:
+    """R vectors of picks, int64 (<= budget,), and behind them the available items of smallest margin, up to budget."""
+    if all(len(own) >= budget for own in picks):
+        return list(picks)
+    score = query.walk(lambda seen: margin_uncertainty(seen.logits))
+    out = []
+    for r, own in enumerate(picks):
+        free = query.available[r].clone()
+        free[own] = False
+        out.append(torch.cat([own, top(score[r], free, budget - len(own))]))
+    return out
 
 
 def all_available(query: Query) -> list[Tensor]:

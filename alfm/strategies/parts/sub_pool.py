@@ -17,6 +17,31 @@ from alfm.strategies.query import Query, stack_picks
 from alfm.streams import stream
 
 
+def part_of(whole: Features, items: Tensor) -> Features:
+    """Some rows of a pool, int64 (m,), as a pool of their own."""
+    return Features(whole.gather(items), whole.device, views=whole.views_of(items), part_of=whole)
+
+
+def about(query: Query, r: int, items: Tensor, pool: Features, seed: int, carry: dict[str, Any]) -> Query:
+    """Replicate r's query as it looks on a part of the pool, `pool`: rows int64 (m,), ascending, all labelled ones too.
+
+    seed: of the part's random draws. carry: what the strategy that is asked keeps about this part.
+    """
+    head = None if query.head is None else query.head.part(slice(r, r + 1)).among(items)
+    return Query(
+        pool=pool,
+        rows=torch.searchsorted(items, query.labelled(r))[None],
+        targets=query.labels_of(r)[None],
+        available=query.available[r, items][None],
+        num_classes=query.num_classes,
+        seeds=[seed],
+        round=query.round,
+        head=head,
+        classifier=query.classifier,
+        carry=carry,
+    )
+
+
 @dataclass(eq=False)
 @checked
 class Subsampled(Strategy):
@@ -91,7 +116,7 @@ class _Part:
         rows = stream(query.seeds[r], 0, "sample").choice(whole.N, min(size, whole.N), replace=False)
         self.size, self.added = size, query.labelled(r)
         self.items = torch.cat([torch.from_numpy(rows).to(whole.device), self.added]).unique()
-        self.pool = Features(whole.gather(self.items), whole.device, views=whole.views_of(self.items), part_of=whole)
+        self.pool = part_of(whole, self.items)
         self.carry: dict[str, Any] = {}
 
     def add(self, rows: Tensor) -> None:
@@ -100,18 +125,4 @@ class _Part:
 
     def query(self, query: Query, r: int) -> Query:
         """Replicate r's query as it looks on this part."""
-        head = None
-        if query.head is not None:
-            head = query.head.part(slice(r, r + 1)).among(self.items)
-        return Query(
-            pool=self.pool,
-            rows=torch.searchsorted(self.items, query.labelled(r))[None],
-            targets=query.labels_of(r)[None],
-            available=query.available[r, self.items][None],
-            num_classes=query.num_classes,
-            seeds=query.seeds[r : r + 1],
-            round=query.round,
-            head=head,
-            classifier=query.classifier,
-            carry=self.carry,
-        )
+        return about(query, r, self.items, self.pool, query.seeds[r], self.carry)
