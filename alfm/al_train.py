@@ -14,9 +14,25 @@ good is the classifier after each round? Every setting is one of Hydra's: key=va
 TASK = "alfm.simulation.session.Training"
 
 
+ADDED = "reference_added"
+"""In a run's configuration, outside its hash: nobody asked for it, a sweep was given it."""
+
+
+def with_random(cells: list[list[str]]) -> tuple[list[list[str]], str]:
+    """A sweep over several query strategies with `random` among them, beside every other setting once; and a sentence
+    about it where it was missing."""
+    chosen = [word.partition("=")[2] for words in cells for word in words if word.startswith("query_strategy=")]
+    if len(set(chosen)) < 2 or {"random", "replay"} & set(chosen):
+        return cells, ""
+    rest = [[word for word in words if not word.lstrip("+~").startswith("query_strategy")] for words in cells]
+    others = dict.fromkeys(map(tuple, rest))
+    added = [["query_strategy=random", *words, f"+{ADDED}=true"] for words in others]
+    return [*cells, *added], "This sweep had no random to compare with: query_strategy=random is added."
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 1 (a mistake or a failed job) or 2 (a wrong command line)."""
-    return run_hydra("al_train", TASK, Local().run, about=ABOUT, argv=argv)
+    return run_hydra("al_train", TASK, Local().run, about=ABOUT, argv=argv, complete=with_random)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import yaml
 
 import alfm
 import alfm.simulation.replicates
-from alfm.al_train import TASK, main
+from alfm.al_train import TASK, main, with_random
 from alfm.cache.reader import FeatureCache
 from alfm.config.hydra import run_hydra
 from alfm.engines.base import open_session
 from alfm.engines.local import Local
+from alfm.report.terminal import print_summary
 from alfm.results.load import load_runs
 from alfm.results.rounds_file import columns
 from alfm.results.run_hash import run_hash
@@ -97,7 +98,7 @@ def test_a_run_leaves_its_folder_and_says_where(cache, capsys):
     folder = run_folder()
     assert folder.parent == logs() / "digits" / "pixels" and folder.name.startswith("uherding-")
     written = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    assert written == {"config.yaml", "rounds.csv", "picks.npz", "progress.json", "environment.json"}
+    assert written == {"config.yaml", "rounds.csv", "index_sets", "picks.npz", "progress.json", "environment.json"}
     rows = table(folder)
     assert tuple(rows[0]) == columns()
     assert [(r["seed"], r["round"], r["num_labeled"]) for r in rows] == [
@@ -398,3 +399,33 @@ def test_a_lone_far_label_is_asked_about_and_the_answers_work(make_cache, digits
     assert train(cache, "splits.unlabelled=null") == 0
     assert "11 classes" in capsys.readouterr().out
     assert train(cache, "splits.unlabelled=maybe") == 1
+
+
+def test_a_sweep_without_random_gets_it(digits_cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", f"cache={digits_cache}", "iterations.n=2", "seeds=[1]", "device=cpu"]
+    assert main([*words, "query_strategy=margins,entropy", "--cfg"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("# This sweep had no random") and len(list(yaml.safe_load_all(printed))) == 3
+    assert main([*words, "query_strategy=margins,entropy", "init_strategy=random"]) == 0
+    assert "query_strategy=random is added" in capsys.readouterr().out
+    runs = load_runs(os.environ["LOG_DIR"])
+    assert runs.groupby("query_strategy")["added"].all().to_dict() == {
+        "margins": False, "entropy": False, "random": True
+    }  # fmt: skip
+    print_summary(runs)
+    assert "random was added to a sweep that had nothing to compare with" in " ".join(capsys.readouterr().out.split())
+    assert main([f"cache={digits_cache}", *words[2:], "query_strategy=random", "init_strategy=random"]) == 0
+    assert "Already done" in capsys.readouterr().out  # the mark makes no other run
+
+
+def test_random_is_added_beside_every_other_setting_and_never_twice():
+    cells = [["query_strategy=margins", "a=1"], ["query_strategy=entropy", "a=1"], ["query_strategy=margins", "a=2"]]
+    made, said = with_random(cells)
+    assert made == [*cells, ["query_strategy=random", "a=1", "+reference_added=true"],
+                    ["query_strategy=random", "a=2", "+reference_added=true"]] and said  # fmt: skip
+    for other in ([["query_strategy=margins", "a=1"], ["query_strategy=margins", "a=2"]],
+                  [["query_strategy=margins"], ["query_strategy=random"]], [["a=1"], ["a=2"]]):  # fmt: skip
+        assert with_random(other) == (other, "")
+    made, _ = with_random([["query_strategy=bald", "query_strategy/posterior=laplace"], ["query_strategy=entropy"]])
+    assert made[2:] == [["query_strategy=random", "+reference_added=true"]]

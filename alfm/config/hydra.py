@@ -32,12 +32,14 @@ def run_hydra(
     *,
     about: str = "",
     argv: list[str] | None = None,
+    complete: Callable[[list[list[str]]], tuple[list[list[str]], str]] | None = None,
 ) -> int:
     """Compose `conf/<config_name>.yaml` with the command line's overrides, `run` the cells, return the exit status.
 
     task: dotted name of the class whose objects run a cell; run: an engine's, see `alfm.engines.base`. Use it as
     `sys.exit(run_hydra("extract", "alfm.extraction.session.Extraction", Local().run))`. `argv` defaults to
-    `sys.argv[1:]`; `about` is shown by `--help`.
+    `sys.argv[1:]`; `about` is shown by `--help`. complete: what the cells of a sweep become, as the words of each, and
+    a sentence about it for the user, "" for none.
 
     Options: `-m` makes a cell of every combination of `key=a,b`. `--config-dir DIR` adds a user's own config groups,
     `--cfg` prints the composed config, `--help` lists groups.
@@ -57,7 +59,12 @@ def run_hydra(
             return 0
         with environment():
             with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-                sweep = [(words, *_compose(config_name, words, extra)) for words in _sweep(arguments)]
+                cells, remark = _sweep(arguments), ""
+                if complete is not None and arguments.multirun:
+                    cells, remark = complete(cells)
+                sweep = [(words, *_compose(config_name, words, extra)) for words in cells]
+            if remark:
+                print(f"{'# ' if arguments.cfg else ''}{remark}", flush=True)
             if arguments.cfg:
                 from omegaconf import OmegaConf
 

@@ -73,6 +73,8 @@ def _summary_notes(df: pd.DataFrame, numbers: pd.DataFrame, metric: str, even: b
         f"curve{' over rounds (over labels it is the same)' if even else ''}. Seconds: all seeds together. MB: peak "
         "memory."
     ]
+    if "added" in df and (names := df.loc[df["added"].fillna(False).astype(bool), "strategy"].unique()).size:
+        notes.append(f"{', '.join(names)} was added to a sweep that had nothing to compare with.")
     if "filled" in extra:
         most = numbers.loc[numbers["most filled"].idxmax()]
         notes.append(

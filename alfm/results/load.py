@@ -25,11 +25,11 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
 
     Returns a DataFrame with the columns of `rounds.csv` and dataset, model, query_strategy, init_strategy, classifier,
     budget (as planned, in words), cache (its fingerprint), `conditions.condition_columns`, run (the folder's name),
-    path, pool (what was made of the cache's items, see `pool_words`), finished (bool), `initial`: the
-    `start_fingerprint` of the first round's picks, and `picked`: the `picks_fingerprints` up to each round. Replicates
-    that are not finished are left out unless `finished_only=False`, and so is a copy of one: the same hash, seed and
-    picks in another folder. A metric that a run did not measure is NaN; one that only runs of another version have is a
-    column more.
+    path, pool (what was made of the cache's items, see `pool_words`), finished (bool), added (bool: a sweep was given
+    it, for others to be compared with), `initial`: the `start_fingerprint` of the first round's picks, and `picked`:
+    the `picks_fingerprints` up to each round. Replicates that are not finished are left out unless
+    `finished_only=False`, and so is a copy of one: the same hash, seed and picks in another folder. A metric that a run
+    did not measure is NaN; one that only runs of another version have is a column more.
 
     Raises UserError for a path that does not exist or holds no run, and for a damaged run folder.
     """
@@ -91,6 +91,7 @@ def _frame(folder: Path, finished_only: bool, known: set[tuple[object, ...]]) ->
         run=folder.name,
         path=str(folder),
         pool=json.dumps(run["pool"], sort_keys=True) if "pool" in run else "",
+        added=bool(config.get("reference_added")),
         finished=frame["seed"].isin(state.finished.keys()),
         initial=frame["seed"].map(starts),
         picked=picked,

@@ -24,6 +24,7 @@ HASH_IGNORES = (  # fmt: skip
     "model",
     "paths",  # in runs of version 0.1
     "run",
+    "reference_added",
     "index_sets.folder",  # what the files list is known by `index_sets.content`
     "index_sets.labelled",
     "index_sets.validation",
