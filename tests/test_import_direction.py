@@ -62,6 +62,7 @@ MAY_IMPORT = {
     "label": "config engines",
     "select": "config engines",
     "predict": "config engines",
+    "probe": "cache config errors heads metrics options report results simulation version",
 }
 """Part -> what it may import. What a command does from start to end stands in BESIDES."""
 
