@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alfm.config.cell import Cell
+from alfm.config.experiments import GROUP as EXPERIMENT
+from alfm.config.experiments import with_experiment
 from alfm.config.mistakes import syntax, unknown_key, unreadable
 from alfm.config.paths import conf_dir, environment, folder_variables, groups_of
 from alfm.errors import UserError, nearest_names, say
@@ -41,8 +43,9 @@ def run_hydra(
     `sys.argv[1:]`; `about` is shown by `--help`. complete: what the cells of a sweep become, as the words of each, and
     a sentence about it for the user, "" for none.
 
-    Options: `-m` makes a cell of every combination of `key=a,b`. `--config-dir DIR` adds a user's own config groups,
-    `--cfg` prints the composed config, `--help` lists groups.
+    Options: `-m` makes a cell of every combination of `key=a,b`, and so does al_train's `experiment=NAME`, which stands
+    for other words (`alfm.config.experiments`). `--config-dir DIR` adds a user's own config groups, `--cfg` prints the
+    composed config, `--help` lists groups.
 
     A cell's config has no `hydra` node; `${hydra:runtime.choices.dataset}` and other references are resolved in it.
     Variables of `.env` are in `os.environ` while cells run, real ones winning, as are defaults of the four folders.
@@ -54,6 +57,9 @@ def run_hydra(
     arguments = _parse(config_name, about, sys.argv[1:] if argv is None else argv)
     try:
         extra = _config_dir(arguments.config_dir)
+        if config_name == "al_train":
+            arguments.overrides, experiment = with_experiment(arguments.overrides, extra)
+            arguments.multirun |= experiment
         if arguments.help:
             print(_help(config_name, about, extra))
             return 0
@@ -189,7 +195,8 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
 
 def _help(config_name: str, about: str, extra: Path | None) -> str:
     config = (conf_dir() / f"{config_name}.yaml").read_text()
-    used = re.findall(r"^\s*-\s*(?:override\s+)?/?([\w/]+)(?:@[\w.]+)?:", config, re.MULTILINE)
+    used = [EXPERIMENT] if config_name == "al_train" else []
+    used += re.findall(r"^\s*-\s*(?:override\s+)?/?([\w/]+)(?:@[\w.]+)?:", config, re.MULTILINE)
     groups = "\n".join(
         f"  {group}: {', '.join(options)}" for group, options in groups_of(extra).items() if group in used or not used
     )
