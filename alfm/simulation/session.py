@@ -92,7 +92,8 @@ class Training:
             if not waiting:
                 print(f"Already done: {folder.path} (force=true runs it again)")
             else:
-                budgets = list(max(parts, key=lambda labels: len(labels)))
+                longest = max(parts, key=len)
+                budgets = list(longest)
                 announce(task, names, budgets, waiting)
                 with RoundsBar(names["query_strategy"], len(budgets)) as bar:
                     for labels, group in parts.items():
