@@ -77,6 +77,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("logs/compare"), help="where the run folders go")
     parser.add_argument("--no-own-starts", action="store_true", help="leave out the second table")
     parser.add_argument("--report", action="store_true", help="run nothing, read what is there")
+    parser.add_argument(
+        "--keep", type=Path, metavar="PATH", help="figures written before by --json: of strategies not run here"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures here")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write what is printed here too")
     return parser.parse_args()
@@ -162,13 +165,16 @@ def report(
             continue
         numbers = summary(shared)
         bands = better_than_random(plain)
-        gaps[name], areas[name] = bands, numbers.loc[list(dict.fromkeys(plain["query_strategy"])), "aubc"]
-        lines += ["", f"## {name}", "", *band_table(plain, numbers, bands)]
-        missing = [s for s in strategies if s not in set(shared["query_strategy"])]
+        before = {} if arguments.keep is None else json.loads(arguments.keep.read_text())["caches"].get(name, {})
+        numbers, bands = beside_kept(name, numbers, bands, before)
+        compared = [s for s in numbers.index if s not in ORACLES]
+        gaps[name], areas[name] = bands, numbers.loc[compared, "aubc"]
+        lines += ["", f"## {name}", "", *band_table(compared, numbers, bands)]
+        missing = [s for s in strategies if s not in numbers.index]
         if missing:
             lines += ["", f"Not run: {', '.join(missing)}."]
-        lines += filled(shared)
-        own = here[here["init_strategy"] != START]
+        lines += filled(numbers, int(shared.groupby("seed")["num_labeled"].max().sum()))
+        own = own_starts(here[here["init_strategy"] != START], before)
         if len(own):
             lines += ["", "With a cold start of their own (accuracy in %; not comparable by tests):", ""]
             lines += own_table(own, numbers)
@@ -176,7 +182,7 @@ def report(
         result["caches"][name] = {
             "strategies": numbers.reset_index().to_dict("records"),
             "bands": bands.drop(columns=[*SETTING, "init_options"]).to_dict("records"),
-            "own_starts": summary(own).reset_index().to_dict("records") if len(own) else [],
+            "own_starts": own.reset_index().to_dict("records"),
         }
     lines += ["", "## Over all caches", "", *overall(gaps, areas)]
     return "\n".join(lines), result
@@ -212,13 +218,48 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("query_strategy")
 
 
-def band_table(runs: pd.DataFrame, numbers: pd.DataFrame, bands: pd.DataFrame) -> Lines:
+def beside_kept(
+    name: str, numbers: pd.DataFrame, bands: pd.DataFrame, before: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`summary` and gaps of a cache with those written before of strategies that were not run here.
+
+    Holm's correction and the verdicts are of all of them. Raises UserError where random is not what it was then.
+    """
+    import pandas as pd
+
+    from alfm.results.statistics import verdict, with_holm
+
+    if not before:
+        return numbers, bands
+    old = pd.DataFrame(before["strategies"]).set_index("query_strategy")
+    if abs(old.loc["random", "aubc"] - numbers.loc["random", "aubc"]) > 1e-6:
+        raise UserError(f"{name}: random is not what it was when --keep was written, so run all strategies anew.")
+    new = set(numbers.index)
+    kept = pd.DataFrame([row for row in before["bands"] if row["strategy"] not in new])
+    bands = with_holm(pd.concat([bands, kept], ignore_index=True))
+    bands["verdict"] = [verdict(row, "random") for row in bands.itertuples()]
+    return pd.concat([numbers, old[~old.index.isin(new)]]), bands
+
+
+def own_starts(runs: pd.DataFrame, before: dict[str, Any]) -> pd.DataFrame:
+    """`summary` of runs from cold starts of their own, with those written before."""
+    import pandas as pd
+
+    tables = [summary(runs)] if len(runs) else []
+    done = set(runs["query_strategy"])
+    kept = [row for row in before.get("own_starts", []) if row["query_strategy"] not in done]
+    if kept:
+        tables.append(pd.DataFrame(kept).set_index("query_strategy"))
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
+def band_table(strategies: Sequence[str], numbers: pd.DataFrame, bands: pd.DataFrame) -> Lines:
     """One line per strategy, best AUBC first."""
     names = list(dict.fromkeys(bands["band"]))
     gaps = {
         (row.strategy, row.band): TableCell(row.gap, POINTS, MARKS.get(row.verdict, "?")) for row in bands.itertuples()
     }
-    order = numbers.loc[list(dict.fromkeys(runs["query_strategy"]))].sort_values("aubc", ascending=False)
+    order = numbers.loc[list(strategies)].sort_values("aubc", ascending=False)
     rows = []
     for row in order.itertuples():
         base = row.Index == "random"
@@ -231,7 +272,7 @@ def band_table(runs: pd.DataFrame, numbers: pd.DataFrame, bands: pd.DataFrame) -
 def own_table(own: pd.DataFrame, shared: pd.DataFrame) -> Lines:
     """Strategies with their own cold start, the same strategy from the shared one in brackets."""
     rows = []
-    for row in summary(own).sort_values("aubc", ascending=False).itertuples():
+    for row in own.sort_values("aubc", ascending=False).itertuples():
         beside = shared.loc[row.Index] if row.Index in shared.index else None
         cells = []
         for kind in ("low", "middle", "high", "aubc"):
@@ -258,11 +299,9 @@ def oracle_lines(shared: pd.DataFrame) -> Lines:
     ]
 
 
-def filled(runs: pd.DataFrame) -> Lines:
-    """Who left a part of a batch to chance."""
-    counts = runs.groupby("query_strategy", sort=False)[["num_filled"]].sum()["num_filled"]
-    total = runs.groupby(["query_strategy", "seed"], sort=False)["num_labeled"].max().groupby(level=0).sum()
-    some = [f"{name} {count} of {total[name]}" for name, count in counts.items() if count]
+def filled(numbers: pd.DataFrame, total: int) -> Lines:
+    """Who left a part of a batch to chance; total: labels of one strategy's runs."""
+    some = [f"{name} {count} of {total}" for name, count in numbers["num_filled"].items() if count]
     return ["", f"Picks that came from completing a batch at random: {', '.join(some)}."] if some else []
 
 

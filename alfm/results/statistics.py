@@ -279,7 +279,7 @@ def better_than_random(
         if reference in set(group[label]):
             rows = [(*key, *row) for row in _gaps(group, bands, metric, reference, label)]
             table = pd.DataFrame(rows, columns=[*keys, "band", "strategy", "seeds", "units", "gap", "low", "high", "p"])
-            tables.append(_adjusted(table))
+            tables.append(with_holm(table))
     if not tables:
         raise UserError(f"no runs of {reference!r} to compare with; add query_strategy={reference}")
     table = pd.concat(tables, ignore_index=True)
@@ -305,8 +305,8 @@ def _gaps(
             yield band, strategy, len(gap), counted, float(mean), mean - half, mean + half, p
 
 
-def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
-    """With `p_holm`, over the strategies of each band that have a p."""
+def with_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """Gaps as `better_than_random` has them, with `p_holm` over the strategies of each band that have a p."""
     table = table.assign(p_holm=np.nan)
     for _, family in table[table["p"].notna()].groupby("band"):
         table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy())

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from alfm.strategies.query import Query
     from alfm.strategies.random import Random
     from alfm.strategies.replay import Replay
-    from alfm.strategies.switch_rules import AfterLabels, AfterRounds, SwitchRule
+    from alfm.strategies.switch_rules import AfterAgreement, AfterLabels, AfterRounds, SwitchRule
     from alfm.strategies.switched import Switched
     from alfm.strategies.tcm import Tcm
     from alfm.strategies.typiclust import TypiClust
@@ -85,7 +85,7 @@ _HOMES = {
     "alfm.strategies.query": ("Query",),
     "alfm.strategies.random": ("Random",),
     "alfm.strategies.replay": ("Replay",),
-    "alfm.strategies.switch_rules": ("AfterLabels", "AfterRounds", "SwitchRule"),
+    "alfm.strategies.switch_rules": ("AfterAgreement", "AfterLabels", "AfterRounds", "SwitchRule"),
     "alfm.strategies.switched": ("Switched",),
     "alfm.strategies.tcm": ("Tcm",),
     "alfm.strategies.typiclust": ("TypiClust",),
@@ -96,11 +96,11 @@ _HOMES = {
 }
 
 __all__ = [
-    "AfterLabels", "AfterRounds", "AlfaMix", "Badge", "Bait", "Balanced", "Bald", "BatchBald", "Boss", "Cal",
-    "Centroid", "Clue", "ClusterMargin", "Cog", "Coreset", "Dcom", "DropQuery", "Entropy", "Epig", "FacilityLocation",
-    "Falcun", "Filtered", "GraphCut", "IndexFile", "LogDet", "Margins", "MaxHerding", "ParbalsEpig", "PCoreSet",
-    "PowerBald", "PowerEntropy", "PowerMargins", "ProbCover", "Qbc", "Query", "Random", "Replay", "Strategy",
-    "Switched", "SwitchRule", "Tcm", "TypiClust", "UHerding", "Uncertainty", "Vaal", "Vessal",
+    "AfterAgreement", "AfterLabels", "AfterRounds", "AlfaMix", "Badge", "Bait", "Balanced", "Bald", "BatchBald",
+    "Boss", "Cal", "Centroid", "Clue", "ClusterMargin", "Cog", "Coreset", "Dcom", "DropQuery", "Entropy", "Epig",
+    "FacilityLocation", "Falcun", "Filtered", "GraphCut", "IndexFile", "LogDet", "Margins", "MaxHerding",
+    "ParbalsEpig", "PCoreSet", "PowerBald", "PowerEntropy", "PowerMargins", "ProbCover", "Qbc", "Query", "Random",
+    "Replay", "Strategy", "Switched", "SwitchRule", "Tcm", "TypiClust", "UHerding", "Uncertainty", "Vaal", "Vessal",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
-from reference.switched import by_labels, by_rounds
-from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in
+from reference.switched import agreement, by_labels, by_rounds
+from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
 
 from alfm.errors import UserError
 from alfm.posteriors import Ensemble
@@ -21,7 +22,7 @@ from alfm.strategies.margins import Margins
 from alfm.strategies.qbc import Qbc
 from alfm.strategies.query import Query
 from alfm.strategies.random import Random
-from alfm.strategies.switch_rules import AfterLabels, AfterRounds, SwitchRule
+from alfm.strategies.switch_rules import AfterAgreement, AfterLabels, AfterRounds, SwitchRule
 from alfm.strategies.switched import Switched
 from alfm.strategies.typiclust import TypiClust
 from alfm.strategies.uherding import UHerding
@@ -48,6 +49,22 @@ def test_after_labels(per_class: float) -> None:
     rows = [list(range(12)), list(range(3))]
     query = make_query(seeds=(1, 2), rows=rows, C=4)  # classes without a label count
     assert AfterLabels(per_class).ready(query) == [by_labels(len(own), 4, per_class) == "then" for own in rows]
+
+
+def test_after_agreement() -> None:
+    x, y = clusters(120, 3, 4, spread=4.0)
+    query = make_query(x=x, y=y, C=4, seeds=(1, 2), block_rows=50)
+    shares = []
+    for r in (0, 1):
+        view = seen(query, r)
+        h = query.pool.features.numpy()  # type: ignore[union-attr]
+        free = np.flatnonzero(view.free)
+        shares.append(agreement(h, view.p.argmax(1), view.labelled, view.targets, free))
+    low, high = sorted(shares)
+    assert 0.3 < low < high < 1
+    assert AfterAgreement((low + high) / 2).ready(query) == [one > (low + high) / 2 for one in shares]
+    assert AfterAgreement(low).ready(query) == [True, True] and AfterAgreement(1.0).ready(query) == [False, False]
+    assert AfterAgreement(0.0, per_class=3.1).ready(query) == [False, False]  # 12 labels of 4 classes
 
 
 @pytest.mark.parametrize("answers", [[False] * 3, [True] * 3, [False, True, False]])
@@ -106,10 +123,11 @@ def test_it_is_what_its_parts_are() -> None:
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-@pytest.mark.parametrize("per_class", [0, 100])
-def test_hard_situations(situation: str, per_class: float) -> None:
-    assert picks_in(Switched(after=AfterLabels(per_class)), situation)[1] == 0
+@pytest.mark.parametrize("after", [AfterLabels(0), AfterLabels(100), AfterAgreement(per_class=0)])
+def test_hard_situations(situation: str, after: SwitchRule) -> None:
+    assert picks_in(Switched(after=after), situation)[1] == 0
 
 
 def test_replicates() -> None:
     assert_replicates_independent(Switched)
+    assert_replicates_independent(lambda: Switched(after=AfterAgreement(per_class=0)))
