@@ -6,6 +6,7 @@
         picks.npz         one int64 array per seed, named by the seed, in the order picked
         progress.json     which seeds are finished, why they ended, and a checksum of each one's rows and picks
         environment.json  one entry per session that worked here: versions, device, threads, cache, commit, time
+        index_sets/       what each seed began with, held out and could pick from, see `alfm.simulation.index_sets`
         stopping.csv      where stopping rules would have ended each seed, or did; only where rules were asked
 
 Every file is replaced by one rename, the picks before the rounds, so `rounds.csv` never claims picks that are not
@@ -20,6 +21,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,7 @@ from alfm.results.run_hash import FORMAT, HASH_IGNORES, run_hash
 from alfm.results.verdicts import FILE, Verdict, keep_verdicts, read_verdicts
 
 NAMES = ("dataset", "model", "query_strategy", "init_strategy", "classifier")
+SETS = "index_sets"
 _FILES = ("rounds.csv", "picks.npz", "progress.json", "config.yaml", "environment.json", FILE)
 
 
@@ -339,6 +342,8 @@ def _empty(path: Path) -> None:
     try:
         for name in _FILES:
             (path / name).unlink(missing_ok=True)
+        if (path / SETS).exists():
+            shutil.rmtree(path / SETS)
     except OSError as error:
         raise UserError(f"cannot empty the run folder {path}: {error.strerror or error}") from None
 

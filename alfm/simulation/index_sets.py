@@ -21,12 +21,11 @@ from alfm.errors import UserError
 from alfm.files import replacing
 from alfm.options import PathName, Seed, checked
 from alfm.results.rounds_file import Row
+from alfm.results.run_folder import SETS
 from alfm.simulation.item_numbers import Counted, ItemNumbers
 
 STEMS = {"labelled": "lSet", "validation": "valSet", "unlabelled": "uSet"}
 """What files of a folder begin with."""
-FOLDER = "index_sets"
-"""In a run's folder."""
 _SUFFIXES = (".npy", ".txt", ".csv")
 _UNPICKLE = "np.save(f, np.load(f, allow_pickle=True).astype(int))"  # runs what is in the file: the user's to decide
 
@@ -265,7 +264,7 @@ def write_sets(
     order, those of its `first` round at least: validation labels that were paid for come first among them. Sets that
     are there are left alone. Raises UserError where they cannot be written.
     """
-    place = run / FOLDER / f"partition_{seed}"
+    place = run / SETS / f"partition_{seed}"
     if place.exists():
         return
     paid, charged = int(first["num_labeled"]), int(first.get("num_validation", 0))
