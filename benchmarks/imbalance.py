@@ -124,12 +124,17 @@ def measured(arguments: argparse.Namespace, setting: Setting) -> list[dict[str, 
         for one in against_random(curves).to_dict("records"):
             gains = areas[curves.strategies.index(one["strategy"])] - areas[curves.strategies.index("random")]
             pools = {draw: round(float(gains[[d == draw for d in draws]].mean()), 2) for draw in dict.fromkeys(draws)}
-            plain = {key: round(value, 5) if isinstance(value, float) else value for key, value in one.items()}
+            plain = {key: _plain(value) for key, value in one.items()}
             rows.append(
                 {"setting": setting.name, "metric": metric, "random": round(level, 2), **plain,
                  "pools": list(pools.values()), "labels": int(curves.num_labeled[-1])}
             )  # fmt: skip
     return rows
+
+
+def _plain(value: Any) -> Any:
+    """Ready for JSON, which has no NaN."""
+    return value if not isinstance(value, float) else None if value != value else float(f"{value:.4g}")
 
 
 def runs_of(arguments: argparse.Namespace, setting: Setting) -> pd.DataFrame | None:

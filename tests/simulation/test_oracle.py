@@ -118,13 +118,13 @@ def test_learners_are_told_the_noise_and_measured_without(digits_cache):
 @pytest.mark.parametrize("name", ["margins", "badge", "typiclust", "uherding", "bait", "coreset", "dropquery"])
 def test_a_replicate_with_fewer_answers_does_not_depend_on_its_company(name, digits_cache):
     task = alfm.Simulation(digits_cache, device="cpu", oracle={"abstain": 0.4, "noise": 0.1})
-    together = alfm.simulate(task, name, seeds=[1, 2, 3], rounds=5)
-    alone = alfm.simulate(task, name, seeds=[2], rounds=5)
+    together = alfm.simulate(task, name, seeds=[1, 2], rounds=4)
+    alone = alfm.simulate(task, name, seeds=[2], rounds=4)
     own = together[together["seed"] == 2].reset_index(drop=True)
     same = ["picked", "accuracy", "nll", "num_abstained", "num_classes", "num_labeled"]
     assert own[same].equals(alone[same])
     assert together.groupby("round")["num_abstained"].nunique().max() > 1  # they differ in how much they know
-    assert own["num_labeled"].tolist() == [10, 20, 30, 40, 50]  # labels paid for
+    assert own["num_labeled"].tolist() == [10, 20, 30, 40]  # labels paid for
     said = task.answers([2])[0]
     assert own["num_abstained"].iloc[-1] <= int((said < 0).sum())
 
