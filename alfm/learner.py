@@ -20,7 +20,7 @@ from torch import Tensor
 from alfm.devices import full_precision
 from alfm.errors import UserError
 from alfm.features.features import Features
-from alfm.heads.base import Classifier
+from alfm.heads.base import Chooses, Classifier
 from alfm.heads.linear import LinearHead
 from alfm.heads.views import on_all_views
 from alfm.strategies.ask import ask_on_host
@@ -99,13 +99,14 @@ class Learner:
         if budget < 1:
             raise UserError(f"ask({budget}): ask for one item or more.")
         self.fit()
-        groups: dict[tuple[bool, int], list[int]] = {}  # a replicate's answer does not depend on its company
+        groups: dict[tuple[bool, int, str], list[int]] = {}  # a replicate's answer does not depend on its company
         for r in self.going:
             if self.left[r]:
-                groups.setdefault((r in self.fitted, min(budget, self.left[r])), []).append(r)
-        picks = torch.full((self.R, max((own for _, own in groups), default=0)), -1)
+                key = (r in self.fitted, min(budget, self.left[r]), self._options(r))
+                groups.setdefault(key, []).append(r)
+        picks = torch.full((self.R, max((own for _, own, _ in groups), default=0)), -1)
         self.filled, kept, self._carry = [0] * self.R, self._carry, {}
-        for (warm, own), group in groups.items():
+        for (warm, own, _), group in groups.items():
             strategy, head, carry = self.init_strategy, None, {}
             if warm:
                 strategy, head = self.query_strategy, self._heads(group)
@@ -196,6 +197,19 @@ class Learner:
         self.round, self.head, self.fitted = round, head, [] if head is None else list(range(self.R))
         self._told, self._more_classes, self._new = False, False, set()
 
+    def hold_out(self, rows: Tensor, labels: Tensor) -> None:
+        """Pool rows int64 (R, V) on the host that are neither asked for nor trained on, and their classes.
+
+        A head whose options are chosen is judged on them, as far as somebody knew their labels. Raises as `tell` does.
+        """
+        self._check(rows)
+        self._free.scatter_(1, rows, False)
+        self.available.copy_(self._free)
+        self.left = self._free.sum(1).tolist()
+        if isinstance(self.classifier, Chooses):
+            for seed, own, said in zip(self.seeds, rows, labels, strict=True):
+                self.classifier.judge_on(seed, own[said >= 0], said[said >= 0])
+
     def end(self, r: int, why: str) -> None:
         """Replicate r is asked and fitted no more."""
         self.ended[r] = why
@@ -233,9 +247,18 @@ class Learner:
     def _query(self, strategy: Strategy, group: list[int], head: LinearHead | None, carry: dict[str, Any]) -> Query:
         return Query(
             self.pool, *self._labelled(group), self._of(group, self.available), self.num_classes,
-            [self.seeds[r] for r in group], self.round, head, self.classifier, carry,
+            [self.seeds[r] for r in group], self.round, head, self._classifier(group[0]), carry,
             self.oracle if strategy.oracle else None,
         )  # fmt: skip
+
+    def _options(self, r: int) -> str:
+        return repr(self.classifier.chosen(self.seeds[r])) if isinstance(self.classifier, Chooses) else ""
+
+    def _classifier(self, r: int) -> Classifier:
+        """How replicate r's head was fitted: strategies that fit heads themselves fit such ones."""
+        if isinstance(self.classifier, Chooses):
+            return on_all_views(self.classifier.chosen(self.seeds[r]), self.pool)
+        return self.classifier
 
     def _fit(self, group: list[int], previous: LinearHead | None) -> LinearHead:
         seeds = [self.seeds[r] for r in group]
@@ -254,7 +277,7 @@ class Learner:
 
     def _heads(self, group: list[int]) -> LinearHead:
         assert self.head is not None
-        return self.head if group == self.fitted else _chosen(self.head, [self.fitted.index(r) for r in group])
+        return self.head if group == self.fitted else self.head.of([self.fitted.index(r) for r in group])
 
 
 def _whole(given: Numbers) -> Tensor:
@@ -265,17 +288,10 @@ def _whole(given: Numbers) -> Tensor:
     return numbers.to(torch.int64)
 
 
-def _chosen(head: LinearHead, places: list[int]) -> LinearHead:
-    index = torch.tensor(places, device=head.weight.device)
-    return LinearHead([head.spaces[place] for place in places], head.weight[index], head.bias[index])
-
-
 def _joined(parts: list[tuple[list[int], LinearHead]]) -> tuple[list[int], LinearHead | None]:
     """Replicates and their heads in ascending order."""
     if len(parts) < 2:
         return parts[0] if parts else ([], None)
     replicates = [r for group, _ in parts for r in group]
-    heads = [head for _, head in parts]
-    spaces = [space for head in heads for space in head.spaces]
-    every = LinearHead(spaces, torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads]))
-    return sorted(replicates), _chosen(every, sorted(range(len(replicates)), key=replicates.__getitem__))
+    every = LinearHead.joined([head for _, head in parts])
+    return sorted(replicates), every.of(sorted(range(len(replicates)), key=replicates.__getitem__))

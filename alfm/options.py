@@ -68,7 +68,7 @@ class OptionError(UserError):
         self.option, self.value, self.needed = option, value, needed
 
     def at(self, path: str) -> OptionError:
-        return OptionError(path, self.option, self.value, self.needed, ".")
+        return OptionError(path, self.option.rstrip("_"), self.value, self.needed, ".")
 
 
 def checked(target: T) -> T:
@@ -163,7 +163,7 @@ def read(kind: type[S], config: Any, path: str = "") -> S:
     """
     given = {}
     for name, hint in options_of(kind).items():
-        value = config.get(name)
+        value = config.get(name.rstrip("_"))  # `from` is a word of Python's
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
                 needed = " and ".join(f"{inner}=..." for inner in options_of(hint))

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+SWITCHES = ("tune",)
+"""Settings that are turned on by their name and have settings of their own."""
+
+
 def run_hydra(
     config_name: str,
     task: str,
@@ -163,6 +167,7 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
     from omegaconf.errors import OmegaConfBaseException
 
     search = [f"hydra.searchpath=[file://{extra}]"] if extra else []
+    overrides = [_switched(word) for word in overrides]
     none = [word.partition("=")[0] for word in overrides if word.endswith("=null")]
     none = [group for group in none if group in groups_of(extra)]
     overrides = [word for word in overrides if word.partition("=")[0] not in none]  # Hydra knows null as a default only
@@ -191,6 +196,12 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given: add {' '.join(f'{key}=VALUE' for key in missing)}.")
     return cfg, whole
+
+
+def _switched(word: str) -> str:
+    """`tune=true`, a switch that has settings of its own, as `tune.enabled=true`."""
+    key, equals, value = word.partition("=")
+    return f"{key}.enabled={value}" if key in SWITCHES and equals and not value.startswith("{") else word
 
 
 def _help(config_name: str, about: str, extra: Path | None) -> str:

@@ -46,3 +46,16 @@ class Reweighted(Protocol):
         weight: Tensor,
         start: LinearHead,
     ) -> LinearHead: ...
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """A classifier that chooses a head's options, see `alfm.heads.tuned`. It trains on all views by itself."""
+
+    def judge_on(self, seed: int, rows: Tensor, targets: Tensor) -> None:
+        """From now on a seed's candidates are judged on these pool rows, int64 (V,), and their classes."""
+        ...
+
+    def chosen(self, seed: int) -> Classifier:
+        """The classifier with a seed's newest options, as its head was fitted."""
+        ...

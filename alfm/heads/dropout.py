@@ -7,7 +7,7 @@ layer. The loop below serves every head trained by this recipe; a `Network` says
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -91,6 +91,10 @@ class Recipe:
     def chooses_views(self) -> bool:
         """It is to be given plain items, and looks for views itself: see `alfm.heads.views`."""
         return self.views == "random"
+
+    def tuning_space(self, num_classes: int) -> Mapping[str, Sequence[float]]:
+        """What is worth trying: nine ways, three learning rates with three shares of features dropped."""
+        return {"lr": [1e-3, 1e-2, 1e-1], "p": [0.25, 0.5, 0.75]}
 
     def __post_init__(self) -> None:
         if self.lr * self.weight_decay > 1:

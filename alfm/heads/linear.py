@@ -50,6 +50,12 @@ class LinearHead:
         index = torch.tensor(replicates, device=self.weight.device)
         return LinearHead([self.spaces[r] for r in replicates], self.weight[index], self.bias[index], not self.shared)
 
+    @staticmethod
+    def joined(heads: Sequence[LinearHead]) -> LinearHead:
+        """All heads of several, one behind the other."""
+        spaces = [space for head in heads for space in head.spaces]
+        return LinearHead(spaces, torch.cat([one.weight for one in heads]), torch.cat([one.bias for one in heads]))
+
     def embed(self, x: Tensor) -> Tensor:
         """Raw features (b, D) -> each replicate's coordinates (R, b, D')."""
         if self.R == 1:

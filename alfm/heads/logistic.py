@@ -12,10 +12,10 @@ are few.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Le
@@ -25,7 +25,7 @@ from alfm import devices
 from alfm.features.features import Features
 from alfm.features.spaces import RAW, Scaled, Space
 from alfm.heads.linear import LinearHead
-from alfm.heads.solver import padded, solve
+from alfm.heads.solver import padded, solve, solve_path
 from alfm.options import checked
 from alfm.threads import side_by_side
 
@@ -64,6 +64,15 @@ class Logistic:
     def inverse_l2(self, num_classes: int) -> float:
         """c for this many classes."""
         return min(max(0.2 * num_classes, 1.0), 100.0) if self.strength == "auto" else float(self.strength)
+
+    def tuning_space(self, num_classes: int) -> Mapping[str, Sequence[float]]:
+        """What is worth trying: strengths from a thousandth of the default to a thousand times as much."""
+        default = replace(self, strength="auto").inverse_l2(num_classes)
+        return {"strength": [default * 10.0**power for power in range(-3, 4)]}
+
+    def prepare(self, pool: Features) -> None:
+        """Make what is made once per pool, before several jobs ask for it."""
+        self._principal(pool, self.space(pool))
 
     def space(self, pool: Features) -> Space:
         """The pool's coordinates for this head, made once per pool."""
@@ -139,6 +148,26 @@ class Logistic:
         weights, biases = zip(*side_by_side([partial(fit, r) for r in range(R)], pool.device), strict=True)
         return LinearHead((space,) * (R * M), torch.cat(weights), torch.cat(biases))
 
+    def along_strengths(
+        self,
+        pool: Features,
+        rows: Tensor,
+        targets: Tensor,
+        num_classes: int,
+        strengths: Sequence[float],
+        weight: Tensor | None = None,
+    ) -> Iterator[LinearHead]:
+        """F heads for each strength, in the order given (ascending is fastest), each set beginning at the one before.
+
+        Shapes as in `Classifier.fit`, F in place of R. To the tolerance of `fit`, for about a third of its steps; all F
+        are one batch and see each other in their last bits (see `solve_path`), so F is to depend on nothing else.
+        """
+        space = self.space(pool)
+        laid = self._lay(pool, space, rows, targets, num_classes, weight, None)
+        l2 = [1.0 / strength for strength in strengths]
+        for A, b in solve_path(laid.X, laid.Y, laid.w, l2, laid.start, laid.bias, self.tolerance, self.max_iterations):
+            yield LinearHead((space,) * len(rows), *laid.on_features(A, b))
+
     def _fit_group(
         self,
         pool: Features,
@@ -150,6 +179,31 @@ class Logistic:
         previous: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         """rows and targets (R, n, ..), or (1, n, ..) when all R rows of `weight` are for the same ones."""
+        laid = self._lay(pool, space, rows, targets, num_classes, weight, previous)
+        R, c, _ = laid.start.shape
+        l2, size = 1.0 / self.inverse_l2(num_classes), R
+        if len(laid.X) < R and not devices.of(laid.X).joins_replicates:
+            size = max(1, BATCHED // (rows.shape[1] * c))
+        solved = [
+            solve(
+                laid.X, laid.Y, laid.w[m], l2, laid.active[m], laid.start[m], laid.bias[m], self.tolerance,
+                self.max_iterations,
+            )
+            for m in (slice(i, i + size) for i in range(0, R, size))
+        ]  # fmt: skip
+        return laid.on_features(*(torch.cat(part) for part in zip(*solved, strict=True)))
+
+    def _lay(
+        self,
+        pool: Features,
+        space: Space,
+        rows: Tensor,
+        targets: Tensor,
+        num_classes: int,
+        weight: Tensor | None,
+        previous: tuple[Tensor, Tensor] | None,
+    ) -> _Laid:
+        """What the solver is given of rows and targets; arguments as of `_fit_group`."""
         R = rows.shape[0] if weight is None else weight.shape[0]
         same = rows.shape[0] < R
         valid = rows >= 0
@@ -174,15 +228,7 @@ class Logistic:
         start = torch.zeros(R, len(columns), X.shape[2], dtype=phi.dtype, device=phi.device)
         if previous is not None:
             start, bias = _warm(previous[0][:, columns], previous[1][:, columns], active, bias, basis, centre)
-        l2, size = 1.0 / self.inverse_l2(num_classes), R
-        if same and not joined:
-            size = max(1, BATCHED // (n * len(columns)))
-        solved = [
-            solve(X, Y, w[m], l2, active[m], start[m], bias[m], self.tolerance, self.max_iterations)
-            for m in (slice(i, i + size) for i in range(0, R, size))
-        ]
-        A, b = (torch.cat(part) for part in zip(*solved, strict=True))
-        return _on_features(A, b, basis, centre, columns, seen, dim)
+        return _Laid(X, Y, w, active, start, bias, basis, centre, columns, seen, dim)
 
     def _weighed(self, w: Tensor, Y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Items' weights w (R, n), by class too; classes' sums of them (R, C), and which classes there are, bool."""
@@ -249,24 +295,38 @@ def _warm(W: Tensor, b: Tensor, active: Tensor, bias: Tensor, basis: Tensor, cen
     return torch.bmm(W, basis) * active[..., None], torch.where(warm, torch.where(known, b, lowest), bias)
 
 
-def _on_features(
-    A: Tensor, b: Tensor, basis: Tensor, centre: Tensor, columns: Tensor, seen: Tensor, dim: int
-) -> tuple[Tensor, Tensor]:
-    """What was solved, A (R, c, k), b (R, c), as weights (R, C, D') and biases (R, C) of all classes.
-
-    columns: the c classes that were solved for; seen: bool (R, C), which have labels. Others: see UNSEEN.
+class _Laid(NamedTuple):
+    """A problem in the solver's coordinates: X, Y, w, active, start, bias as `solve` takes them; the way back: basis
+    (R, D', k) and centre of the features, which of all classes `columns` (c,) are, and which are seen, bool (R, C).
     """
-    R, num_classes = seen.shape
-    active = seen[:, columns]
-    W = torch.zeros(R, num_classes, dim, dtype=A.dtype, device=A.device)
-    found = torch.bmm(A, basis.mT)
-    W[:, columns] = found[..., :dim]
-    b = b - torch.linalg.vecdot(found, centre)
-    b = b - (b * active).sum(1, keepdim=True) / active.sum(1, keepdim=True)
-    full = torch.full((R, num_classes), torch.inf, dtype=A.dtype, device=A.device)
-    full[:, columns] = torch.where(active, b, torch.inf)
-    lowest = full.amin(1, keepdim=True)
-    return W, torch.where(seen, full, lowest - UNSEEN)
+
+    X: Tensor
+    Y: Tensor
+    w: Tensor
+    active: Tensor
+    start: Tensor
+    bias: Tensor
+    basis: Tensor
+    centre: Tensor
+    columns: Tensor
+    seen: Tensor
+    dim: int
+
+    def on_features(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """What was solved, A (R, c, k), b (R, c), as weights (R, C, D') and biases (R, C) of all classes.
+
+        Classes without labels: see UNSEEN.
+        """
+        R, num_classes = self.seen.shape
+        W = torch.zeros(R, num_classes, self.dim, dtype=A.dtype, device=A.device)
+        found = torch.bmm(A, self.basis.mT)
+        W[:, self.columns] = found[..., : self.dim]
+        b = b - torch.linalg.vecdot(found, self.centre)
+        b = b - (b * self.active).sum(1, keepdim=True) / self.active.sum(1, keepdim=True)
+        full = torch.full((R, num_classes), torch.inf, dtype=A.dtype, device=A.device)
+        full[:, self.columns] = torch.where(self.active, b, torch.inf)
+        lowest = full.amin(1, keepdim=True)
+        return W, torch.where(self.seen, full, lowest - UNSEEN)
 
 
 def _few(targets: Tensor, num_classes: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -54,6 +54,11 @@ class Propagated:
     iterations: Annotated[int, Ge(1), Le(10**6)] = 100
     unlabelled_weight: Annotated[float, Ge(0), Le(1e6)] = 1.0
     most: Whole = 4096
+
+    def tuning_space(self, num_classes: int) -> Mapping[str, Sequence[float]]:
+        """What is worth trying: what is so of the classifier inside."""
+        inner = getattr(self.classifier, "tuning_space", None)
+        return {} if inner is None else {f"classifier.{name}": values for name, values in inner(num_classes).items()}
 
     def fit(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from alfm.features.features import Features
-from alfm.heads.base import Classifier, Reweighted
+from alfm.heads.base import Chooses, Classifier, Reweighted
 from alfm.heads.linear import LinearHead
 
 
@@ -17,7 +17,7 @@ def on_all_views(classifier: Classifier, pool: Features) -> Classifier:
     The learner fits its heads with it and hands it to the strategies, so no refit can leave the views out. A
     classifier that says it `chooses_views` finds them itself, given plain items.
     """
-    if pool.views is None or getattr(classifier, "chooses_views", False):
+    if pool.views is None or isinstance(classifier, Chooses) or getattr(classifier, "chooses_views", False):
         return classifier
     return ReweightedOnViews(classifier) if isinstance(classifier, Reweighted) else OnViews(classifier)
 

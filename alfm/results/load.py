@@ -15,6 +15,7 @@ from alfm.results.conditions import condition_columns, plain
 from alfm.results.rounds_file import Row, columns
 from alfm.results.run_folder import NAMES, read_config, read_state
 from alfm.results.run_hash import given_labels, hashed_config
+from alfm.results.tuning_file import read_tuning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,28 @@ def load_runs(paths: str | Path | Iterable[str | Path], *, finished_only: bool =
     if not frames:
         raise UserError(f"no finished run in {', '.join(map(str, given))}; start al_train again to continue them")
     return pd.concat(frames, ignore_index=True)
+
+
+def load_tuning(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """What was chosen in every round of the runs at `paths` whose heads were tuned.
+
+    Returns a DataFrame with a row per seed, round and option: dataset, model, query_strategy, init_strategy,
+    classifier, run, path, seed, round, option, value, score, default, reason (see `tuning_file.Tuning`); without rows
+    where no run was tuned. Raises UserError as `load_runs` does.
+    """
+    import pandas as pd
+
+    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    found = []
+    for folder in run_folders(given):
+        names = {name: str(read_config(folder)["run"][name]) for name in NAMES}
+        for one in read_tuning(folder):
+            for option, value in one.options.items():
+                place = {"seed": one.seed, "round": one.round, "option": option, "value": value}
+                said = {"score": one.score, "default": one.default, "reason": one.reason}
+                found.append({**names, "run": folder.name, "path": str(folder), **place, **said})
+    order = [*NAMES, "run", "path", "seed", "round", "option", "value", "score", "default", "reason"]
+    return pd.DataFrame(found, columns=order)
 
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:

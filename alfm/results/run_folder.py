@@ -7,6 +7,7 @@
         progress.json     which seeds are finished, why they ended, and a checksum of each one's rows and picks
         environment.json  one entry per session that worked here: versions, device, threads, cache, commit, time
         index_sets/       what each seed began with, held out and could pick from, see `alfm.simulation.index_sets`
+        tuning.csv        the options chosen for each round's head, and tuning.journal, Optuna's trials; where they were
         stopping.csv      where stopping rules would have ended each seed, or did; only where rules were asked
 
 Every file is replaced by one rename, the picks before the rounds, so `rounds.csv` never claims picks that are not
@@ -33,13 +34,23 @@ import yaml
 
 from alfm.errors import UserError
 from alfm.files import replacing
+from alfm.results import tuning_file
 from alfm.results.rounds_file import Row, as_row, checksum, columns, fault, read_rounds, written
 from alfm.results.run_hash import FORMAT, HASH_IGNORES, run_hash
 from alfm.results.verdicts import FILE, Verdict, keep_verdicts, read_verdicts
 
 NAMES = ("dataset", "model", "query_strategy", "init_strategy", "classifier")
 SETS = "index_sets"
-_FILES = ("rounds.csv", "picks.npz", "progress.json", "config.yaml", "environment.json", FILE)
+_FILES = (
+    "rounds.csv",
+    "picks.npz",
+    "progress.json",
+    "config.yaml",
+    "environment.json",
+    FILE,
+    tuning_file.FILE,
+    tuning_file.JOURNAL,
+)
 
 
 @dataclass

@@ -76,6 +76,9 @@ def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORE
         _drop(plain, "query_strategy.path")  # a replay's, known by what it replays
     if given_labels(plain):
         _drop(plain, "budget.init")  # nobody asks for it
+    _drop(plain, "validation", _none_held)
+    if "tune" in plain and (chosen := _tuning(plain.pop("tune"))) is not None:
+        plain["tune"] = chosen
     return plain
 
 
@@ -100,6 +103,20 @@ def _say_once(plain: dict[str, Any]) -> None:
 def _only_observed(stopping: Any) -> bool:
     """Rules that end no replicate change no pick; what they say is no part of the run."""
     return not (isinstance(stopping, Mapping) and stopping.get("mode") == "stop")
+
+
+def _none_held(validation: Any) -> bool:
+    return not (isinstance(validation, Mapping) and validation.get("size"))
+
+
+def _tuning(tune: Any) -> dict[str, Any] | None:
+    """What of `tune.` counts: with choices of another run, these alone. None where nothing is tuned."""
+    if not isinstance(tune, Mapping):
+        return None
+    if tune.get("choices"):
+        return {"choices": tune["choices"]}
+    left_out = {"enabled", "from", "seed"} | (set() if tune.get("by") == "optuna" else {"trials"})
+    return {k: v for k, v in tune.items() if k not in left_out and v is not None} if tune.get("enabled") else None
 
 
 def _drop(node: Any, dotted: str, where: Callable[[Any], bool] = lambda value: True) -> None:

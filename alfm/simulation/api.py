@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from alfm.cache.reader import FeatureCache
 from alfm.config.build import build
@@ -30,6 +31,9 @@ from alfm.simulation.loop import Round
 from alfm.simulation.oracle import OracleOptions
 from alfm.simulation.pools import PoolOptions
 from alfm.simulation.replicates import run_replicates
+from alfm.simulation.settings import Tune
+from alfm.simulation.tuning import reused_of, tuned
+from alfm.simulation.validation import validation_set
 from alfm.simulation.watch import Watching
 from alfm.strategies.base import Strategy
 from alfm.strategies.given_rows import GivenRows
@@ -76,6 +80,8 @@ def simulate(
     device: Device = "auto",
     memory: Memory = "auto",
     index_sets: IndexSets | None = None,
+    tune: bool | Tune = False,
+    validation: Annotated[int, Ge(0), Le(10**9)] = 0,
 ) -> pd.DataFrame:
     """Simulated active learning on cached features with known labels; no result is written.
 
@@ -95,6 +101,10 @@ def simulate(
 
     index_sets: files that say what is labelled to begin with, held out and picked from (for a path or an open cache);
     runs that differ in their partition alone are one paired design.
+
+    tune: the head's options are chosen in each round for each replicate, as `Tune` says; what was chosen is
+    `frame.attrs["tuning"]`, a dict for each seed and round. validation: so many items, drawn for each seed, are paid
+    for and not trained on.
 
     Raises UserError for what a user can put right.
     """
@@ -125,10 +135,16 @@ def simulate(
         for seed, new in zip(group, made.picks, strict=True):
             picks.setdefault(seed, []).append(task.cache_rows[new])
 
+    held = validation_set(validation, "labels", task.num_classes, task.pool.N, budgets[0])
+    tuning = Tune(enabled=tune) if isinstance(tune, bool) else tune
+    reused = reused_of(tuning, rounds)
+    plain_classifier = built["classifier"]
+    if tuning.active:
+        built["classifier"] = tuned(tuning, plain_classifier, task, None, reused)
     rows = list(
         run_replicates(
             task, budgets=budgets, seeds=[int(seed) for seed in seeds], on_round=remember, watching=watching,
-            on_verdicts=verdicts.extend, **built,
+            on_verdicts=verdicts.extend, validation=held, **built,
         )
     )  # fmt: skip
     config = {
@@ -144,6 +160,11 @@ def simulate(
             "mode": stopping_mode, "sample": stopping_sample, "audit": stopping_audit, **config_of_rules(rules),
         },
     }  # fmt: skip
+    if tuning.active:
+        said = {name.rstrip("_"): value for name, value in asdict(tuning).items()}
+        config["tune"] = said if reused is None else said | {"choices": reused.digest}
+    if validation:
+        config["validation"] = {"size": validation, "unit": "labels"}
     if task.sets is not None and task.index_sets is not None:
         config["index_sets"] = {"partition": task.index_sets.partition, **task.sets.described()}
     path, fingerprint = task.cache.path.absolute(), task.cache.fingerprint
@@ -151,11 +172,13 @@ def simulate(
         dataset=path.parent.name, model=path.stem, **{group: name for group, (name, _, _) in named.items()},
         budget=budget_text(config, []), cache=fingerprint,
         pool=json.dumps(task.about["pool"], sort_keys=True) if "pool" in task.about else "",
-        **condition_columns(hashed_config(config), task.behaviour(**built)),
+        **condition_columns(hashed_config(config), task.behaviour(**built | {"classifier": plain_classifier})),
     )  # fmt: skip
     frame["initial"] = frame["seed"].map({seed: start_fingerprint(own[0], fingerprint) for seed, own in picks.items()})
     for seed, own in picks.items():
         up_to = np.cumsum([len(new) for new in own]).tolist()
         frame.loc[frame["seed"] == seed, "picked"] = picks_fingerprints(np.concatenate(own), up_to, fingerprint)
+    if tuning.active:
+        frame.attrs["tuning"] = [asdict(choice) for choice in built["classifier"].choices.values()]
     frame.attrs["stopping"] = [asdict(verdict) for verdict in verdicts]
     return frame

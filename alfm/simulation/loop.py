@@ -17,6 +17,7 @@ from alfm.errors import UserError
 from alfm.heads.base import Classifier
 from alfm.learner import Learner
 from alfm.simulation.task import Task
+from alfm.simulation.validation import Validation
 from alfm.strategies.base import Strategy
 
 Stop = Callable[[Learner], Mapping[int, str]]
@@ -86,13 +87,19 @@ def learners_of(
 
 
 def play(
-    learner: Learner, task: Task, budgets: Sequence[int], done: np.ndarray | None = None, stop: Stop | None = None
+    learner: Learner,
+    task: Task,
+    budgets: Sequence[int],
+    done: np.ndarray | None = None,
+    stop: Stop | None = None,
+    validation: Validation | None = None,
 ) -> Iterator[Round]:
     """Rounds of learners who are told a task's labels, until each has ended.
 
     budgets: items to label per round and replicate, the initial set first. done: int64 (R, n), picks of rounds
     already made; these are replayed (heads are fitted again, so that warm starts are as they were, but nothing is
-    asked or measured) and not yielded. The last round takes what is left of the pool and says so.
+    asked or measured) and not yielded. The last round takes what is left of the pool and says so. validation: what is
+    paid for besides the budgets and not trained on; it stands first among the picks.
 
     Raises UserError when the initial budget exceeds the pool.
     """
@@ -104,6 +111,12 @@ def play(
     told, device = task.answers(learner.seeds), task.pool.device
     paid, unanswered = 0, torch.zeros(learner.R, dtype=torch.int64)
     replayed = np.empty((learner.R, 0), np.int64) if done is None else done
+    held = torch.empty(learner.R, 0, dtype=torch.int64)
+    if validation is not None:
+        held = validation.rows(learner.seeds, task.pool.N)
+        learner.hold_out(held, told.gather(1, held))
+        paid = validation.size
+        replayed = replayed[:, paid:]
     for number, budget in enumerate(budgets, 1):
         replicates = learner.going
         clock = devices.Clock(device)
@@ -123,11 +136,12 @@ def play(
         if not replay.shape[1]:
             metrics = _measured(learner, task, replicates)
             yield Round(
-                number, paid, picks[replicates].numpy(),
+                number, paid, (torch.cat([held, picks], 1) if number == 1 else picks)[replicates].numpy(),
                 [learner.filled[r] for r in replicates], metrics, fit_seconds, query_seconds, clock.lap(),
                 devices.of(device).peak_bytes(),
                 "; ".join(dict.fromkeys(filter(None, reasons))) if all(reasons) else None, replicates, reasons,
-                unanswered[replicates].tolist(), [learner.classes(r) for r in replicates], [0] * len(replicates),
+                unanswered[replicates].tolist(), [learner.classes(r) for r in replicates],
+                [held.shape[1]] * len(replicates),
             )  # fmt: skip
         if all(reasons):
             return

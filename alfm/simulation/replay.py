@@ -14,6 +14,7 @@ from alfm.results.run_folder import State
 from alfm.results.verdicts import Verdict
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.loop import learners_of, play
+from alfm.simulation.validation import Validation
 from alfm.simulation.watch import Watch, Watching
 from alfm.strategies.random import Random
 
@@ -25,12 +26,14 @@ def replayed_verdicts(
     state: State,
     seeds: Sequence[int],
     warm_start: bool = True,
+    validation: Validation | None = None,
 ) -> Iterator[Verdict]:
     """Of finished seeds of a run folder's state. Those with the same budgets are fitted side by side.
 
     Raises UserError for picks that the pool does not have.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
+    paid = 0 if validation is None else validation.size
     for seed in seeds:
         groups.setdefault(tuple(int(row["num_labeled"]) for row in state.rows[seed]), []).append(seed)
     for counts, group in groups.items():
@@ -40,7 +43,7 @@ def replayed_verdicts(
         learners = learners_of(task, classifier, Random(), Random(), group, warm_start)  # nobody asks them
         seconds = [seconds_of(state.rows[seed]) for seed in group]
         watch = Watch(replace(watching, ends=False), task, group, seconds)
-        for _ in play(learners, task, np.diff(counts, prepend=0).tolist(), picks, watch):
+        for _ in play(learners, task, np.diff(counts, prepend=paid).tolist(), picks, watch, validation):
             raise AssertionError("a replay makes no round")
         yield from watch.verdicts(ended=state.finished)
 

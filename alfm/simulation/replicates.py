@@ -14,6 +14,8 @@ from alfm.results.verdicts import Verdict
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.loop import Round, learners_of, play
 from alfm.simulation.replay import seconds_of
+from alfm.simulation.tuning import keep_choices
+from alfm.simulation.validation import Validation
 from alfm.simulation.watch import Watch, Watching
 from alfm.strategies.base import Strategy
 
@@ -30,9 +32,11 @@ def run_replicates(
     on_round: Callable[[Round, Sequence[int]], None] | None = None,
     watching: Watching | None = None,
     on_verdicts: Callable[[list[Verdict]], None] | None = None,
+    validation: Validation | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of every seed and round, new ones as they are made.
 
+    classifier: where it chooses its options itself, its choices are stored with the round. validation: see `play`.
     Replicates that stand at the same round run side by side. With a `folder`, finished seeds are not run again,
     interrupted ones go on where they were, and every round is stored before it is yielded. watching: stopping rules,
     whose verdicts are kept in the folder, and told to `on_verdicts`, when replicates have ended.
@@ -58,10 +62,11 @@ def run_replicates(
             raise UserError(f"{folder.path}/picks.npz names items that are not in the pool: run again with force=true.")
         learners = learners_of(task, classifier, init_strategy, query_strategy, group, warm_start)
         watch = Watch(watching, task, group, [took[seed] for seed in group]) if watching is not None else None
-        for made in play(learners, task, budgets, done, watch):
+        for made in play(learners, task, budgets, done, watch, validation):
             own = [group[r] for r in made.replicates]
             new = [_row(made, i, seed, len(own)) for i, seed in enumerate(own)]
             if folder is not None:
+                keep_choices(folder.path, classifier, own, made.round)
                 folder.append(new, {seed: task.cache_rows[made.picks[i]] for i, seed in enumerate(own)})
             if on_round is not None:
                 on_round(made, own)

@@ -29,8 +29,10 @@ from alfm.simulation.console import RoundsBar, announce
 from alfm.simulation.index_sets import write_sets
 from alfm.simulation.replay import replayed_verdicts
 from alfm.simulation.replicates import run_replicates
-from alfm.simulation.settings import Settings, Stopping
+from alfm.simulation.settings import Held, Settings, Stopping
 from alfm.simulation.transfer import Original
+from alfm.simulation.tuning import Reused, reused_of, tuned
+from alfm.simulation.validation import Validation, validation_set
 from alfm.simulation.watch import Watching
 from alfm.strategies.base import Strategy
 from alfm.strategies.given_rows import GivenRows
@@ -70,11 +72,15 @@ class Training:
             task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp, budget.unit,
             budget.schedule, task.pool.N,
         )  # fmt: skip
+        reused = reused_of(given.tune, rounds.n)
         seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
         if task.initial is not None and original is None:
             built["init_strategy"] = task.given_start(names["init_strategy"])
             names["init_strategy"], budgets[0] = GivenRows.name, len(task.initial)
-        config = _with_sets(cell.config, given, task)
+        validation = validation_of(given.validation, task, budgets[0])
+        if validation is not None and original is not None:
+            raise UserError("validation.size=: a replay labels what the run did that it replays; leave it out.")
+        config = _with_choices(_with_sets(cell.config, given, task), reused)
         parts: dict[tuple[int, ...], list[int]] = {tuple(budgets): seeds}
         if original is not None:
             bound = original.bound(built["query_strategy"], task)
@@ -86,6 +92,8 @@ class Training:
             node = {**config["query_strategy"], "path": str(original.folder), "of": original.node}
             config = {**config, "query_strategy": node}
         with _run_folder(config, task, names, built, seeds, given.force) as folder:
+            if given.tune.active:
+                built["classifier"] = tuned(given.tune, built["classifier"], task, folder.path, reused)
             remember(task.cache, paths().logs)
             finished = folder.completed_seeds()
             waiting = [seed for seed in seeds if seed not in finished]
@@ -99,7 +107,7 @@ class Training:
                     for labels, group in parts.items():
                         for _ in run_replicates(
                             task, **built, budgets=labels, seeds=group, folder=folder, warm_start=given.warm_start,
-                            on_round=bar, watching=watching,
+                            on_round=bar, watching=watching, validation=validation,
                         ):  # fmt: skip
                             pass
                 _write_sets(folder, task)
@@ -108,7 +116,7 @@ class Training:
             if watching and (missing := unjudged(folder.verdicts(), watching.options, folder.completed_seeds())):
                 print(f"Watching finished seeds once more, heads alone: {', '.join(map(str, missing))}", flush=True)
                 classifier, warm = built["classifier"], given.warm_start
-                folder.keep(replayed_verdicts(task, classifier, watching, folder.state, missing, warm))
+                folder.keep(replayed_verdicts(task, classifier, watching, folder.state, missing, warm, validation))
         print_summary(load_runs(folder.path))
         print(f"Results: {folder.path}")
         print(f"Next: {command('report', str(paths().logs))}")
@@ -136,6 +144,14 @@ def watching_of(node: Any, given: Stopping) -> Watching | None:
     return Watching(rules, given.mode == "stop", given.sample, given.audit) if rules else None
 
 
+def validation_of(given: Held, task: Simulation, initial: int = 0) -> Validation | None:
+    """What `validation.` asks for; None for nothing. Raises UserError where it cannot be."""
+    held = validation_set(given.size, given.unit, task.num_classes, task.pool.N, initial)
+    if held is not None and task.held_out is not None:
+        raise UserError(f"validation.size={given.size:g}: index_sets name a validation set already; leave one out.")
+    return held
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
     """By which a file is known to be what it was; None where it is missing, which its reader explains."""
     return (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
@@ -146,6 +162,13 @@ def _with_sets(config: dict[str, Any], given: Settings, task: Simulation) -> dic
     if task.sets is None:
         return config
     return {**config, "index_sets": {**asdict(given.index_sets.absolute()), **task.sets.described()}}
+
+
+def _with_choices(config: dict[str, Any], reused: Reused | None) -> dict[str, Any]:
+    """A cell's configuration with what another run's choices are, wherever that one lies."""
+    if reused is None:
+        return config
+    return {**config, "tune": {**config["tune"], "seed": reused.seed, "choices": reused.digest}}
 
 
 def _write_sets(folder: RunFolder, task: Simulation) -> None:

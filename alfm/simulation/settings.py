@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Le, Lt, MinLen
 
 from alfm.errors import UserError
-from alfm.options import Count, Device, Means, Name, PathName, Rounds, Seed, checked, shown
+from alfm.options import Count, Device, Fits, Means, Name, PathName, Rounds, Seed, checked, shown
 from alfm.simulation.budgets import Budget
 from alfm.simulation.index_sets import IndexSets
 from alfm.simulation.oracle import OracleOptions
@@ -49,6 +49,44 @@ class Stopping:
     audit: Count
 
 
+@dataclass(frozen=True)
+@checked
+class Tune:
+    """`tune.`: how a head's options are chosen; `tune.from` and `tune.seed`: those of another run instead."""
+
+    enabled: bool = True
+    by: Literal["grid", "optuna"] = "grid"
+    folds: Annotated[int, Ge(2), Le(100)] = 5
+    trials: Fits = 50
+    from_: PathName | None = None
+    seed: Seed | None = None
+    space: Annotated[
+        Mapping[str, Sequence[float]] | None,
+        Means("a mapping from options to lists of numbers, such as {strength:[1,10]},"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and self.from_ is None:
+            raise UserError(f"tune.seed={self.seed}: name the run whose seed this is with tune.from=RUN.")
+        if not self.active and (self.by, self.folds, self.trials, self.space) != ("grid", 5, 50, None):
+            raise UserError("tune.by, folds, trials and space count where heads are tuned: add tune=true.")
+        if self.from_ is not None and (self.by, self.folds, self.trials, self.space) != ("grid", 5, 50, None):
+            raise UserError("tune.from= uses what another run chose: leave tune.by, folds, trials and space out.")
+
+    @property
+    def active(self) -> bool:
+        return self.enabled or self.from_ is not None
+
+
+@dataclass(frozen=True)
+@checked
+class Held:
+    """`validation.`: items that are paid for and not trained on."""
+
+    size: Annotated[float, Ge(0), Le(10**9)] = 0
+    unit: Literal["labels", "class", "share"] = "labels"
+
+
 _SEEDS = Means("a list of whole numbers that are not negative, such as seeds=[1,10,100],")
 
 
@@ -66,6 +104,8 @@ class Settings:
     oracle: OracleOptions
     stopping: Stopping
     index_sets: IndexSets
+    tune: Tune
+    validation: Held
     train_views: bool
     warm_start: bool
     device: Device

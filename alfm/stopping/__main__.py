@@ -30,8 +30,9 @@ from alfm.results.run_folder import read_config, read_state, take_lock
 from alfm.results.setting import settings_of
 from alfm.results.verdicts import keep_verdicts, read_verdicts, unjudged
 from alfm.simulation.replay import replayed_verdicts
-from alfm.simulation.session import Training, watching_of
+from alfm.simulation.session import Training, validation_of, watching_of
 from alfm.simulation.settings import Settings
+from alfm.simulation.tuning import tuned
 
 COUNTS = ("labelling_budget", "max_rounds", "time_limit")
 """Rules that stop where they are told to."""
@@ -95,7 +96,10 @@ def _watch(training: Training, folder: Path, asked: Cell, name: str) -> None:
     if task.cache.fingerprint != config["run"]["cache_fingerprint"]:
         raise UserError(f"{task.cache.path} is not the cache that this run was made on: give that one with cache=PATH.")
     classifier = build(cfg.classifier, Classifier, "classifier")
-    verdicts = list(replayed_verdicts(task, classifier, watching, state, seeds, given.warm_start))
+    if given.tune.active:
+        classifier = tuned(given.tune, classifier, task, folder)
+    held = validation_of(given.validation, task)
+    verdicts = list(replayed_verdicts(task, classifier, watching, state, seeds, given.warm_start, held))
     lock = take_lock(folder)
     try:
         keep_verdicts(folder, verdicts)
