@@ -10,6 +10,7 @@ and `python -m alfm.report` shows the same verdicts.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -56,6 +57,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("logs/stopping"), help="where the run folders go")
     parser.add_argument("--report", action="store_true", help="run nothing, read what is there")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write a row for each cache, strategy and rule")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write what is printed here too")
     return parser.parse_args()
 
@@ -118,6 +120,8 @@ def report(arguments: argparse.Namespace, caches: Sequence[Path]) -> Lines:
         lines += ["", f"### {title}{100 * own['whole accuracy'].mean():.1f} %", "", *table(own, labels=True)]
         lines += ["", "By strategy, fired and mean given up:", "", *by_strategy(own)]
         parts.append(own)
+    if arguments.json and parts:
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": as_rows(pd.concat(parts))}, indent=1) + "\n")
     return [*lines, "", "### Over all", "", *table(pd.concat(parts))] if parts else lines
 
 
@@ -134,6 +138,18 @@ def table(stops: pd.DataFrame, labels: bool = False) -> Lines:
         rows.append(cells)
     header = ["rule", "fired", *(["labels"] if labels else []), "saved %", "given up, points", "worst"]
     return markdown(header, rows)
+
+
+def as_rows(stops: pd.DataFrame) -> list[dict[str, Any]]:
+    """The same for programs: of each cache, strategy and rule; shares and accuracies as fractions."""
+    rows = []
+    for (cache, strategy, rule), own in stops.groupby(["cache", "strategy", "rule"]):
+        fired = own[own["fired"]]
+        means = {name: round(float(fired[name].mean()), 5) for name in ("labels", "saved", "given up") if len(fired)}
+        worst = {"worst": round(float(fired["given up"].max()), 5)} if len(fired) else {}
+        rows.append({"cache": cache, "strategy": strategy, "rule": rule, "replicates": len(own), "fired": len(fired)})
+        rows[-1] |= means | worst
+    return rows
 
 
 def by_strategy(stops: pd.DataFrame) -> Lines:
