@@ -33,6 +33,7 @@ OWN_STARTS = {
     "uherding": "maxherding", "dropquery": "centroid",
 }  # fmt: skip
 ORACLES = ("boss",)
+NO_METHODS = ("replay",)  # picks somebody else's items
 START = "random"
 MARKS = {"better": "▲", "worse": "▼", "not better than random": ""}
 TENTHS, HUNDREDTHS, POINTS = Scale(digits=1), Scale(digits=2), Scale(digits=1, sign="+")
@@ -43,7 +44,11 @@ def main() -> int:
     arguments = parse()
     caches = find_caches(arguments.data, comma(arguments.caches))
     known = strategy_names()
-    chosen = [s for s in known if s not in ORACLES] if arguments.strategies == "all" else comma(arguments.strategies)
+    chosen = (
+        [s for s in known if s not in (*ORACLES, *NO_METHODS)]
+        if arguments.strategies == "all"
+        else comma(arguments.strategies)
+    )
     if wrong := [name for name in chosen if name not in known]:
         print(f"Error: no strategy {', '.join(wrong)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
@@ -130,6 +135,8 @@ def report(
     arguments: argparse.Namespace, caches: Sequence[Path], strategies: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
     """The tables as markdown, and all figures."""
+    import pandas as pd
+
     from alfm.results.load import load_runs
     from alfm.results.statistics import SETTING, better_than_random
 
@@ -160,20 +167,24 @@ def report(
             raise UserError(f"{name} has runs under several conditions in {arguments.out}: use a folder of its own")
         shared = here[here["init_strategy"] == START]
         plain = shared[~shared["query_strategy"].isin(ORACLES)]
-        if "random" not in set(plain["query_strategy"]):
+        before = {} if arguments.keep is None else json.loads(arguments.keep.read_text())["caches"].get(name, {})
+        if "random" in set(plain["query_strategy"]):
+            numbers, bands = beside_kept(name, summary(shared), better_than_random(plain), before)
+        elif before:
+            numbers, bands = (
+                pd.DataFrame(before["strategies"]).set_index("query_strategy"),
+                pd.DataFrame(before["bands"]),
+            )
+        else:
             lines += ["", f"## {name}", "", "Not run."]
             continue
-        numbers = summary(shared)
-        bands = better_than_random(plain)
-        before = {} if arguments.keep is None else json.loads(arguments.keep.read_text())["caches"].get(name, {})
-        numbers, bands = beside_kept(name, numbers, bands, before)
         compared = [s for s in numbers.index if s not in ORACLES]
         gaps[name], areas[name] = bands, numbers.loc[compared, "aubc"]
         lines += ["", f"## {name}", "", *band_table(compared, numbers, bands)]
         missing = [s for s in strategies if s not in numbers.index]
         if missing:
             lines += ["", f"Not run: {', '.join(missing)}."]
-        lines += filled(numbers, int(shared.groupby("seed")["num_labeled"].max().sum()))
+        lines += filled(numbers)
         own = own_starts(here[here["init_strategy"] != START], before)
         if len(own):
             lines += ["", "With a cold start of their own (accuracy in %; not comparable by tests):", ""]
@@ -181,7 +192,7 @@ def report(
         lines += oracle_lines(shared)
         result["caches"][name] = {
             "strategies": numbers.reset_index().to_dict("records"),
-            "bands": bands.drop(columns=[*SETTING, "init_options"]).to_dict("records"),
+            "bands": bands.drop(columns=[*SETTING, "init_options"], errors="ignore").to_dict("records"),
             "own_starts": own.reset_index().to_dict("records"),
         }
     lines += ["", "## Over all caches", "", *overall(gaps, areas)]
@@ -299,10 +310,10 @@ def oracle_lines(shared: pd.DataFrame) -> Lines:
     ]
 
 
-def filled(numbers: pd.DataFrame, total: int) -> Lines:
-    """Who left a part of a batch to chance; total: labels of one strategy's runs."""
-    some = [f"{name} {count} of {total}" for name, count in numbers["num_filled"].items() if count]
-    return ["", f"Picks that came from completing a batch at random: {', '.join(some)}."] if some else []
+def filled(numbers: pd.DataFrame) -> Lines:
+    """Who left a part of a batch to chance."""
+    some = [f"{name} {count}" for name, count in numbers["num_filled"].items() if count]
+    return ["", f"Picks of all seeds that came from completing a batch at random: {', '.join(some)}."] if some else []
 
 
 def overall(gaps: dict[str, pd.DataFrame], areas: dict[str, pd.Series]) -> Lines:
