@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "stopping": "errors lazy options",
     # runs as they lie on disk, and what they say
     "results": "cache datasets devices errors files metrics version",
-    "report": "commands errors metrics results",
+    "report": "commands errors files metrics results",
     # what picks, and what plays it through
     "strategies": "acquisition devices errors features geometry heads host_ops lazy metrics options posteriors "
     "results streams threads",

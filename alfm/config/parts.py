@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from copy import deepcopy
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from alfm.config.al_train import al_train
 from alfm.config.build import build
 from alfm.config.paths import conf_dir
 from alfm.errors import UserError, nearest_names
@@ -81,21 +81,4 @@ def _al_train(chosen: Mapping[str, str]) -> DictConfig:
         known = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
         if name not in known:
             raise UserError(f"There is no {group}={name}: {nearest_names(name, known)}")
-    return _composed(tuple(chosen.items()))
-
-
-@cache
-def _composed(chosen: tuple[tuple[str, str], ...]) -> DictConfig:
-    """Composed once per process and not to be changed: it takes tenths of a second, and the files stay as they are."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    before = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-            words = [f"{group}={name}" for group, name in chosen]
-            return compose("al_train", overrides=words, return_hydra_config=True)
-    finally:
-        GlobalHydra.instance().clear()
-        GlobalHydra.instance().hydra = before
+    return al_train(tuple(f"{group}={name}" for group, name in chosen.items()))

@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alfm.commands import command
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import METRICS
 from alfm.report.cells import Renderer
 from alfm.report.curves import plot_setting, styles_of
+from alfm.report.latex import show as as_latex
 from alfm.report.markdown import show as as_markdown
 from alfm.report.over_caches import tables_over
 from alfm.report.tables import tables_of
@@ -27,7 +29,7 @@ from alfm.results.setting import Setting, apart, settings_of, summary
 if TYPE_CHECKING:
     import pandas as pd
 
-RENDERERS: Mapping[str, Renderer] = {"table": on_terminal, "markdown": as_markdown}
+RENDERERS: Mapping[str, Renderer] = {"table": on_terminal, "markdown": as_markdown, "latex": as_latex}
 """How tables are drawn, by `--format`."""
 _LONGEST_STEM = 120  # of a file's name, to which the metric, the table and the ending are added
 
@@ -39,11 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for curves and test tables (default: report/ in LOG_DIR)")
     parser.add_argument("--metric", default="accuracy", help=f"one of {', '.join(METRICS)}")
     parser.add_argument("--format", default="table", choices=(*RENDERERS, "csv"))
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page, its files beside it")
     arguments = parser.parse_args(argv)
     if arguments.metric not in METRICS:
         parser.error(f"no metric {arguments.metric!r}: {nearest_names(arguments.metric, list(METRICS))}")
     try:
-        _report(arguments.paths, arguments.out, arguments.metric, arguments.format)
+        if arguments.html is not None:
+            _page(arguments.paths, arguments.html, arguments.metric, sys.argv[1:] if argv is None else argv)
+        else:
+            _report(arguments.paths, arguments.out, arguments.metric, arguments.format)
     except UserError as mistake:
         print(f"Error: {mistake}", file=sys.stderr)
         return 1
@@ -51,10 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(paths: list[Path], out: Path | None, metric: str, style: str) -> None:
-    if not paths:
-        from alfm.config.paths import paths as folders
-
-        paths = [folders().logs]
+    paths = paths or _logs()
     runs, left_out = _shown_runs(paths, metric)
     settings = list(settings_of(runs))
     written = _tables(settings, out or paths[0] / "report", metric, style)
@@ -62,6 +65,32 @@ def _report(paths: list[Path], out: Path | None, metric: str, style: str) -> Non
     where = sys.stdout if style == "table" else sys.stderr
     for sentence in [*apart(settings), *left_out, *(f"Written: {file}" for file in written)]:
         print(sentence, file=where)
+
+
+def _page(paths: list[Path], file: Path, metric: str, words: Sequence[str]) -> None:
+    """The same as a page; prints what was written."""
+    from alfm.config.typed_again import cache_of, typed_again
+    from alfm.report.html.page import FOLDER, Origin, check_libraries, write_page
+
+    check_libraries()
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--html {file}: a page's name ends in .html, for example --html {file.with_suffix('.html')}")
+    paths = paths or _logs()
+    runs, left_out = _shown_runs(paths, metric)
+    settings = list(settings_of(runs))
+    origin = Origin(command("report", *words), lambda folder, config: typed_again(config, cache_of(folder)))
+    written = write_page(settings, _stems(settings), metric, file, [*apart(settings), *left_out], origin)
+    for sentence in left_out:
+        print(sentence, file=sys.stderr)
+    beside = file.with_name(file.stem + FOLDER)
+    print(f"Written: {file}, and {len(written) - 1} figures and tables in {beside}")
+
+
+def _logs() -> list[Path]:
+    """Where runs lie when nobody says."""
+    from alfm.config.paths import paths
+
+    return [paths().logs]
 
 
 def _shown_runs(paths: Sequence[Path], metric: str) -> tuple[pd.DataFrame, list[str]]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe & Ito (2008), without the yellow that white paper swallows; with four dashings 32 lines stay apart
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#5D3A9B")
-_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#5D3A9B")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 _MARKERS = ("o", "s", "^", "D")
 Style = dict[str, Any]
 
@@ -71,10 +71,10 @@ def styles_of(settings: Sequence[Setting]) -> dict[str, Style]:
     names = sorted({name for s in settings for part in (s.shared, s.own) for name in part["strategy"]} - {REFERENCE})
     styles: dict[str, Style] = {REFERENCE: {"color": "black", "linestyle": "--", "linewidth": 2.0}}
     for i, name in enumerate(names):
-        turn = i // len(_COLOURS)
+        turn = i // len(COLOURS)
         styles[name] = {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "linestyle": _DASHES[turn % len(_DASHES)],
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": DASHES[turn % len(DASHES)],
             "marker": _MARKERS[turn % len(_MARKERS)],
             "markersize": 3.5,
             "linewidth": 1.5,

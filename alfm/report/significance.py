@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ORACLE = "boss"
 _TENTHS, _HUNDREDTHS = Scale(digits=1), Scale(digits=2)
 _POINTS = Scale(digits=1, sign="+")
-_MARKS = {"better": BETTER, "worse": WORSE, f"not better than {REFERENCE}": ALIKE}
+MARKS = {"better": BETTER, "worse": WORSE, f"not better than {REFERENCE}": ALIKE}
 
 
 @dataclass
@@ -55,6 +55,23 @@ def statistics_tables(setting: Setting, metric: str) -> tuple[list[Table], dict[
     title = f"Statistics of {under_test(df)}: {setting.start_title}"
     full = {name: table for part in parts for name, table in part.full.items()}
     return [Table(title, ["strategy", *columns], rows, notes)], full
+
+
+def standings(shared: pd.DataFrame, metric: str, title: str) -> Table:
+    """Who beats how many, penalties and ranks over seeds: what `statistics_table` says without a word about random.
+
+    Raises UserError as `statistics_table` does.
+    """
+    df, few = enough_seeds(shared)
+    curves = st.paired_curves(df, metric, "strategy")
+    ranks = st.ranks_over_seeds(curves) if len(curves.strategies) > 2 else None
+    draws = df["draw"].nunique() if "draw" in df else 1
+    parts = [_pairs(curves), _penalties(curves), _ranks(ranks)]
+    columns = {name: cells for part in parts for name, cells in part.columns.items()}
+    order = list(curves.strategies if ranks is None else ranks.average.index)
+    rows = [[TableCell(s), *(cells.get(s, TableCell(None)) for cells in columns.values())] for s in order]
+    notes = [_pairing(curves, few, draws), *(note for part in parts for note in part.notes)]
+    return Table(title, ["strategy", *columns], rows, notes)
 
 
 def enough_seeds(shared: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -120,7 +137,7 @@ def _bands(df: pd.DataFrame, metric: str) -> _Part:
     for band, own in bands.groupby("band", sort=False):
         first, last = st.BANDS[str(band)]
         part.columns[f"{band} {first}-{last}"] = {
-            row.strategy: TableCell(row.gap, _POINTS, _MARKS.get(row.verdict, OPEN)) for row in own.itertuples()
+            row.strategy: TableCell(row.gap, _POINTS, MARKS.get(row.verdict, OPEN)) for row in own.itertuples()
         }
     part.notes.append(
         f"Rounds of each band: points above {REFERENCE} (paired t-test, Holm over strategies), '{ALIKE}': not better "

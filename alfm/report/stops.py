@@ -65,6 +65,19 @@ def stop_tables(setting: Setting, metric: str) -> tuple[list[Table], dict[str, p
     return [Table(title, header, rows, _notes(stops, metric), words=2)], {"stopping": stops}
 
 
+def rules_table(stops: pd.DataFrame, metric: str, data: str) -> Table:
+    """A row for each rule, over all strategies: what `stop_tables` shows for each."""
+    rows = [
+        [
+            TableCell(f"{rule}, ended" if how == STOPPED else rule),
+            *_table_row(("", "", rule, how), own, metric, False)[2:],
+        ]
+        for (rule, how), own in stops.groupby(["rule", "how"], sort=False)
+    ]
+    header = ["rule", "fired", "never", "labels", "saved", metric, "given up", "at most"]
+    return Table(f"Stopping rules over all strategies: {data}", header, rows, _notes(stops, metric))
+
+
 def _table_row(key: tuple[Any, ...], group: pd.DataFrame, metric: str, several: bool) -> list[TableCell]:
     strategy, start, rule, how = key
     fired = group[group["fired"]]

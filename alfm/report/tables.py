@@ -26,9 +26,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def summary_table(df: pd.DataFrame, metric: str, title: str, show_start: bool = False) -> Table:
-    """`summary` for reading: the metric at each quarter of the budget, its areas, and what they cost."""
-    numbers = summary(df, metric)
+def summary_table(
+    df: pd.DataFrame, metric: str, title: str, show_start: bool = False, numbers: pd.DataFrame | None = None
+) -> Table:
+    """`summary` for reading: the metric at each quarter of the budget, its areas, and what they cost.
+
+    numbers: the summary, where it is there already.
+    """
+    numbers = summary(df, metric) if numbers is None else numbers
     even = np.allclose(
         numbers["AUBC over rounds mean"], numbers["AUBC over labels mean"], rtol=0, atol=5e-5, equal_nan=True
     )

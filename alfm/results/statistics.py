@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alfm.errors import UserError
-from alfm.results.pairing import COLD_START, SAME, SETTING, Curves, check_metric, paired_curves
-from alfm.results.replicates import per_unit
+from alfm.results.pairing import COLD_START, SAME, SETTING, Curves, check_metric, paired_curves  # noqa: F401  (paired_curves: known by this module too)
+from alfm.results.pairs import curves_of
+from alfm.results.replicates import per_unit, units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,15 +291,15 @@ def _gaps(
     group: pd.DataFrame, bands: Mapping[str, tuple[int, int]], metric: str, reference: str, label: str
 ) -> Iterator[tuple[Any, ...]]:
     """Of every strategy and band of one setting: band, strategy, seeds, units, gap, low, high, p."""
-    for strategy in dict.fromkeys(group[label]):
-        if strategy == reference:
-            continue
-        curves = paired_curves(group[group[label].isin([strategy, reference])], metric, label)
+    pairs = [(strategy, reference) for strategy in dict.fromkeys(group[label]) if strategy != reference]
+    for strategy, _, curves in curves_of(group, pairs, metric, label):
+        at = [curves.strategies.index(name) for name in (strategy, reference)]
         gaps = 100 * curves.sign * (curves.of(strategy) - curves.of(reference))
         for band, (first, last) in bands.items():
             if first > gaps.shape[1]:
                 continue
-            gap, unit = gaps[:, first - 1 : last].mean(axis=1), curves.units(min(last, gaps.shape[1]))
+            gap, end = gaps[:, first - 1 : last].mean(axis=1), min(last, gaps.shape[1])
+            unit = units(curves.initial, *curves.picked[at, :, end - 1])
             mean, half = mean_interval(gap, unit=unit)
             counted = int(unit.max()) + 1
             p = float(paired_t_test(per_unit(gap, unit))) if counted >= MIN_SEEDS else np.nan

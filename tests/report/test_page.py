@@ -1,0 +1,152 @@
+"""The report as one page, and the files beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from made_up_runs import made_up
+
+from alfm.metrics import PERCENT
+from alfm.report.__main__ import main
+from alfm.report.cells import ALIKE, Table, TableCell
+from alfm.report.html import paper
+from alfm.report.html.exports import as_csv
+from alfm.report.html.interactive import draw
+from alfm.report.html.pictures import Bars, Diagram, Estimate, Forest, Lines, Points, Series
+from alfm.report.latex import document
+
+jinja2 = pytest.importorskip("jinja2")
+plotly = pytest.importorskip("plotly")
+
+ODD = "<img src=x onerror=alert(1)>&\"'{{7*7}}"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    for data in "ab":
+        made_up(folder / "logs", {"random": 0.0, "margins": 0.03, ODD: -0.02}, data=data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paper, "ENDINGS", (".svg",))  # .pdf takes longer, and has a test of its own
+        assert main([str(folder / "logs"), "--html", str(folder / "out" / "my report.html")]) == 0
+    return folder / "out" / "my report.html"
+
+
+def test_one_page_holds_all_that_it_needs(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert page.stat().st_size < 6_000_000
+    assert text.count('id="library"') == 1
+    own = re.sub(r'<script type="text/plain" id="library">[^<]*</script>', "", text)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?:https?:)?//""", own)
+    assert "default-src 'none'" in own
+    for section in ("In short", "Learning curves", "Gain over random", "Every strategy beside every other",
+                    "Verdicts beside random", "Labels saved", "Time and memory", "How to repeat it"):  # fmt: skip
+        assert section in own, section
+
+
+def test_names_are_text(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<img" not in text and "&lt;img src=x onerror=alert(1)&gt;&amp;&#34;&#39;{{7*7}}" in text
+    figures = json.loads(re.search(r'id="figures">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    names = {trace["name"] for figure in figures.values() for trace in figure["data"] if "name" in trace}
+    assert any(name.startswith("&lt;img") for name in names)  # what the plotting library draws, it reads as HTML
+    assert not any("<" in name for name in names)
+
+
+def test_links_lead_to_files_beside_it(page: Path) -> None:
+    from urllib.parse import unquote
+
+    links = re.findall(r'href="([^"#]+)"', page.read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        assert (page.parent / unquote(link)).is_file(), link
+    beside = page.with_name("my report_files")
+    assert {file.suffix for file in beside.iterdir()} == {".csv", ".tex", ".md", ".svg"}
+    for file in beside.glob("*.svg"):
+        ElementTree.parse(file)
+    for file in beside.glob("*.csv"):
+        assert len({len(line) for line in csv.reader(io.StringIO(file.read_text()))}) == 1, file
+
+
+def test_every_anchor_is_there_once(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    anchors = re.findall(r' id="([^"]+)"', text)
+    assert len(anchors) == len(set(anchors))
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(anchors)
+
+
+def test_a_figure_is_valid_to_its_library() -> None:
+    from plotly.graph_objects import Figure
+
+    one = PERCENT
+    pictures = [
+        Lines("a", "A", "y", [Series("random", [1, 2], [1.0, 2.0], [0.1, float("nan")])], one, levels={"all": 3.0}),
+        Forest("b", "B", "x", [Estimate("q", 1.0, 0.5, 1.5, "better"), Estimate("r", 1.0, *[float("nan")] * 2)], one),
+        Bars("c", "C", "x", {"margins": [1.0, 2.0]}, ["fit", "query"], one),
+        Points("d", "D", "x", "y", [("rule", "margins", 1.0, 2.0)], (one, one), "rule"),
+        Diagram("e", "E", {"a": 1.0, "b": 1.5, "c": 3.0}, 1.0),
+    ]  # fmt: skip
+    for picture in pictures:
+        found = draw(picture, {})
+        text = re.sub(r"\$(\w+)(/[\d.]+)?", "#123456", json.dumps(found, allow_nan=False))
+        found = json.loads(text)
+        Figure(data=found["data"], layout=found["layout"])  # raises for a key that it does not know
+        assert picture.table().rows
+
+
+def test_a_figure_for_papers(tmp_path: Path) -> None:
+    odd = "cost $5 & <b>"
+    picture = Lines("a", odd, "y", [Series(odd, [1, 2], [1.0, 2.0], [0.1, 0.1])], PERCENT, levels={"all $": 3.0})
+    svg, pdf = paper.write_picture(picture, {}, tmp_path / "one")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert odd in "".join(ElementTree.parse(svg).getroot().itertext())
+    before = svg.read_bytes(), pdf.read_bytes()
+    assert [file.read_bytes() for file in paper.write_picture(picture, {}, tmp_path / "one")] == list(before)
+
+
+def test_bars_of_a_diagram_are_over_what_is_not_told_apart() -> None:
+    ranks = {"a": 1.0, "b": 1.5, "c": 2.2, "d": 5.0}
+    assert Diagram("e", "E", ranks, 1.0).cliques() == [(1.0, 1.5), (1.5, 2.2)]
+    assert Diagram("e", "E", ranks, 1.3).cliques() == [(1.0, 2.2)]
+    assert Diagram("e", "E", ranks, 0.1).cliques() == []
+
+
+def test_a_table_as_csv_and_latex() -> None:
+    cells = [TableCell("a_b & 50 %"), TableCell(0.5, PERCENT, ALIKE, spread=0.01), TableCell(None)]
+    table = Table("A # title", ["name", "gain", "empty"], [cells], ["100 % of it."])
+    assert as_csv(table) == "name,gain,gain ±,gain verdict,empty\na_b & 50 %,0.5,0.01,=,\n"
+    text = document(table)
+    assert r"a\_b \& 50 \% & 50.0 $\pm$1.0 = &  \\" in text
+    assert r"\begin{tabular}{lrr}" in text and r"100 \% of it." in text
+
+
+def test_latex_on_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up(tmp_path, {"random": 0.0, "power_margins": 0.03}, seeds=2)
+    assert main([str(tmp_path), "--format", "latex"]) == 0
+    assert r"power\_margins &" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    made_up(tmp_path, {"random": 0.0}, seeds=1)
+    assert main([str(tmp_path), "--html", str(tmp_path / "report.png")]) == 1
+    assert "report.html" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main([str(tmp_path), "--html", str(tmp_path / "report.html")]) == 1
+    assert "pip install 'alfm[report]'" in capsys.readouterr().err
+
+
+def test_few_seeds_no_random_and_one_strategy_have_a_page_too(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(paper, "ENDINGS", ())
+    made_up(tmp_path / "one", {"margins": 0.03}, seeds=1)
+    made_up(tmp_path / "no_random", {"margins": 0.03, "badge": 0.0}, seeds=3)
+    for name in ("one", "no_random"):
+        file = tmp_path / f"{name}.html"
+        assert main([str(tmp_path / name), "--html", str(file)]) == 0
+        assert "Nothing is said about gains over random" in file.read_text(encoding="utf-8")
