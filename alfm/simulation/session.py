@@ -78,12 +78,10 @@ class Training:
             built["init_strategy"] = task.given_start(names["init_strategy"])
             names["init_strategy"], budgets[0] = GivenRows.name, len(task.initial)
         validation = validation_of(given.validation, task, budgets[0])
-        if validation is not None and original is not None:
-            raise UserError("validation.size=: a replay labels what the run did that it replays; leave it out.")
         config = _with_choices(_with_sets(cell.config, given, task), reused)
         parts: dict[tuple[int, ...], list[int]] = {tuple(budgets): seeds}
         if original is not None:
-            bound = original.bound(built["query_strategy"], task)
+            bound, validation = original.bound(built["query_strategy"], task)
             parts = original.budgets(seeds, rounds.n)
             names["query_strategy"], names["init_strategy"] = original.named(
                 task, built["classifier"], names["classifier"], bound, seeds

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from alfm.config.cell import Cell
 from alfm.errors import UserError
@@ -22,6 +24,7 @@ from alfm.heads.base import Classifier
 from alfm.results.run_folder import State, read_config, read_state
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.loop import learners_of
+from alfm.simulation.validation import Validation
 from alfm.strategies.random import Random
 from alfm.strategies.replay import Replay
 
@@ -30,6 +33,16 @@ _OWN = ("query_strategy", "device", "memory", "keep_geometry", "force", "stoppin
 _FIXED = ("budget", "init_strategy", "iterations.exp", "pool", "index_sets", "validation")
 """Settings that say which items are picked."""
 _DATA = ("cache", "dataset", "model")
+
+
+@dataclass(frozen=True)
+class Repeated(Validation):
+    """The items whose labels a run has paid for to validate on: each seed's pool rows int64 (V,)."""
+
+    own: Mapping[int, np.ndarray]
+
+    def rows(self, seeds: Sequence[int], N: int) -> Tensor:
+        return torch.from_numpy(np.stack([self.own[seed] for seed in seeds]))
 
 
 @dataclass(frozen=True)
@@ -101,12 +114,14 @@ class Original:
                 whole = ", ".join(map(str, self.state.finished))
                 raise UserError(f"{self.folder} has no finished seed {seed} (it has {whole}): leave seeds= out.")
             counts = [int(row["num_labeled"]) for row in self.state.rows[seed]][:rounds]
-            found.setdefault(tuple(np.diff(counts, prepend=0).tolist()), []).append(seed)
+            found.setdefault(tuple(np.diff(counts, prepend=self._held(seed)).tolist()), []).append(seed)
         return found
 
-    def bound(self, strategy: Replay, task: Simulation) -> Replay:
-        """The strategy with the run's picks as rows of a task's pool. UserError that names items it does not have."""
-        rounds = {}
+    def bound(self, strategy: Replay, task: Simulation) -> tuple[Replay, Validation | None]:
+        """The strategy with the run's picks as rows of a task's pool, and the validation labels that it paid for.
+        UserError that names items which are not there."""
+        rounds: dict[int, list[np.ndarray]] = {}
+        validation: dict[int, np.ndarray] = {}
         for seed in self.state.finished:
             picks, rows = self.state.picks[seed], self.state.rows[seed]
             own = self._rows(strategy, task, picks)
@@ -117,8 +132,14 @@ class Original:
                     f"{self.folder} has picked {', '.join(absent[:3])}{more}, which the pool of {task.cache.path} does "
                     "not hold with a label: replay it on a cache of the same items."
                 )
-            rounds[seed] = np.split(own, [int(row["num_labeled"]) for row in rows[:-1]])
-        return strategy.bound(rounds)
+            parts = np.split(own, [self._held(seed), *(int(row["num_labeled"]) for row in rows[:-1])])
+            validation[seed], rounds[seed] = parts[0], parts[1:]
+        sizes = {len(own) for own in validation.values()}
+        return strategy.bound(rounds), Repeated(max(sizes), validation) if max(sizes) else None
+
+    def _held(self, seed: int) -> int:
+        """How many validation labels stand first among a seed's picks."""
+        return int(self.state.rows[seed][0].get("num_validation", 0))
 
     def _rows(self, strategy: Replay, task: Simulation, picks: np.ndarray) -> np.ndarray:
         if strategy.rows == "cache":

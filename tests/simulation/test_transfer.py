@@ -173,3 +173,14 @@ def test_mistakes_are_one_sentence(capsys):
 def test_nobody_else_replays():
     with pytest.raises(alfm.UserError, match="for python -m alfm.al_train alone"):
         alfm.simulate(make_cache("a"), alfm.strategies.Replay("somewhere"), rounds=2, seeds=[1])
+
+
+def test_validation_labels_that_a_run_has_paid_for_are_paid_for_again():
+    source = original(make_cache("a"), "validation.size=15", "iterations.n=2", "seeds=[3]")
+    again = replay(source)
+    assert measured(again).equals(measured(source))
+    assert read_picks(again)[3].tolist() == read_picks(source)[3].tolist()
+    order = np.random.default_rng(1).permutation(N)
+    moved = replay(source, f"cache={make_cache('b', order)}")
+    assert order[read_picks(moved)[3]].tolist() == read_picks(source)[3].tolist()
+    assert load_runs(moved)["num_validation"].tolist() == [15, 15]
