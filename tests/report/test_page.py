@@ -150,3 +150,28 @@ def test_few_seeds_no_random_and_one_strategy_have_a_page_too(tmp_path: Path, mo
         file = tmp_path / f"{name}.html"
         assert main([str(tmp_path / name), "--html", str(file)]) == 0
         assert "Nothing is said about gains over random" in file.read_text(encoding="utf-8")
+
+
+def test_the_ceiling_and_what_share_of_it_labels_reach(tmp_path: Path) -> None:
+    from alfm.report.html.known import Known
+    from alfm.report.html.sections.backbones import ceilings, share_of_ceiling
+    from alfm.results.load import load_runs
+    from alfm.results.setting import settings_of
+
+    (folder,) = made_up(tmp_path, {"margins": 0.0}, seeds=2)
+    probe = {
+        "format": 1, "cache_fingerprint": "digits-pixels", "splits": {}, "classifier": {}, "labels": 100, "items": 100,
+        "how": "all 100 labels", "head": {"accuracy": 0.7}, "knn": {"k": 5, "accuracy": 0.6}, "dim": 2, "classes": 2,
+        "test": 10, "seconds": 0.1, "version": "0",
+    }  # fmt: skip
+    (folder.parent / "probe.json").write_text(json.dumps(probe))
+    (setting,) = settings_of(load_runs(tmp_path))
+    known = Known(setting, "accuracy", "x")
+    assert ceilings(known) == {"head on all 100 labels": 70.0, "nearest neighbours": 60.0}
+    table = share_of_ceiling(known)
+    assert table is not None
+    mean = setting.shared.groupby("num_labeled")["accuracy"].mean()
+    assert table.rows[0][-2].value == pytest.approx(mean[50] / 0.7)
+    assert table.rows[0][-1].value == min(n for n, value in mean.items() if value >= 0.95 * 0.7)
+    (folder.parent / "probe.json").write_text(json.dumps(probe | {"cache_fingerprint": "another"}))
+    assert ceilings(Known(setting, "accuracy", "x")) == {}

@@ -68,7 +68,7 @@ def write_page(
     chapters = [across.chapter(group) for group in groups]
     data = [known.setting.data for known in knowns]
     chapters += [_chapter(known, data.count(known.setting.data) == 1) for known in knowns]
-    chapters += [one for one in (backbones.chapter(knowns),) if one]
+    chapters += [one for one in (tuning.chapter(knowns),) if one]
     chapters.append(repeat.chapter(knowns, origin.command, origin.report))
     summary = [said_of_all(list(group.knowns.values()), group.aggregate) for group in groups]
     summary += [said_of(known) for known in knowns]
@@ -102,7 +102,6 @@ def _chapter(known: Known, alone: bool) -> Chapter:
             labels.filled(known),
             stopping.stopping(known),
             costs.costs(known),
-            tuning.tuning(known),
             learning.other_starts(known),
         ]
     lead = [f"Not compared: {known.why_not}."] if len(known.shared) and known.why_not else []

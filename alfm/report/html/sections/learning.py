@@ -12,6 +12,7 @@ from alfm.report.cells import ALIKE, OPEN, Table, TableCell
 from alfm.report.html.known import Known
 from alfm.report.html.parts import Section
 from alfm.report.html.pictures import Lines, Series
+from alfm.report.html.sections.backbones import share_of_ceiling
 from alfm.report.significance import MARKS
 from alfm.report.tables import summary_table
 from alfm.results.setting import REFERENCE, summary, units_of
@@ -33,7 +34,8 @@ def learning_curves(known: Known, levels: Mapping[str, float]) -> Section:
     lead = [f"Mean over seeds, with 95 % intervals; best first. {known.setting.start.capitalize()} start for all."]
     if "run" in known.shared and (added := _added(known)):
         lead.append(added)
-    return Section(f"{known.stem}-curves", "Learning curves", lead, [picture, table])
+    shares = share_of_ceiling(known)
+    return Section(f"{known.stem}-curves", "Learning curves", lead, [picture, table, *([shares] if shares else [])])
 
 
 def _added(known: Known) -> str:
