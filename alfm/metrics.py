@@ -402,8 +402,12 @@ def area_under_budget_curve(
         raise ValueError("num_labeled must increase from round to round")
     if over not in ("rounds", "labels"):
         raise ValueError(f'over must be "rounds" or "labels", not {over!r}')
-    if len(curve) == 1:
-        return float(curve[0])
-    if over == "rounds":
-        return float(np.trapezoid(curve) / (len(curve) - 1))
+    if over == "rounds" or len(curve) == 1:
+        return float(areas_over_rounds(curve))
     return float(np.trapezoid(curve, budget) / (budget[-1] - budget[0]))
+
+
+def areas_over_rounds(curves: np.ndarray) -> np.ndarray:
+    """`area_under_budget_curve` over rounds of many curves at once, float64 (..., rounds) -> (...)."""
+    rounds = curves.shape[-1]
+    return curves[..., 0] if rounds == 1 else np.trapezoid(curves, axis=-1) / (rounds - 1)

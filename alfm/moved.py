@@ -50,6 +50,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "alfm.replicates": ("alfm.results.replicates",),
     "alfm.report": (
         "alfm.report.tables", "alfm.report.cells", "alfm.report.significance", "alfm.report.terminal",
+        "alfm.report.over_caches",
         "alfm.report.__main__",
     ),
     "alfm.results": (

@@ -296,7 +296,8 @@ def own_table(own: pd.DataFrame, shared: pd.DataFrame) -> Lines:
 
 def oracle_lines(shared: pd.DataFrame) -> Lines:
     """The ceiling, and how much of its lead over random each strategy lacks."""
-    from alfm.results.statistics import paired_curves, regret
+    from alfm.results.pairing import paired_curves
+    from alfm.results.statistics import regret
 
     if not set(ORACLES) <= set(shared["query_strategy"]):
         return []

@@ -226,7 +226,8 @@ assert main([{str(tmp_path)!r}, "--metric", "doubt", "--format", "markdown"]) ==
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300
     )
     assert done.returncode == 0, done.stderr
-    names = [line.split(" | ")[0].strip("| ") for line in done.stdout.splitlines() if line.startswith("|")]
+    first = done.stdout.split("**Against")[0]
+    names = [line.split(" | ")[0].strip("| ") for line in first.splitlines() if line.startswith("|")]
     assert names == ["strategy", "---", "margins", "random"]  # the lower, the better
     assert "| margins | 500.00 | 250.00 | 375.00 |" in done.stdout
     assert "doubt in permille after n labels" in done.stdout

@@ -12,8 +12,9 @@ from alfm.report.comparisons import POINTS, matrix_table, over_note
 from alfm.report.significance import enough_seeds
 from alfm.results.aggregate import aggregate
 from alfm.results.matrix import MIN_CACHES, matrix_over
+from alfm.results.pairing import paired_curves
 from alfm.results.setting import REFERENCE, Setting
-from alfm.results.statistics import MIN_SEEDS, average_ranks, paired_curves
+from alfm.results.statistics import MIN_SEEDS, average_ranks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +80,13 @@ def _gains(gains: pd.DataFrame, rules: str) -> Table:
     )
     title = f"Gain over {REFERENCE} on {gains['caches'].iloc[0]} caches: {rules}"
     return Table(title, ["strategy", "gain", "low", "high", "improvement", "low", "high"], rows, [note])
+
+
+def rank_tables(settings: Sequence[Setting], metric: str) -> list[Table]:
+    """Ranks over caches alone, of every head, budget and start that enough of them share."""
+    every = caches_of(settings, metric).items()
+    curves = ((rules, {name: paired_curves(df, metric, "strategy") for name, df in of.items()}) for rules, of in every)
+    return [table for rules, of in curves if (table := rank_table(rules, of, metric)) is not None]
 
 
 def rank_table(rules: str, curves: Mapping[str, Curves], metric: str) -> Table | None:

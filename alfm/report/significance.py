@@ -11,7 +11,7 @@ from alfm.errors import UserError
 from alfm.metrics import Scale
 from alfm.report.cells import ABOVE, ALIKE, BETTER, OPEN, WORSE, Table, TableCell
 from alfm.results import statistics as st
-from alfm.results.pairing import lacking
+from alfm.results.pairing import Curves, lacking, paired_curves
 from alfm.results.replicates import REPLICATE, counted
 from alfm.results.setting import REFERENCE, Setting, under_test, units_of
 from alfm.results.statistics import MIN_SEEDS
@@ -34,16 +34,16 @@ class _Part:
     full: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def statistics_tables(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.DataFrame]]:
-    """All tests of the shared start in one table, and the full tables behind it; none with a single strategy.
+def statistics_table(setting: Setting, metric: str) -> tuple[Table, dict[str, pd.DataFrame]] | None:
+    """All tests of the shared start in one table, and the full tables behind it; None with a single strategy.
 
     Raises UserError where the runs cannot be paired or have too few seeds that differ: then there is no significance to
     speak of.
     """
     if setting.shared["strategy"].nunique() < 2:
-        return [], {}
+        return None
     df, few = enough_seeds(setting.shared)
-    curves = st.paired_curves(df, metric, "strategy")
+    curves = paired_curves(df, metric, "strategy")
     ranks = st.ranks_over_seeds(curves) if len(curves.strategies) > 2 else None
     parts = [_pairs(curves), _penalties(curves), _ranks(ranks)]
     if REFERENCE in curves.strategies:
@@ -54,7 +54,7 @@ def statistics_tables(setting: Setting, metric: str) -> tuple[list[Table], dict[
     notes = [_pairing(curves, few, df["draw"].nunique()), *(note for part in parts for note in part.notes)]
     title = f"Statistics of {under_test(df)}: {setting.start_title}"
     full = {name: table for part in parts for name, table in part.full.items()}
-    return [Table(title, ["strategy", *columns], rows, notes)], full
+    return Table(title, ["strategy", *columns], rows, notes), full
 
 
 def standings(shared: pd.DataFrame, metric: str, title: str) -> Table:
@@ -83,7 +83,7 @@ def enough_seeds(shared: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return shared[~shared["strategy"].isin(few)], few
 
 
-def _pairing(curves: st.Curves, few: list[str], draws: int) -> str:
+def _pairing(curves: Curves, few: list[str], draws: int) -> str:
     """Over how many seeds, which of them count, and who is left out."""
     size, count = curves.sample_size, counted(len(curves.seeds), draws - len(curves.left_out))
     note = f"Paired over {count}{f', of which {size} differ' if size < len(curves.seeds) else ''}."
@@ -96,7 +96,7 @@ def _pairing(curves: st.Curves, few: list[str], draws: int) -> str:
     return note
 
 
-def _pairs(curves: st.Curves) -> _Part:
+def _pairs(curves: Curves) -> _Part:
     """How many strategies each beats, and is beaten by."""
     pairs = st.wilcoxon_holm(curves)
     part = _Part(full={"wilcoxon": pairs})
@@ -114,7 +114,7 @@ def _pairs(curves: st.Curves) -> _Part:
     return part
 
 
-def _penalties(curves: st.Curves) -> _Part:
+def _penalties(curves: Curves) -> _Part:
     matrix = st.penalty_matrix(curves)
     return _Part(
         {"penalty": {s: TableCell(matrix[s].mean(), _HUNDREDTHS) for s in curves.strategies}},
@@ -146,7 +146,7 @@ def _bands(df: pd.DataFrame, metric: str) -> _Part:
     return part
 
 
-def _efficiency(curves: st.Curves) -> _Part:
+def _efficiency(curves: Curves) -> _Part:
     """In the round with half of the labels."""
     table = st.label_efficiency(curves)
     half = int(curves.num_labeled[np.searchsorted(curves.num_labeled, curves.num_labeled[-1] / 2)])
@@ -159,7 +159,7 @@ def _efficiency(curves: st.Curves) -> _Part:
     return _Part({f"efficiency at {half}": cells}, [note], {"label_efficiency": table})
 
 
-def _regret(curves: st.Curves) -> _Part:
+def _regret(curves: Curves) -> _Part:
     if _ORACLE not in curves.strategies:
         return _Part()
     try:

@@ -16,7 +16,7 @@ from alfm.errors import UserError
 from alfm.metrics import METRICS, Scale
 from alfm.report.cells import MEGABYTES, SECONDS, SHARE, Table, TableCell
 from alfm.report.comparisons import against_tables, matrix_tables
-from alfm.report.significance import statistics_tables
+from alfm.report.significance import statistics_table
 from alfm.report.stops import stop_tables
 from alfm.results.replicates import counted
 from alfm.results.setting import REFERENCE, Setting, summary, under_test
@@ -128,10 +128,13 @@ def tables_of(setting: Setting, metric: str) -> tuple[list[Table], dict[str, pd.
         return [*tables, *stops], full
     compared: list[Table] = []
     try:
-        for part in (against_tables, matrix_tables, statistics_tables):
+        for part in (against_tables, matrix_tables):
             found, behind = part(setting, metric)
             compared += found
             full |= behind
+        if (tests := statistics_table(setting, metric)) is not None:
+            compared.append(tests[0])
+            full |= tests[1]
     except UserError as reason:
         tables[0].notes.append(f"No tests: {reason}.")
     return [tables[0], *compared, *tables[1:], *stops], full

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alfm.errors import UserError, nearest_names
-from alfm.metrics import METRICS, area_under_budget_curve
+from alfm.metrics import METRICS, areas_over_rounds
 from alfm.results.conditions import NOT_STOPPED, differing
 from alfm.results.replicates import replicate_names, units
 
@@ -68,7 +68,7 @@ class Curves:
 
     def areas(self) -> np.ndarray:
         """Area under the budget curve over rounds, float64 (S, n)."""
-        return np.array([[area_under_budget_curve(c, self.num_labeled) for c in rows] for rows in self.values])
+        return areas_over_rounds(self.values)
 
     def units(self, rounds: int | None = None) -> np.ndarray:
         """Unit of each seed, int64 (n,), by what was picked in the first `rounds` rounds, or in all."""
@@ -134,7 +134,8 @@ def lacking(left_out: Mapping[str, list[str]]) -> str:
 
 def _curves(df: pd.DataFrame, metric: str, label: str, strategies: list[str], seeds: list[int | str]) -> Curves:
     """Rounds of replicates that can be paired, up to the end of the shortest."""
-    cells = {key: cell for key, cell in df.groupby([label, "replicate"])}
+    told = df[list(dict.fromkeys([label, "replicate", "num_labeled", metric, "initial", "picked"]))]
+    cells = {key: cell for key, cell in told.groupby([label, "replicate"])}
     rounds = min(len(cell) for cell in cells.values())
     budget = cells[strategies[0], seeds[0]]["num_labeled"].to_numpy()[:rounds]
     values = np.empty((len(strategies), len(seeds), rounds))

@@ -19,7 +19,13 @@ def gap(curves: Curves, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
     and each seed's unit by what these two picked, int64 (n,)."""
     areas = curves.sign * curves.areas()
     first, second = curves.strategies.index(a), curves.strategies.index(b)
-    return areas[first] - areas[second], units(curves.initial, *curves.picked[[first, second], :, -1])
+    return areas[first] - areas[second], units_of_pair(curves, a, b)
+
+
+def units_of_pair(curves: Curves, a: str, b: str, rounds: int | None = None) -> np.ndarray:
+    """`Curves.units` by what these two picked, whoever else is there: int64 (n,)."""
+    at = [curves.strategies.index(a), curves.strategies.index(b)]
+    return units(curves.initial, *curves.picked[at, :, (rounds or len(curves.num_labeled)) - 1])
 
 
 def curves_of(

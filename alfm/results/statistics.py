@@ -9,20 +9,25 @@ Significance is only spoken of from `MIN_SEEDS` units on (with 5 pairs a two-sid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alfm.errors import UserError
-from alfm.results.pairing import COLD_START, SAME, SETTING, Curves, check_metric, paired_curves  # noqa: F401  (paired_curves: known by this module too)
-from alfm.results.pairs import curves_of
-from alfm.results.replicates import per_unit, units
+from alfm.results.pairing import COLD_START, SAME, SETTING, Curves, check_metric, paired_curves
+from alfm.results.pairs import curves_of, units_of_pair
+from alfm.results.replicates import per_unit
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = [
+    "average_ranks", "better_in_bands", "better_than_random", "holm", "label_efficiency", "mean_interval",
+    "paired_curves", "paired_t_test", "penalty_matrix", "ranks_over_seeds", "reachable_p", "regret", "signed_rank_test",
+    "wilcoxon_holm",
+]  # fmt: skip
 MIN_SEEDS = 10
 ALPHA = 0.05
 BANDS = {"low": (1, 7), "middle": (8, 14), "high": (15, 21)}
@@ -277,33 +282,34 @@ def better_than_random(
     df = df.assign(**{key: df[key].fillna("") if key in df else "" for key in keys})
     tables = []
     for key, group in df.groupby(keys, sort=False):
-        if reference in set(group[label]):
-            rows = [(*key, *row) for row in _gaps(group, bands, metric, reference, label)]
-            table = pd.DataFrame(rows, columns=[*keys, "band", "strategy", "seeds", "units", "gap", "low", "high", "p"])
-            tables.append(with_holm(table))
+        names = dict.fromkeys(group[label])
+        if reference in names:
+            pairs = ((name, reference) for name in names if name != reference)
+            table = _bands(((name, of) for name, _, of in curves_of(group, pairs, metric, label)), bands, reference)
+            about = pd.DataFrame([key] * len(table), columns=keys, index=table.index)
+            tables.append(pd.concat([about, table], axis=1))
     if not tables:
         raise UserError(f"no runs of {reference!r} to compare with; add query_strategy={reference}")
     table = pd.concat(tables, ignore_index=True)
     return table.assign(verdict=[verdict(row, reference) for row in table.itertuples()])
 
 
-def _gaps(
-    group: pd.DataFrame, bands: Mapping[str, tuple[int, int]], metric: str, reference: str, label: str
-) -> Iterator[tuple[Any, ...]]:
-    """Of every strategy and band of one setting: band, strategy, seeds, units, gap, low, high, p."""
-    pairs = [(strategy, reference) for strategy in dict.fromkeys(group[label]) if strategy != reference]
-    for strategy, _, curves in curves_of(group, pairs, metric, label):
-        at = [curves.strategies.index(name) for name in (strategy, reference)]
-        gaps = 100 * curves.sign * (curves.of(strategy) - curves.of(reference))
-        for band, (first, last) in bands.items():
-            if first > gaps.shape[1]:
-                continue
-            gap, end = gaps[:, first - 1 : last].mean(axis=1), min(last, gaps.shape[1])
-            unit = units(curves.initial, *curves.picked[at, :, end - 1])
-            mean, half = mean_interval(gap, unit=unit)
-            counted = int(unit.max()) + 1
-            p = float(paired_t_test(per_unit(gap, unit))) if counted >= MIN_SEEDS else np.nan
-            yield band, strategy, len(gap), counted, float(mean), mean - half, mean + half, p
+def better_in_bands(
+    curves: Curves, bands: Mapping[str, tuple[int, int]] | None = None, reference: str = "random"
+) -> pd.DataFrame:
+    """`better_than_random` of one setting's curves: its columns from `band` on."""
+    curves.of(reference)
+    pairs = [(name, curves) for name in curves.strategies if name != reference]
+    table = _bands(pairs, BANDS if bands is None else bands, reference)
+    return table.assign(verdict=[verdict(row, reference) for row in table.itertuples()])
+
+
+def _bands(pairs: Iterable[tuple[str, Curves]], bands: Mapping[str, tuple[int, int]], reference: str) -> pd.DataFrame:
+    """Of each strategy, in curves that hold it and the reference, and band: units, gap, interval and p."""
+    import pandas as pd
+
+    rows = [row for name, curves in pairs for row in _gaps(curves, name, bands, reference)]
+    return with_holm(pd.DataFrame(rows, columns=["band", "strategy", "seeds", "units", "gap", "low", "high", "p"]))
 
 
 def with_holm(table: pd.DataFrame) -> pd.DataFrame:
@@ -312,6 +318,22 @@ def with_holm(table: pd.DataFrame) -> pd.DataFrame:
     for _, family in table[table["p"].notna()].groupby("band"):
         table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy())
     return table
+
+
+def _gaps(
+    curves: Curves, strategy: str, bands: Mapping[str, tuple[int, int]], reference: str
+) -> Iterator[tuple[Any, ...]]:
+    """Of every band: band, strategy, seeds, units, gap, low, high, p."""
+    gaps = 100 * curves.sign * (curves.of(strategy) - curves.of(reference))
+    for band, (first, last) in bands.items():
+        if first > gaps.shape[1]:
+            continue
+        gap = gaps[:, first - 1 : last].mean(axis=1)
+        unit = units_of_pair(curves, strategy, reference, min(last, gaps.shape[1]))
+        mean, half = mean_interval(gap, unit=unit)
+        counted = int(unit.max()) + 1
+        p = float(paired_t_test(per_unit(gap, unit))) if counted >= MIN_SEEDS else np.nan
+        yield band, strategy, len(gap), counted, float(mean), mean - half, mean + half, p
 
 
 def verdict(row: Any, reference: str) -> str:

@@ -14,13 +14,13 @@ from statsmodels.stats.multitest import multipletests
 
 from alfm.errors import UserError
 from alfm.metrics import METRICS, area_under_budget_curve
+from alfm.results.pairing import paired_curves
 from alfm.results.statistics import (
     average_ranks,
     better_than_random,
     holm,
     label_efficiency,
     mean_interval,
-    paired_curves,
     paired_t_test,
     penalty_matrix,
     ranks_over_seeds,

@@ -17,9 +17,10 @@ from alfm.config.paths import conf_dir
 from alfm.devices import choose_device
 from alfm.heads.logistic import Logistic
 from alfm.results.conditions import as_config, config_of_class
+from alfm.results.pairing import paired_curves
 from alfm.results.rounds_file import columns
 from alfm.results.setting import settings_of
-from alfm.results.statistics import better_than_random, paired_curves
+from alfm.results.statistics import better_than_random
 from alfm.simulation.budgets import budgets_of
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.replicates import run_replicates
