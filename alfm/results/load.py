@@ -1,10 +1,11 @@
-"""Finished runs as one data frame."""
+"""Runs as data frames: their rounds, their picks, and what stopping rules said of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from alfm.results.rounds_file import Row, columns
 from alfm.results.run_folder import NAMES, read_config, read_state
 from alfm.results.run_hash import given_labels, hashed_config
 from alfm.results.tuning_file import read_tuning
+from alfm.results.verdicts import Verdict, read_verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,17 +56,57 @@ def load_tuning(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     found = []
-    for folder in run_folders(given):
-        names = {name: str(read_config(folder)["run"][name]) for name in NAMES}
+    for folder, about in _abouts(paths):
         for one in read_tuning(folder):
             for option, value in one.options.items():
                 place = {"seed": one.seed, "round": one.round, "option": option, "value": value}
                 said = {"score": one.score, "default": one.default, "reason": one.reason}
-                found.append({**names, "run": folder.name, "path": str(folder), **place, **said})
+                found.append({**about, **place, **said})
     order = [*NAMES, "run", "path", "seed", "round", "option", "value", "score", "default", "reason"]
     return pd.DataFrame(found, columns=order)
+
+
+def load_picks(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """Every item that the runs at `paths` have picked, in order, those of unfinished replicates with them.
+
+    Columns: dataset, model, query_strategy, init_strategy, classifier, run, path, seed, round, place (from 1 on: the
+    how many-th item of its seed), row (of the cache's split). UserError as `load_runs`.
+    """
+    import pandas as pd
+
+    frames = []
+    for folder, about in _abouts(paths):
+        state = read_state(folder)
+        for seed, picks in state.picks.items():
+            counts = [int(row["num_labeled"]) for row in state.rows[seed]]
+            rounds = np.array([int(row["round"]) for row in state.rows[seed]])
+            place = np.arange(1, len(picks) + 1)
+            at = rounds[np.searchsorted(counts, place)]
+            frames.append(pd.DataFrame({**about, "seed": seed, "round": at, "place": place, "row": picks}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def load_stops(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """What stopping rules have said of the seeds of the runs at `paths`; no rows where none has watched.
+
+    Columns: dataset, model, query_strategy, init_strategy, classifier, run, path, and those of
+    `alfm.results.verdicts.Verdict`: seed, rule, options, round and labels (NaN where a rule never fired), charged,
+    reason. UserError as `load_runs`, and for a table that cannot be read.
+    """
+    import pandas as pd
+
+    rows = [{**about, **asdict(one)} for folder, about in _abouts(paths) for one in read_verdicts(folder)]
+    order = [*NAMES, "run", "path", *(field.name for field in fields(Verdict))]
+    return pd.DataFrame(rows, columns=order).astype({"round": "float64", "labels": "float64"})
+
+
+def _abouts(paths: str | Path | Iterable[str | Path]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Run folders, and what their runs are called."""
+    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    for folder in run_folders(given):
+        run = read_config(folder)["run"]
+        yield folder, {**{name: str(run[name]) for name in NAMES}, "run": folder.name, "path": str(folder)}
 
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:
