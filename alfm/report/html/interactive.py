@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from functools import singledispatch
-from html import escape
+from functools import partial, singledispatch
+from html import escape as html_escape
 from typing import Any
 
 from alfm.report.curves import COLOURS, DASHES, Style
@@ -18,6 +18,7 @@ from alfm.report.html.pictures import Bars, Diagram, Forest, Lines, Points
 from alfm.results.setting import REFERENCE
 
 Json = dict[str, Any]
+escape = partial(html_escape, quote=False)  # plotly.js reads no name of a quotation mark
 _DASHED = {dash: name for dash, name in zip(DASHES, ("solid", "dash", "dot", "dashdot"), strict=True)}
 _LONGEST = 26  # characters of a name on an axis, before it goes on below
 _ROW = 26  # pixels
