@@ -75,7 +75,8 @@ def hashed_config(config: Mapping[str, Any], ignore: Sequence[str] = HASH_IGNORE
     if isinstance(plain.get("query_strategy"), dict) and "of" in plain["query_strategy"]:
         _drop(plain, "query_strategy.path")  # a replay's, known by what it replays
     if given_labels(plain):
-        _drop(plain, "budget.init")  # nobody asks for it
+        for dotted in ("budget.init", "init_strategy"):  # nobody asks for them
+            _drop(plain, dotted)
     _drop(plain, "validation", _none_held)
     if "tune" in plain and (chosen := _tuning(plain.pop("tune"))) is not None:
         plain["tune"] = chosen

@@ -75,7 +75,8 @@ class Training:
         reused = reused_of(given.tune, rounds.n)
         seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
         if task.initial is not None and original is None:
-            built["init_strategy"] = task.given_start(names["init_strategy"])
+            typed = any(word.startswith("init_strategy=") for word in cell.words)  # some strategies bring one
+            built["init_strategy"] = task.given_start(names["init_strategy"] if typed else "random")
             names["init_strategy"], budgets[0] = GivenRows.name, len(task.initial)
         validation = validation_of(given.validation, task, budgets[0])
         config = _with_choices(_with_sets(cell.config, given, task), reused)

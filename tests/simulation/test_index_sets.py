@@ -96,7 +96,7 @@ def test_sets_of_a_run_from_files_are_those_files(digits_cache):
 def test_several_partitions_are_one_paired_design(digits_cache, capsys):
     for partition in (1, 2):
         write_partition(Path(f"parts/partition_{partition}"), seed=partition)
-    words = ["-m", f"cache={digits_cache}", *SHORT, "query_strategy=random,margins", "index_sets.folder=parts"]
+    words = ["-m", f"cache={digits_cache}", *SHORT, "query_strategy=random,uherding", "index_sets.folder=parts"]
     words.append("iterations.n=2")
     assert main([*words, "index_sets.partition=1,2"]) == 0
     (setting,) = settings_of(load_runs("logs"))
@@ -287,5 +287,6 @@ def test_wrong_folders_and_sets_are_named(digits_cache):
         UserError, match=r"holds lSet_CIFAR10.npy and lSet_DIGITS.npy: say which with index_sets.labell"
     ):
         alfm.Simulation(digits_cache, device="cpu", index_sets=IndexSets(folder="parts", partition=1))
+    assert main([f"cache={digits_cache}", "index_sets.labelled=l.txt", "init_strategy=typiclust"]) == 1
     with pytest.raises(UserError, match="init_strategy=typiclust and l.txt both say"):
         alfm.simulate(digits_cache, "random", init_strategy="typiclust", index_sets=IndexSets(labelled="l.txt"))
