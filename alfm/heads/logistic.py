@@ -159,14 +159,15 @@ class Logistic:
     ) -> Iterator[LinearHead]:
         """F heads for each strength, in the order given (ascending is fastest), each set beginning at the one before.
 
-        Shapes as in `Classifier.fit`, F in place of R. To the tolerance of `fit`, for about a third of its steps; all F
-        are one batch and see each other in their last bits (see `solve_path`), so F is to depend on nothing else.
+        Shapes as in `Classifier.fit`, F in place of R; or rows (1, n) and weight (F, n), all F on the same rows. To the
+        tolerance of `fit`, for about a third of its steps; all F are one batch and see each other in their last bits
+        (see `solve_path`), so F is to depend on nothing else.
         """
         space = self.space(pool)
         laid = self._lay(pool, space, rows, targets, num_classes, weight, None)
         l2 = [1.0 / strength for strength in strengths]
         for A, b in solve_path(laid.X, laid.Y, laid.w, l2, laid.start, laid.bias, self.tolerance, self.max_iterations):
-            yield LinearHead((space,) * len(rows), *laid.on_features(A, b))
+            yield LinearHead((space,) * len(A), *laid.on_features(A, b))
 
     def _fit_group(
         self,

@@ -279,8 +279,12 @@ def judged(
 def _along(
     classifier: Logistic, pool: Features, folds: Sequence[_Fold], num_classes: int, strengths: Sequence[float]
 ) -> Tensor:
-    """Logits (S, m, C)."""
-    rows, targets, weight = pool.training_rows(*_together(folds))
+    """Logits (S, m, C). The folds are weightings of the same rows: one basis, and one product a step for all."""
+    rows, place = torch.cat([fold.rows for fold in folds]).unique(return_inverse=True)
+    targets = torch.empty_like(rows)
+    targets[place] = torch.cat([fold.targets for fold in folds])
+    own = torch.stack([torch.isin(rows, fold.rows) for fold in folds]).to(pool.dtype)
+    rows, targets, weight = pool.training_rows(rows[None], targets[None], own)
     heads = classifier.along_strengths(pool, rows, targets, num_classes, strengths, weight)
     return torch.stack([_logits(pool, folds, head) for head in heads])
 
