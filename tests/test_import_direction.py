@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "acquisition": "devices host_ops",
     "metrics": "devices errors",
     "stopping": "errors lazy options",
+    "callbacks": "errors options",
     # runs as they lie on disk, and what they say
     "results": "cache datasets devices errors files metrics version",
     "report": "commands errors files metrics results",
@@ -48,9 +49,9 @@ MAY_IMPORT = {
     "strategies": "acquisition devices errors features geometry heads host_ops lazy metrics options posteriors "
     "results streams threads",
     "learner": "devices errors features heads options strategies streams threads",
-    "config": "backbones commands datasets errors heads options stopping strategies",
-    "simulation": "cache config datasets devices errors features files geometry heads learner metrics options results "
-    "stopping strategies streams threads",
+    "config": "backbones callbacks commands datasets errors heads options stopping strategies",
+    "simulation": "cache callbacks config datasets devices errors features files geometry heads learner metrics "
+    "options results stopping strategies streams threads",
     "labelling": "cache commands config datasets devices errors features files geometry heads learner options "
     "results stopping strategies streams",
     "one_shot": "acquisition config devices errors features heads options posteriors strategies streams",

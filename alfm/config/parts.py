@@ -7,6 +7,7 @@ from contextlib import suppress
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from alfm.callbacks.base import Callback
 from alfm.config.al_train import al_train
 from alfm.config.build import build
 from alfm.config.paths import conf_dir
@@ -52,6 +53,15 @@ def rules_of(node: DictConfig, settings: Collection[str]) -> dict[str, Rule]:
     if wrong:
         raise UserError(f"There is no setting stopping.{wrong[0]}: {nearest_names(wrong[0], [*settings])}")
     return {name: build(node[name], Rule, f"stopping.{name}") for name in map(str, node) if name not in settings}
+
+
+def callbacks_of(node: DictConfig) -> dict[str, Callback]:
+    """The callbacks of a config's node `callback`, by name. Raises what `build` raises, and UserError for others."""
+    if "_target_" in node:
+        raise UserError(
+            f"{node['_target_']} stands in callback itself: begin its config's file with # @package callback.NAME."
+        )
+    return {name: build(node[name], Callback, f"callback.{name}") for name in map(str, node)}
 
 
 def node_of(group: str, name: str) -> DictConfig:

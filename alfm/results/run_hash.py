@@ -19,6 +19,7 @@ HASH_IGNORES = (  # fmt: skip
     "memory",
     "keep_geometry",
     "force",
+    "callback",
     "cache",
     "dataset",
     "model",

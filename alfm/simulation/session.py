@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from alfm import devices
 from alfm.cache.checked import remember
+from alfm.callbacks.base import Run
 from alfm.commands import command
 from alfm.config.build import build
 from alfm.config.cell import Cell
-from alfm.config.parts import KINDS, called, rules_of
+from alfm.config.parts import KINDS, callbacks_of, called, rules_of
 from alfm.config.paths import cache_path, paths
 from alfm.errors import UserError
 from alfm.options import options_of, read
@@ -27,9 +30,11 @@ from alfm.simulation.budgets import budgets_of
 from alfm.simulation.cached_task import Simulation
 from alfm.simulation.console import RoundsBar, announce
 from alfm.simulation.index_sets import write_sets
+from alfm.simulation.loop import Round
 from alfm.simulation.replay import replayed_verdicts
 from alfm.simulation.replicates import run_replicates
 from alfm.simulation.settings import Held, Settings, Stopping
+from alfm.simulation.told import Telling
 from alfm.simulation.transfer import Original
 from alfm.simulation.tuning import Reused, reused_of, tuned
 from alfm.simulation.validation import Validation, validation_set
@@ -66,6 +71,7 @@ class Training:
         names = {group: str(cell.choices[group]) for group in KINDS}
         built = {group: called(build(cfg.get(group), kind, group), names[group]) for group, kind in KINDS.items()}
         watching = watching_of(cfg.stopping, given.stopping)
+        callbacks = callbacks_of(cfg.get("callback") or OmegaConf.create())
         task = self.task(find_cache(cell).absolute(), given)
         budget, rounds = given.budget, given.iterations
         budgets = budgets_of(
@@ -102,11 +108,16 @@ class Training:
                 longest = max(parts, key=len)
                 budgets = list(longest)
                 announce(task, names, budgets, waiting)
+                run = Run(
+                    folder.path, task.cache.path.parent.name, task.cache.path.stem, **names, rounds=len(budgets),
+                    config=config,
+                )  # fmt: skip
+                tell = Telling(callbacks, run, task.cache_rows)
                 with RoundsBar(names["query_strategy"], len(budgets)) as bar:
                     for labels, group in parts.items():
                         for _ in run_replicates(
                             task, **built, budgets=labels, seeds=group, folder=folder, warm_start=given.warm_start,
-                            on_round=bar, watching=watching, validation=validation,
+                            on_round=partial(_both, tell, bar), watching=watching, validation=validation,
                         ):  # fmt: skip
                             pass
                 _write_sets(folder, task)
@@ -133,6 +144,11 @@ class Training:
             self._loaded.clear()  # before the next one is read: two may not fit
             self._loaded[key] = Simulation(path, *how, index_sets=sets, pool=given.pool, oracle=given.oracle)
         return self._loaded[key]
+
+
+def _both(tell: Telling, bar: RoundsBar, made: Round, seeds: Sequence[int]) -> None:
+    bar(made, seeds)
+    tell(made, seeds)
 
 
 def watching_of(node: Any, given: Stopping) -> Watching | None:
