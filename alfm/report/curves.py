@@ -71,15 +71,20 @@ def styles_of(settings: Sequence[Setting]) -> dict[str, Style]:
     names = sorted({name for s in settings for part in (s.shared, s.own) for name in part["strategy"]} - {REFERENCE})
     styles: dict[str, Style] = {REFERENCE: {"color": "black", "linestyle": "--", "linewidth": 2.0}}
     for i, name in enumerate(names):
-        turn = i // len(COLOURS)
-        styles[name] = {
-            "color": COLOURS[i % len(COLOURS)],
-            "linestyle": DASHES[turn % len(DASHES)],
-            "marker": _MARKERS[turn % len(_MARKERS)],
-            "markersize": 3.5,
-            "linewidth": 1.5,
-        }
+        styles[name] = nth_style(i)
     return styles
+
+
+def nth_style(i: int) -> Style:
+    """The i-th of many curves: eight colours, then the same with other dashes."""
+    turn = i // len(COLOURS)
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": DASHES[turn % len(DASHES)],
+        "marker": _MARKERS[turn % len(_MARKERS)],
+        "markersize": 3.5,
+        "linewidth": 1.5,
+    }
 
 
 def _panel(axes: Axes, df: pd.DataFrame, styles: Mapping[str, Style], metric: str, own: bool) -> None:

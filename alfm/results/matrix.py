@@ -36,7 +36,7 @@ def comparison_matrix(curves: Curves) -> pd.DataFrame:
     minus b, over all seeds) with its 95 % t-interval over units (NaN for one), wins, ties and losses of a over units,
     and p, NaN below `MIN_SEEDS` units.
     """
-    return _table(_gaps(curves))
+    return of_gaps(_gaps(curves))
 
 
 def matrix_of(df: pd.DataFrame, metric: str = "accuracy", label: str = "query_strategy") -> pd.DataFrame:
@@ -45,7 +45,7 @@ def matrix_of(df: pd.DataFrame, metric: str = "accuracy", label: str = "query_st
     So a pair's row stays what it is when a strategy joins, even one with fewer seeds. `df` as for `paired_curves`,
     which says what it refuses.
     """
-    return _table(_gaps_of(df, metric, label))
+    return of_gaps(_gaps_of(df, metric, label))
 
 
 def comparison_over(curves_by_cache: Mapping[str, Curves]) -> pd.DataFrame:
@@ -79,12 +79,13 @@ def _over(caches: Iterable[Iterable[Gap]]) -> pd.DataFrame:
                 means[b, a].append(-better.mean())
             else:
                 means.setdefault((a, b), []).append(better.mean())
-    table = _table(((a, b, np.array(own), np.arange(len(own))) for (a, b), own in means.items()), MIN_CACHES)
+    table = of_gaps(((a, b, np.array(own), np.arange(len(own))) for (a, b), own in means.items()), MIN_CACHES)
     table.loc[table["units"] < MIN_CACHES, ["low", "high"]] = np.nan
     return table
 
 
-def _table(gaps: Iterable[Gap], least: int = MIN_SEEDS) -> pd.DataFrame:
+def of_gaps(gaps: Iterable[Gap], least: int = MIN_SEEDS) -> pd.DataFrame:
+    """Every gap as a row, both ways: the columns of `comparison_matrix`; p is NaN below `least` units."""
     import pandas as pd
 
     rows = [_row(*way, least) for a, b, better, unit in gaps for way in ((a, b, better, unit), (b, a, -better, unit))]

@@ -39,6 +39,23 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out" / "my report.html"
 
 
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two backbones: a replay, an oracle and a random that nobody asked for."""
+    folder = tmp_path_factory.mktemp("backbones")
+    made_up(folder / "logs", {"random": 0.0, "margins": 0.03}, seeds=2, data="a")
+    gains = {"random": 0.0, "boss": 0.05, "margins": 0.01}
+    made_up(folder / "logs", gains, seeds=2, data="a", model="another", reference_added=True)
+    of = {"dataset": "a", "model": "pixels", "run": "margins-*"}
+    (of["run"],) = (one.name for one in (folder / "logs" / "a" / "pixels").glob(of["run"]))
+    name = "margins, picked with pixels"
+    made_up(folder / "logs", {name: 0.02}, seeds=2, data="a", model="another", query_strategy={"name": name, "of": of})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paper, "ENDINGS", ())
+        assert main([str(folder / "logs"), "--html", str(folder / "report.html")]) == 0
+    return folder / "report.html"
+
+
 def test_one_page_holds_all_that_it_needs(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert page.stat().st_size < 6_000_000
@@ -154,7 +171,7 @@ def test_few_seeds_no_random_and_one_strategy_have_a_page_too(tmp_path: Path, mo
 
 def test_the_ceiling_and_what_share_of_it_labels_reach(tmp_path: Path) -> None:
     from alfm.report.html.known import Known
-    from alfm.report.html.sections.backbones import ceilings, share_of_ceiling
+    from alfm.report.html.sections.ceiling import ceilings, share_of_ceiling
     from alfm.results.load import load_runs
     from alfm.results.setting import settings_of
 
@@ -175,3 +192,70 @@ def test_the_ceiling_and_what_share_of_it_labels_reach(tmp_path: Path) -> None:
     assert table.rows[0][-1].value == min(n for n, value in mean.items() if value >= 0.95 * 0.7)
     (folder.parent / "probe.json").write_text(json.dumps(probe | {"cache_fingerprint": "another"}))
     assert ceilings(Known(setting, "accuracy", "x")) == {}
+
+
+def test_backbones_replays_oracles_and_what_was_added_are_told(backbones: Path) -> None:
+    text = backbones.read_text(encoding="utf-8")
+    for words in ("Which backbone? a", "Every two backbones", "a: of 2 backbones pixels is best, with margins",
+                  "What was picked, learnt from by another", "Nobody asked for random", "boss (oracle)"):  # fmt: skip
+        assert words in text, words
+    anchors = re.findall(r' id="([^"]+)"', text)
+    assert len(anchors) == len(set(anchors))
+
+
+def test_a_replay_stands_beside_its_original(backbones: Path) -> None:
+    table = backbones.with_name("report_files") / "transfer-1-table.csv"
+    header, *rows = csv.reader(table.read_text().splitlines())
+    first, again = "margins, on pixels with a logistic head", "margins, picked with pixels, on another with a logistic"
+    assert header[2] == first and header[3].startswith(again) and [row[0] for row in rows] == ["20", "30", "40", "50"]
+    for row in rows:
+        assert float(row[4]) == pytest.approx(100 * (float(row[3]) - float(row[2])))
+
+
+def test_a_critical_difference_diagram_over_six_caches(tmp_path: Path) -> None:
+    from alfm.report.curves import styles_of
+    from alfm.report.html.known import Known
+    from alfm.report.html.sections import across
+    from alfm.results.load import load_runs
+    from alfm.results.setting import settings_of
+
+    for i, data in enumerate("abcdef"):
+        made_up(tmp_path / "logs", {"random": 0.0, "margins": 0.03, "badge": 0.01 * (i % 2)}, seeds=2, data=data)
+    settings = list(settings_of(load_runs(tmp_path / "logs")))
+    (group,) = across.together([Known(one, "accuracy", "x") for one in settings])
+    (diagram,) = (block for section in across.chapter(group).sections for block in section.blocks
+                  if isinstance(block, Diagram))  # fmt: skip
+    assert list(diagram.ranks) == ["margins", "badge", "random"] and diagram.ranks["margins"] == 1.0
+    svg, pdf = paper.write_picture(diagram, styles_of(settings), tmp_path / "ranks")
+    text = "".join(ElementTree.parse(svg).getroot().itertext())
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert f"critical difference {diagram.critical_difference:.2f}" in text
+    for name, rank in diagram.ranks.items():
+        assert f"{name}, {rank:.1f}" in text
+
+
+def test_what_a_tuned_run_chose_and_gained(digits_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alfm.al_train import main as al_train
+    from alfm.report.html.known import Known
+    from alfm.report.html.sections import tuning
+    from alfm.results.load import load_runs
+    from alfm.results.setting import settings_of
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOG_DIR", "logs")
+    words = [f"cache={digits_cache}", "query_strategy=random", "init_strategy=random", "iterations.n=4", "seeds=[1,2]",
+             "device=cpu"]  # fmt: skip
+    for tune in ("tune=true", "tune=false"):
+        assert al_train([*words, tune]) == 0
+    chapter = tuning.chapter([Known(one, "accuracy", "x") for one in settings_of(load_runs("logs"))])
+    assert chapter is not None
+    gains, chosen = (section.blocks[0] for section in chapter.sections)
+    assert isinstance(gains, Table) and isinstance(chosen, Table)
+    assert gains.rows[0][3].value == 2  # seeds
+    assert {row[3].value for row in chosen.rows} == {"strength"} and [row[4].value for row in chosen.rows] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert chosen.rows[0][5].value == 1.0  # below three labels per class the default is kept

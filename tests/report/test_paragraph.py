@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 
 from alfm.report.html.known import Known
-from alfm.report.html.paragraph import said_of, said_of_all
+from alfm.report.html.paragraph import said_of, said_of_all, said_of_backbones
+from alfm.report.html.sections.backbones import SameItems, same_items
 from alfm.results.aggregate import aggregate
+from alfm.results.backbones import backbones
 from alfm.results.setting import settings_of
 from alfm.results.statistics import BANDS, MIN_SEEDS
 
@@ -27,6 +29,8 @@ def known(
     data: str = "digits",
     late: float | None = None,
     noise: float = 0.01,
+    model: str = "pixels",
+    level: float = 0.5,
 ) -> Known:
     """Runs of made-up strategies. gains: by how much each is better than random, in the metric's unit; late: the same
     after round 7, for all but random."""
@@ -37,13 +41,14 @@ def known(
             for t in range(ROUNDS):
                 draw = np.random.default_rng([s, 0 if one_start else seed, t])
                 shift = gain if late is None or t < 7 or name == "random" else late
-                value = 0.5 + sign * (0.02 * t + (shift + noise * draw.normal() if t else 0.0))
+                value = level + sign * (0.02 * t + (shift + noise * draw.normal() if t else 0.0))
                 start = 0 if one_start else seed
                 place = f"{start}" if t == 0 else f"{name}-{start}-{t}"
                 rows.append(
                     {
                         "query_strategy": name, "seed": seed, "round": t + 1, "num_labeled": 10 * (t + 1),
-                        metric: value, "dataset": data, "model": "pixels", "initial": str(start), "picked": place,
+                        metric: value, "dataset": data, "model": model, "cache": model, "initial": str(start),
+                        "picked": place,
                         "fit_seconds": 1.0, "query_seconds": 1.0, "eval_seconds": 1.0, "num_replicates": seeds,
                         "num_filled": 0, "peak_memory_bytes": 10,
                     }
@@ -102,7 +107,7 @@ def test_what_is_said_first() -> None:
 
 # -- a check for every kind of sentence --------------------------------------------------------------------------------
 
-N = r"(-?[\d.]+)"
+N = r"(-?[\d.]*\d)"
 
 
 def names(text: str) -> list[str]:
@@ -297,3 +302,107 @@ def test_over_data_sets_nothing_is_said_without_tests_or_a_winner() -> None:
     worse = [known({"random": 0, "margins": -0.03}, data=data) for data in "ab"]
     frame = aggregate({one.setting.data: one.curves for one in worse if one.curves is not None})
     assert said_of_all(worse, frame) == ["Over all 2 settings together, no strategy is better than random: use random."]
+
+
+# -- over backbones ----------------------------------------------------------------------------------------------------
+
+
+def group(levels: dict[str, float], seeds: int = 12, paired: bool = True, ceiling: float | None = None) -> SameItems:
+    """Settings on caches of the same items. levels: where each backbone's curves begin."""
+    ones = [known({"random": 0, "margins": 0.03}, seeds=seeds, model=m, level=level) for m, level in levels.items()]
+    (found,) = same_items(ones)
+    begun = {(draw, seed): frozenset({f"item {seed}"}) for draw in ("",) for seed in range(seeds)}
+    found.__dict__["begun"] = {name: begun if paired else None for name in levels}
+    if ceiling is not None:
+        found.__dict__["frame"] = backbones(found.runs, "accuracy", dict.fromkeys(levels, ceiling))
+    return found
+
+
+GROUPS: dict[str, Callable[[], SameItems]] = {
+    "one is best": lambda: group({"clip": 0.5, "dino": 0.55, "pixels": 0.3}),
+    "alike": lambda: group({"clip": 0.5, "dino": 0.5}),
+    "other beginnings": lambda: group({"clip": 0.5, "dino": 0.55}, paired=False),
+    "few seeds": lambda: group({"clip": 0.5, "dino": 0.55}, seeds=3),
+    "a ceiling": lambda: group({"clip": 0.5, "dino": 0.55}, ceiling=0.9),
+    "a ceiling far away": lambda: group({"clip": 0.5, "dino": 0.55}, ceiling=1.0),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_sentence_about_backbones_is_true_to_the_frames(name: str) -> None:
+    one = GROUPS[name]()
+    said = said_of_backbones(one)
+    for sentence in said:
+        found = [
+            (check, match) for pattern, check in OF_BACKBONES.items() if (match := re.fullmatch(pattern, sentence))
+        ]
+        assert len(found) == 1, f"no check, or several, for: {sentence}"
+        found[0][0](one, found[0][1])
+    words = {"alike": "not told apart", "other beginnings": "difference of means", "few seeds": "too few",
+             "a ceiling": "95 % of it took", "a ceiling far away": "not reached"}  # fmt: skip
+    assert {key for key, word in words.items() if word in " ".join(said)} == {name} & words.keys()
+
+
+def best_pair(one: SameItems) -> Any:
+    first, second = one.frame["backbone"][:2]
+    (row,) = one.pairs.query("a == @first and b == @second").to_dict("records")
+    return row
+
+
+def check_backbone(one: SameItems, found: re.Match[str]) -> None:
+    data, count, best, strategy, metric, gap, second, other, low, high = found.groups()
+    assert (data, int(count), metric) == (one.data, len(one.known), "accuracy")
+    first, next_ = one.frame.iloc[0], one.frame.iloc[1]
+    assert [best, strategy, second, other] == [
+        first["backbone"],
+        first["strategy"],
+        next_["backbone"],
+        next_["strategy"],
+    ]
+    areas = {name: k.numbers.set_index("strategy")["AUBC over rounds mean"].max() for name, k in one.known.items()}
+    assert areas[best] == max(areas.values()) and near(gap, 100 * (areas[best] - areas[second]))
+    row = best_pair(one)
+    assert near(gap, row["difference"]) and (low is None) == (not row["paired"])
+    assert low is None or (near(low, row["low"]) and near(high, row["high"]))
+
+
+def check_ceiling(one: SameItems, found: re.Match[str]) -> None:
+    labels, name, share, took = found.groups()
+    best = one.frame.iloc[0]
+    assert name == best["backbone"] and int(labels) == best["labels"]
+    assert near(share, 100 * best["final"] / best["ceiling"])
+    mean = one.runs[name].groupby("num_labeled")["accuracy"].mean()
+    there = mean.index[mean >= 0.95 * best["ceiling"]]
+    assert int(took) == there[0] if took else not len(there)
+
+
+def holds(true: Callable[[Any], bool]) -> Callable[[SameItems, re.Match[str]], None]:
+    def check(one: SameItems, found: re.Match[str]) -> None:
+        assert true(best_pair(one))
+
+    return check
+
+
+OF_BACKBONES: dict[str, Callable[[SameItems, re.Match[str]], None]] = {
+    rf"(\w+): of {N} backbones (\w+) is best, with (\w+): averaged over all rounds, its (\w+) is {N} points better "
+    rf"than that of the next, (\w+) with (\w+)(?: \(95 % interval {N} to {N}\))?\.": check_backbone,
+    r"The two did not begin with the same items: that is a difference of means, and no verdict\.":
+        holds(lambda row: not row["paired"]),
+    rf"That is over {N} seeds?, too few for a verdict\.": holds(lambda row: row["units"] < MIN_SEEDS),
+    r"The interval holds 0: the two are not told apart\.": holds(lambda row: row["low"] <= 0 <= row["high"]),
+    rf"With {N} labels (\w+) comes to {N} % of what all labels reach; 95 % of it (?:took {N}|was not reached)\.":
+        check_ceiling,
+}  # fmt: skip
+
+
+def test_replays_are_not_advised() -> None:
+    import json
+
+    one = known({"random": 0, "margins, picked with dino": 0.05, "margins": 0.03})
+    again = one.shared["query_strategy"] == "margins, picked with dino"
+    of = json.dumps({"of": {"dataset": "digits", "model": "dino", "run": "margins-1"}})
+    runs = one.shared.assign(query_options=np.where(again, of, "{}"))
+    (setting,) = settings_of(runs.drop(columns="strategy"))
+    one = Known(setting, "accuracy", "x")
+    assert one.strategies[0].startswith("margins, picked with dino") and one.to_choose == ["margins", "random"]
+    assert said_of(one)[1].startswith("Use margins here")

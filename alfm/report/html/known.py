@@ -16,6 +16,7 @@ from alfm.results.against_random import runs_against_random
 from alfm.results.matrix import matrix_of
 from alfm.results.pairing import Curves, paired_curves
 from alfm.results.pairs import curves_of
+from alfm.results.replays import replayed
 from alfm.results.replicates import REPLICATE, counted, units
 from alfm.results.setting import REFERENCE, Setting, summary
 from alfm.results.statistics import better_than_random, label_efficiency, mean_interval, regret
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORACLE = "boss"
+
+
+def shown(strategy: str) -> str:
+    """A strategy's name in tables of gains: one that knows hidden labels is not to be taken for one of the others."""
+    return f"{strategy} (oracle)" if strategy.partition(" (")[0] == ORACLE else strategy
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,13 @@ class Known:
     def strategies(self) -> list[str]:
         """Best area first."""
         return [str(name) for name in self.numbers["strategy"]]
+
+    @property
+    def to_choose(self) -> list[str]:
+        """Those that somebody can choose, best area first: neither the oracle nor a replay of another run's picks."""
+        kinds = self.shared.drop_duplicates("strategy").set_index("strategy")
+        query, options = kinds["query_strategy"], kinds["query_options"]
+        return [s for s in self.strategies if query[s] not in (ORACLE, "replay") and replayed(options[s]) is None]
 
     @cached_property
     def numbers(self) -> pd.DataFrame:

@@ -18,17 +18,29 @@ from urllib.parse import quote
 from alfm.errors import UserError
 from alfm.files import replacing
 from alfm.report.cells import Table
-from alfm.report.curves import Style, styles_of
+from alfm.report.curves import Style, nth_style, styles_of
 from alfm.report.html import paper
 from alfm.report.html.exports import write_table
 from alfm.report.html.interactive import colour, dash, draw
-from alfm.report.html.known import Known
+from alfm.report.html.known import Known, shown
 from alfm.report.html.palette import DARK, LIGHT
 from alfm.report.html.paper import p_text, write_picture
-from alfm.report.html.paragraph import said_of, said_of_all
+from alfm.report.html.paragraph import said_of, said_of_all, said_of_backbones
 from alfm.report.html.parts import Chapter
 from alfm.report.html.pictures import Lines, Matrix, Picture
-from alfm.report.html.sections import across, backbones, comparisons, costs, labels, learning, repeat, stopping, tuning
+from alfm.report.html.sections import (
+    across,
+    backbones,
+    ceiling,
+    comparisons,
+    costs,
+    labels,
+    learning,
+    repeat,
+    stopping,
+    transfer,
+    tuning,
+)
 from alfm.results.setting import Setting
 
 FOLDER = "_files"
@@ -66,13 +78,16 @@ def write_page(
     knowns = [Known(setting, metric, stem) for setting, stem in zip(settings, stems, strict=True)]
     groups = across.together(knowns)
     chapters = [across.chapter(group) for group in groups]
+    same = backbones.same_items(knowns)
+    chapters += [backbones.chapter(group) for group in same]
     data = [known.setting.data for known in knowns]
     chapters += [_chapter(known, data.count(known.setting.data) == 1) for known in knowns]
-    chapters += [one for one in (tuning.chapter(knowns),) if one]
+    chapters += [one for one in (transfer.chapter(knowns), tuning.chapter(knowns)) if one]
     chapters.append(repeat.chapter(knowns, origin.command, origin.report))
     summary = [said_of_all(list(group.knowns.values()), group.aggregate) for group in groups]
+    summary += [said_of_backbones(group) for group in same]
     summary += [said_of(known) for known in knowns]
-    styles = styles_of(settings)
+    styles = _styles(settings, chapters)
     folder = file.with_name(file.stem + FOLDER)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +107,7 @@ def _chapter(known: Known, alone: bool) -> Chapter:
         found = [stopping.stopping(known)]
     else:
         found = [
-            learning.learning_curves(known, backbones.ceilings(known)),
+            learning.learning_curves(known, ceiling.ceilings(known)),
             learning.gain_over_random(known),
             comparisons.matrix(known),
             comparisons.verdicts(known),
@@ -106,6 +121,17 @@ def _chapter(known: Known, alone: bool) -> Chapter:
         ]
     lead = [f"Not compared: {known.why_not}."] if len(known.shared) and known.why_not else []
     return Chapter(known.stem, title, [one for one in found if one], lead, known.setting.data if alone else "")
+
+
+def _styles(settings: Sequence[Setting], chapters: Sequence[Chapter]) -> dict[str, Style]:
+    """Of every strategy, whichever way it is called, and of the other curves: backbones, starts, replays."""
+    styles = styles_of(settings)
+    styles |= {shown(name): style for name, style in styles.items()}
+    for _, block in _blocks(chapters):
+        if isinstance(block, Lines):
+            others = [one.name for one in block.series if one.name not in styles]
+            styles |= {name: nth_style(i) for i, name in enumerate(others)}
+    return styles
 
 
 def _blocks(chapters: Sequence[Chapter]) -> Iterator[tuple[str, Table | Picture]]:

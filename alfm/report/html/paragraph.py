@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alfm.report.html.known import ORACLE, Known
+from alfm.report.html.known import Known
+from alfm.report.html.sections.backbones import SameItems
+from alfm.results.backbones import NEAR
 from alfm.results.matrix import MIN_CACHES
 from alfm.results.setting import REFERENCE
 from alfm.results.statistics import BANDS, MIN_SEEDS
@@ -18,8 +20,6 @@ from alfm.results.statistics import BANDS, MIN_SEEDS
 if TYPE_CHECKING:
     import pandas as pd
 
-NOT_TO_USE = frozenset({ORACLE, "replay"})
-"""Query strategies that nobody can choose: one knows hidden labels, the other repeats another run's picks."""
 BETTER, WORSE = "better", "worse"
 _UNTESTED = ("too few seeds", "one start", "few starts")
 
@@ -46,8 +46,7 @@ def said_of(known: Known) -> list[str]:
 
 def usable(known: Known) -> list[str]:
     """Strategies that may be recommended, best area first."""
-    kinds = known.shared.drop_duplicates("strategy").set_index("strategy")["query_strategy"]
-    return [name for name in known.strategies if kinds[name] not in NOT_TO_USE and name != REFERENCE]
+    return [name for name in known.to_choose if name != REFERENCE]
 
 
 def _what(known: Known) -> str:
@@ -211,6 +210,37 @@ def said_of_all(knowns: Sequence[Known], aggregate: pd.DataFrame | None) -> list
     said.append(f"It is {', '.join(words)}.")
     if len(tested) < MIN_CACHES:
         said.append(f"That is for these {len(tested)} alone: verdicts over data sets take {MIN_CACHES} of them.")
+    return said
+
+
+def said_of_backbones(group: SameItems) -> list[str]:
+    """Sentences about caches of the same items: which backbone, by how much, and how near its ceiling labels come."""
+    frame, pairs, metric = group.frame, group.pairs, group.first.metric.replace("_", " ")
+    best, second = frame.iloc[0], frame.iloc[1]
+    (row,) = pairs[(pairs["a"] == best["backbone"]) & (pairs["b"] == second["backbone"])].to_dict("records")
+    worse = row["difference"] < 0  # over the seeds that both have, which need not be all
+    row |= {"low": -row["high"], "high": -row["low"]} if worse else {}
+    said = [
+        f"{group.data}: of {len(frame)} backbones {best['backbone']} is best, with {best['strategy']}: averaged over "
+        f"all rounds, its {metric} is {_number(abs(row['difference']))} {group.first.points} "
+        f"{'worse' if worse else 'better'} than that of the next, {second['backbone']} with "
+        f"{second['strategy']}{_interval(row)}."
+    ]
+    if not row["paired"]:
+        said.append("The two did not begin with the same items: that is a difference of means, and no verdict.")
+    elif row["units"] < MIN_SEEDS:
+        said.append(f"That is over {_count(row['units'], 'seed', 'seeds')}, too few for a verdict.")
+    elif row["low"] <= 0 <= row["high"]:
+        said.append("The interval holds 0: the two are not told apart.")
+    if best["share"] == best["share"]:
+        near = (
+            f"; {100 * NEAR:.0f} % of it took {int(best['near'])}" if best["near"] == best["near"] else
+            f"; {100 * NEAR:.0f} % of it was not reached"
+        )  # fmt: skip
+        said.append(
+            f"With {int(best['labels'])} labels {best['backbone']} comes to {100 * best['share']:.1f} % of what all "
+            f"labels reach{near}."
+        )
     return said
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from alfm.errors import UserError
 from alfm.metrics import METRICS, Scale
 from alfm.report.cells import OPEN, Table, TableCell
-from alfm.report.html.known import Known
+from alfm.report.html.known import Known, shown
 from alfm.report.html.parts import Chapter, Section
 from alfm.report.html.pictures import Diagram, Estimate, Forest, Matrix
 from alfm.report.significance import MARKS
@@ -81,7 +81,7 @@ def _gains(group: Together) -> Section | None:
         }
     means = {s: [c[s].value for c in columns.values() if s in c] for c in columns.values() for s in c}
     order = sorted(means, key=lambda s: -sum(map(float, means[s])) / len(means[s]))  # type: ignore[arg-type]
-    rows = [[TableCell(s), *(cells.get(s, TableCell(None)) for cells in columns.values())] for s in order]
+    rows = [[TableCell(shown(s)), *(cells.get(s, TableCell(None)) for cells in columns.values())] for s in order]
     points = next(iter(group.tested.values())).points
     note = (
         f"{points.capitalize()} above {REFERENCE}, averaged over all rounds; in words whether that is told apart from "
@@ -96,9 +96,9 @@ def _one_number(group: Together) -> Section | None:
     if frame is None:
         return None
     points = next(iter(group.tested.values())).points
-    gains = [Estimate(str(r.strategy), r.iqm, r.low, r.high) for r in frame.itertuples()]
+    gains = [Estimate(shown(r.strategy), r.iqm, r.low, r.high) for r in frame.itertuples()]
     chances = [
-        Estimate(str(r.strategy), 100 * r.improvement, 100 * r.improvement_low, 100 * r.improvement_high)
+        Estimate(shown(r.strategy), 100 * r.improvement, 100 * r.improvement_low, 100 * r.improvement_high)
         for r in frame.sort_values("improvement", ascending=False, kind="stable").itertuples()
     ]
     title = f"Interquartile mean of the gain over {REFERENCE}"

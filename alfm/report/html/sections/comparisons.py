@@ -7,7 +7,7 @@ from typing import Any
 from alfm.errors import UserError
 from alfm.metrics import Scale
 from alfm.report.cells import Table, TableCell
-from alfm.report.html.known import Known
+from alfm.report.html.known import Known, shown
 from alfm.report.html.parts import Section
 from alfm.report.html.pictures import Estimate, Forest, Matrix, P
 from alfm.report.significance import standings
@@ -39,14 +39,14 @@ def verdicts(known: Known) -> Section | None:
     tests = known.tests
     if tests is None:
         return None
-    rows = [Estimate(str(r.strategy), r.gap, r.low, r.high, r.verdict) for r in tests.itertuples()]
+    rows = [Estimate(shown(r.strategy), r.gap, r.low, r.high, r.verdict) for r in tests.itertuples()]
     title = f"Mean over all rounds, beside {REFERENCE}: {known.setting.data}"
     x = f"{known.points} above {REFERENCE}"
     picture = Forest(f"{known.stem}-verdicts", title, x, rows, Scale(digits=2))
     columns = ["strategy", "verdict", "seeds", x, "low", "high", "p (Holm)", "finds 4 of 5 times"]
     cells = [
         [
-            TableCell(r.strategy), TableCell(r.verdict), TableCell(_seeds(r)),
+            TableCell(shown(r.strategy)), TableCell(r.verdict), TableCell(_seeds(r)),
             *(TableCell(v, _POINTS) for v in (r.gap, r.low, r.high)),
             TableCell(r.p_holm, P), TableCell(r.smallest_effect, Scale(digits=2)),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alfm.metrics import Scale
 from alfm.report.cells import ABOVE, BELOW, Table, TableCell
-from alfm.report.html.known import ORACLE, Known
+from alfm.report.html.known import ORACLE, Known, shown
 from alfm.report.html.parts import Section
 from alfm.report.html.pictures import WHOLE, Bars, Lines, Series
 from alfm.report.html.sections.learning import mean_curves
@@ -30,7 +30,7 @@ def efficiency(known: Known) -> Section | None:
     x = sorted(set(table["num_labeled"]))
     rows = [[TableCell(n, WHOLE), *(cells.get((s, n), TableCell(None)) for s in names)] for n in x]
     note = f"{ABOVE}: {REFERENCE} never gets there, with the most labels that were tried; {BELOW}: it began there."
-    data = Table(title, ["labels", *names], rows, [note])
+    data = Table(title, ["labels", *map(shown, names)], rows, [note])
     y = f"times as many labels for {REFERENCE}"
     picture = Lines(f"{known.stem}-efficiency", title, y, series, _RATIO, levels={"no gain": 1.0}, data=data)
     lead = [

@@ -9,10 +9,10 @@ import numpy as np
 
 from alfm.metrics import METRICS, Scale
 from alfm.report.cells import ALIKE, OPEN, Table, TableCell
-from alfm.report.html.known import Known
+from alfm.report.html.known import Known, shown
 from alfm.report.html.parts import Section
 from alfm.report.html.pictures import Lines, Series
-from alfm.report.html.sections.backbones import share_of_ceiling
+from alfm.report.html.sections.ceiling import share_of_ceiling
 from alfm.report.significance import MARKS
 from alfm.report.tables import summary_table
 from alfm.results.setting import REFERENCE, summary, units_of
@@ -32,17 +32,10 @@ def learning_curves(known: Known, levels: Mapping[str, float]) -> Section:
     title = f"What each strategy reached, and what it cost: {known.setting.data}"
     table = summary_table(known.shared, known.metric, title, numbers=known.numbers)
     lead = [f"Mean over seeds, with 95 % intervals; best first. {known.setting.start.capitalize()} start for all."]
-    if "run" in known.shared and (added := _added(known)):
-        lead.append(added)
+    if "added" in known.shared and known.shared["added"].fillna(False).astype(bool).any():
+        lead.append(f"Nobody asked for {REFERENCE}: it was added to a sweep that had nothing to compare with.")
     shares = share_of_ceiling(known)
     return Section(f"{known.stem}-curves", "Learning curves", lead, [picture, table, *([shares] if shares else [])])
-
-
-def _added(known: Known) -> str:
-    """That the sweep added random itself."""
-    if "added_random" in known.shared and known.shared["added_random"].fillna(False).astype(bool).any():
-        return f"{REFERENCE} was added to the sweep, so that there is something to compare with."
-    return ""
 
 
 def mean_curves(df: pd.DataFrame, column: str, names: Iterable[str], factor: float = 1) -> Iterable[Series]:
@@ -91,7 +84,7 @@ def _bands(known: Known) -> Table | None:
             row.strategy: TableCell(row.gap, _POINTS, MARKS.get(row.verdict, OPEN)) for row in own.itertuples()
         }
     names = [name for name in known.strategies if name != REFERENCE]
-    rows = [[TableCell(n), *(cells.get(n, TableCell(None)) for cells in columns.values())] for n in names]
+    rows = [[TableCell(shown(n)), *(cells.get(n, TableCell(None)) for cells in columns.values())] for n in names]
     note = (
         f"{known.points.capitalize()} above {REFERENCE}, mean over the rounds of a band; paired t-tests, Holm over the "
         f"strategies. {ALIKE}: not better than {REFERENCE}; {OPEN}: too few seeds that differ by then."
