@@ -168,12 +168,22 @@ def read(kind: type[S], config: Any, path: str = "") -> S:
             if not isinstance(value, Mapping):
                 needed = " and ".join(f"{inner}=..." for inner in options_of(hint))
                 raise OptionError(path, name, value, f"this holds settings, give {needed}", ".")
-            value = read(hint, value, f"{path}.{name}" if path else name)  # type: ignore[arg-type]
+            dotted = f"{path}.{name}" if path else name
+            _known(hint, value, dotted)  # type: ignore[arg-type]
+            value = read(hint, value, dotted)  # type: ignore[arg-type]
         given[name] = plain(value)
     try:
         return kind(**given)
     except OptionError as error:
         raise error.at(path) from None
+
+
+def _known(kind: type, node: Mapping[Any, Any], path: str) -> None:
+    """UserError for an entry of a node that means nothing; one that holds settings itself belongs to somebody else."""
+    names = [name.rstrip("_") for name in options_of(kind)]
+    for key in node:
+        if key not in names and not isinstance(node[key], Mapping):
+            raise UserError(f"{path}.{key}: there is no such setting, {nearest_names(str(key), names)}")
 
 
 def plain(value: Any) -> Any:

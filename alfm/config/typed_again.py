@@ -15,6 +15,10 @@ from alfm.config.paths import conf_dir
 _GROUPS = ("query_strategy", "init_strategy", "classifier")
 _NOT_TYPED = frozenset({"run", "force", "dataset", "model"})
 """Top-level keys that say nothing, or that `cache=` says."""
+_FOUND = {"index_sets": ("content", "items"), "tune": ("choices",)}
+"""What a run's configuration says besides of what lay in files."""
+OF_THE_ORIGINAL = ("budget", "init_strategy", "pool", "index_sets", "validation")
+"""Settings that a replay has from the run that it replays."""
 
 
 def typed_again(config: Mapping[str, Any], cache: str | None = None) -> str:
@@ -23,10 +27,11 @@ def typed_again(config: Mapping[str, Any], cache: str | None = None) -> str:
     cache: the file, where the configuration names none. A choice that is no config of this version (of a user's own
     folder, or of another version) is typed by its name alone.
     """
+    config = _as_asked(config)
     run = config["run"]
     stopping = [name for name, node in dict(config.get("stopping") or {}).items() if isinstance(node, Mapping)]
     posterior = _option("query_strategy/posterior", dict(config.get("query_strategy") or {}).get("posterior"))
-    chosen: dict[str, Any] = {group: str(run[group]) for group in _GROUPS}
+    chosen: dict[str, Any] = {group: str(run[group]) for group in _GROUPS if group in run}
     if posterior:
         chosen["query_strategy/posterior"] = posterior
     if stopping:
@@ -43,6 +48,28 @@ def typed_again(config: Mapping[str, Any], cache: str | None = None) -> str:
         own = {key: own[key] for key in ("seeds", "iterations", "budget", "splits") if key in own}
     words += [word for word in _differing(own, default or {}) if word not in words]
     return command("al_train", *words)
+
+
+def without_findings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration without what lay in the files that it names."""
+    asked = dict(config)
+    for key, found in _FOUND.items():
+        if isinstance(node := asked.get(key), Mapping):
+            asked[key] = {name: value for name, value in node.items() if name not in found}
+    return asked
+
+
+def _as_asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration as it was asked for: without what it says of files, and of a run that it replays."""
+    asked, run = without_findings(config), dict(config["run"])
+    if run["init_strategy"] == "index_sets":
+        run["init_strategy"] = "random"
+    if isinstance(node := asked.get("query_strategy"), Mapping) and "of" in node:
+        asked["query_strategy"] = {name: value for name, value in node.items() if name != "of"}
+        run["query_strategy"] = "replay"
+        run.pop("init_strategy", None)
+        asked = {key: value for key, value in asked.items() if key not in OF_THE_ORIGINAL}
+    return {**asked, "run": run}
 
 
 def _defaults(words: tuple[str, ...]) -> dict[str, Any] | None:

@@ -114,7 +114,8 @@ class Tuned:
         self._own_held_out: dict[int, tuple[Tensor, Tensor]] = {}
 
     def judge_on(self, seed: int, rows: Tensor, targets: Tensor) -> None:
-        """From now on a seed's candidates are judged on these pool rows, int64 (V,), and their classes."""
+        """From now on a seed's candidates are judged on these pool rows, int64 (V,), or features (V, D), and their
+        classes."""
         self._own_held_out[seed] = rows, targets
 
     def chosen(self, seed: int) -> Classifier:
@@ -178,7 +179,7 @@ class Tuned:
             judge = partial(judged, self.classifier, pool, asked[r], num_classes, seeds[r], round)
             candidates, tried = self.search.tried(seeds[r], round, default, space, judge)
             best, why = choose(tried)
-            scores = tried.hits.mean(1)
+            scores = tried.hits.mean(1) if tried.hits.shape[1] else np.full(len(tried.hits), math.nan)
             return Choice(seeds[r], round, dict(candidates[best]), float(scores[best]), float(scores[0]), why)
 
         jobs = [partial(chosen, r) for r in asked]
@@ -227,6 +228,8 @@ def choose(tried: Tried) -> tuple[int, str]:
     The first one is left only for one whose loss is lower by more than CERTAIN standard errors of the difference, and
     that is not less accurate by more than a standard error.
     """
+    if tried.losses.shape[1] < 2:
+        return 0, "kept: fewer than two labels to judge on"
     gain, error = _paired(tried.losses[0] - tried.losses)
     hits, doubt = _paired(tried.hits - tried.hits[0])
     gain[hits < -doubt] = -math.inf

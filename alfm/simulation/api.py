@@ -123,7 +123,8 @@ def simulate(
     if task.initial is not None:
         name, node, _ = named["init_strategy"]
         built["init_strategy"] = task.given_start(name)
-        named["init_strategy"], budgets[0] = (GivenRows.name, node, None), len(task.initial)
+        named["init_strategy"] = (GivenRows.name, node, None)
+        budgets = task.given_budgets(budgets, schedule is not None)
     rules = rules_given(stopping)
     if not rules and stopping_mode == "stop":
         raise UserError("simulate stopping_mode=stop: name a rule that says when, such as stopping='kappa_pairs'.")
@@ -137,10 +138,10 @@ def simulate(
 
     held = validation_set(validation, "labels", task.num_classes, task.pool.N, budgets[0])
     tuning = Tune(enabled=tune) if isinstance(tune, bool) else tune
-    reused = reused_of(tuning, rounds)
     plain_classifier = built["classifier"]
+    reused = reused_of(tuning, len(budgets), plain_classifier)
     if tuning.active:
-        built["classifier"] = tuned(tuning, plain_classifier, task, None, reused)
+        built["classifier"] = tuned(tuning, plain_classifier, task, seeds, None, reused)
     rows = list(
         run_replicates(
             task, budgets=budgets, seeds=[int(seed) for seed in seeds], on_round=remember, watching=watching,

@@ -155,6 +155,17 @@ class Simulation(Task):
             )
         return GivenRows(self.initial)
 
+    def given_budgets(self, budgets: Sequence[int], listed: bool) -> list[int]:
+        """Labels of each round where index sets say with which a run begins. UserError where a list says otherwise."""
+        assert self.sets is not None and self.initial is not None
+        if listed and budgets[0] != len(self.initial):
+            raise UserError(
+                f"budget.schedule begins with {budgets[0]} labels and {self.sets.files['labelled']} lists "
+                f"{len(self.initial)} that the pool holds: begin the schedule with {len(self.initial)}, "
+                "and with budget.unit=labels where that is no whole number of labels per class."
+            )
+        return [len(self.initial), *budgets[1:]]
+
     @cached_property
     def items(self) -> ItemNumbers:
         """How the pool's items are numbered in index sets; by the cache's rows where nothing else is known of them."""
@@ -173,6 +184,16 @@ class Simulation(Task):
         split, rows, device = self.numbers.split, self.sets.validation, self.pool.device
         features = Features(features_of(self.cache, split, rows, self._memory == "file"), device, self._memory)
         return features, torch.from_numpy(self.cache.labels(split)[rows]).to(device)
+
+    def held_answers(self, seed: int) -> Tensor:
+        """What a seed's annotator says of the items that are held out, int64 (V,) on the host, -1 for no answer."""
+        assert self.sets is not None and self.sets.validation is not None
+        rows = self.sets.validation
+        labels = self.cache.labels(self.numbers.split)[rows]
+        if self.annotator is not None:
+            size, classes = self.numbers.size, self.cache.num_classes
+            labels = Annotator(labels, rows, size, classes, self.oracle_options).answers(seed)
+        return torch.from_numpy(labels.astype(np.int64))
 
     def answers(self, seeds: Sequence[int]) -> Tensor:
         if self.annotator is None:

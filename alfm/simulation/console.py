@@ -15,16 +15,20 @@ from alfm.simulation.index_sets import Sets
 from alfm.simulation.loop import Round
 
 
-def announce(task: Simulation, names: dict[str, str], budgets: Sequence[int], seeds: Sequence[int]) -> None:
-    """Say what is run on what, and what was left out of it."""
-    start = names["init_strategy"]
+def announce(
+    task: Simulation, names: dict[str, str], budgets: Sequence[int], seeds: Sequence[int], validation: int = 0
+) -> None:
+    """Say what is run on what, and what was left out of it. validation: labels that are paid for besides."""
+    start, labels = names["init_strategy"], min(sum(budgets) + validation, task.pool.N)
     print(
         f"{names['query_strategy']} from {'an' if start[0] in 'aeiou' else 'a'} {start} start, "
         f"{names['classifier']} head, on {devices.of(task.pool.device).label}: "
         f"pool {task.pool.N} x {task.pool.D}, {task.num_classes} classes, test {task.test.N}; "
-        f"{len(budgets)} rounds to {min(sum(budgets), task.pool.N)} labels, seeds {', '.join(map(str, seeds))}",
+        f"{len(budgets)} rounds to {labels} labels, seeds {', '.join(map(str, seeds))}",
         flush=True,
     )
+    if validation:
+        print(f"Validation: {validation} of these labels, drawn at random for each seed and not trained on")
     for remark in task.cache.remarks:
         print(f"note: {remark}")
     if task.sets is not None:

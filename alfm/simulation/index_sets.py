@@ -92,7 +92,7 @@ class IndexSets:
         return Sets(
             rows.get("labelled"), rows.get("validation"), rows.get("unlabelled"),
             {name: str(path) for name, (path, _) in lists.items()}, {name: n for name, n in gone.items() if n},
-            _digest({name: numbers for name, (_, numbers) in lists.items()}), items,
+            _digest({name: numbers for name, (_, numbers) in lists.items()}, self.numbers == "rows"), items,
         )  # fmt: skip
 
     def _named(self) -> dict[str, PathName | None]:
@@ -242,9 +242,10 @@ def _check_apart(lists: Mapping[str, tuple[Path, np.ndarray]]) -> None:
                 )
 
 
-def _digest(lists: Mapping[str, np.ndarray]) -> str:
-    """Equal for the same sets, in whatever order or kind of file their numbers are."""
-    digest = hashlib.sha256()
+def _digest(lists: Mapping[str, np.ndarray], rows: bool = False) -> str:
+    """Equal for the same sets, in whatever order or kind of file their numbers are; rows: numbers are said to count the
+    cache's rows, and may mean other items."""
+    digest = hashlib.sha256(b"rows" if rows else b"")
     for name in STEMS:
         if name in lists:
             digest.update(name.encode() + np.sort(lists[name]).astype("<i8").tobytes())

@@ -99,7 +99,8 @@ def play(
     budgets: items to label per round and replicate, the initial set first. done: int64 (R, n), picks of rounds
     already made; these are replayed (heads are fitted again, so that warm starts are as they were, but nothing is
     asked or measured) and not yielded. The last round takes what is left of the pool and says so. validation: what is
-    paid for besides the budgets and not trained on; it stands first among the picks.
+    paid for besides the budgets and not trained on; it stands first among the picks, and takes nothing that the cold
+    start lists.
 
     Raises UserError when the initial budget exceeds the pool.
     """
@@ -113,10 +114,14 @@ def play(
     replayed = np.empty((learner.R, 0), np.int64) if done is None else done
     held = torch.empty(learner.R, 0, dtype=torch.int64)
     if validation is not None:
-        held = validation.rows(learner.seeds, task.pool.N)
-        learner.hold_out(held, told.gather(1, held))
         paid = validation.size
-        replayed = replayed[:, paid:]
+        if replayed.shape[1]:
+            held, replayed = torch.from_numpy(replayed[:, :paid]), replayed[:, paid:]
+        else:
+            given = learner.ask(budgets[0]) if learner.init_strategy.lists_rows else None
+            held = validation.rows(learner.seeds, task.pool.N, given)
+        learner.hold_out(held, told.gather(1, held))
+        unanswered = (told.gather(1, held) < 0).sum(1)
     for number, budget in enumerate(budgets, 1):
         replicates = learner.going
         clock = devices.Clock(device)

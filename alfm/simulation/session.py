@@ -17,10 +17,10 @@ from alfm.callbacks.base import Run
 from alfm.commands import command
 from alfm.config.build import build
 from alfm.config.cell import Cell
-from alfm.config.parts import KINDS, callbacks_of, called, rules_of
+from alfm.config.parts import KINDS, callbacks_of, called, node_of, rules_of
 from alfm.config.paths import cache_path, paths
 from alfm.errors import UserError
-from alfm.options import options_of, read
+from alfm.options import options_of, plain, read
 from alfm.report.terminal import print_summary
 from alfm.results.environment import environment_of
 from alfm.results.load import load_runs
@@ -41,6 +41,7 @@ from alfm.simulation.validation import Validation, validation_set
 from alfm.simulation.watch import Watching
 from alfm.strategies.base import Strategy
 from alfm.strategies.given_rows import GivenRows
+from alfm.strategies.random import Random
 from alfm.strategies.replay import Replay
 
 
@@ -78,18 +79,19 @@ class Training:
             task.num_classes, rounds.n, budget.init, budget.step, budget.per_class, rounds.exp, budget.unit,
             budget.schedule, task.pool.N,
         )  # fmt: skip
-        reused = reused_of(given.tune, rounds.n)
         seeds = [given.seeds] if isinstance(given.seeds, int) else list(given.seeds)
         if task.initial is not None and original is None:
-            typed = any(word.startswith("init_strategy=") for word in cell.words)  # some strategies bring one
-            built["init_strategy"] = task.given_start(names["init_strategy"] if typed else "random")
-            names["init_strategy"], budgets[0] = GivenRows.name, len(task.initial)
+            chosen = any(word.lstrip("+").startswith("init_strategy=") for word in cell.words)
+            built["init_strategy"] = task.given_start(names["init_strategy"] if chosen else Random.name)
+            names["init_strategy"] = GivenRows.name
+            budgets = task.given_budgets(budgets, budget.schedule is not None)
         validation = validation_of(given.validation, task, budgets[0])
+        reused = reused_of(given.tune, len(budgets), built["classifier"])
         config = _with_choices(_with_sets(cell.config, given, task), reused)
         parts: dict[tuple[int, ...], list[int]] = {tuple(budgets): seeds}
         if original is not None:
             bound, validation = original.bound(built["query_strategy"], task)
-            parts = original.budgets(seeds, rounds.n)
+            parts = original.budgets(seeds, len(budgets))
             names["query_strategy"], names["init_strategy"] = original.named(
                 task, built["classifier"], names["classifier"], bound, seeds
             )
@@ -98,7 +100,7 @@ class Training:
             config = {**config, "query_strategy": node}
         with _run_folder(config, task, names, built, seeds, given.force) as folder:
             if given.tune.active:
-                built["classifier"] = tuned(given.tune, built["classifier"], task, folder.path, reused)
+                built["classifier"] = tuned(given.tune, built["classifier"], task, seeds, folder.path, reused)
             remember(task.cache, paths().logs)
             finished = folder.completed_seeds()
             waiting = [seed for seed in seeds if seed not in finished]
@@ -107,7 +109,7 @@ class Training:
             else:
                 longest = max(parts, key=len)
                 budgets = list(longest)
-                announce(task, names, budgets, waiting)
+                announce(task, names, budgets, waiting, 0 if validation is None else validation.size)
                 run = Run(
                     folder.path, task.cache.path.parent.name, task.cache.path.stem, **names, rounds=len(budgets),
                     config=config,
@@ -176,7 +178,10 @@ def _with_sets(config: dict[str, Any], given: Settings, task: Simulation) -> dic
     """A cell's configuration with what is in the files of its index sets, and the files from whatever folder."""
     if task.sets is None:
         return config
-    return {**config, "index_sets": {**asdict(given.index_sets.absolute()), **task.sets.described()}}
+    made = {**config, "index_sets": {**asdict(given.index_sets.absolute()), **task.sets.described()}}
+    if task.initial is not None:  # what a query strategy would have begun with is not asked
+        made["init_strategy"] = plain(node_of("init_strategy", Random.name))
+    return made
 
 
 def _with_choices(config: dict[str, Any], reused: Reused | None) -> dict[str, Any]:

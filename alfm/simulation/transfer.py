@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from alfm.config.cell import Cell
+from alfm.config.typed_again import OF_THE_ORIGINAL, without_findings
 from alfm.errors import UserError
 from alfm.heads.base import Classifier
 from alfm.results.run_folder import State, read_config, read_state
@@ -30,7 +31,7 @@ from alfm.strategies.replay import Replay
 
 _OWN = ("query_strategy", "device", "memory", "keep_geometry", "force", "stopping", "callback", "run", "paths")
 """Settings that are the replay's, not the run's."""
-_FIXED = ("budget", "init_strategy", "iterations.exp", "pool", "index_sets", "validation")
+_FIXED = (*OF_THE_ORIGINAL, "iterations.exp")
 """Settings that say which items are picked."""
 _DATA = ("cache", "dataset", "model")
 
@@ -41,7 +42,7 @@ class Repeated(Validation):
 
     own: Mapping[int, np.ndarray]
 
-    def rows(self, seeds: Sequence[int], N: int) -> Tensor:
+    def rows(self, seeds: Sequence[int], N: int, given: Tensor | None = None) -> Tensor:
         return torch.from_numpy(np.stack([self.own[seed] for seed in seeds]))
 
 
@@ -87,7 +88,7 @@ class Original:
                 if key == fixed or key.startswith((f"{fixed}.", f"{fixed}/")):
                     raise UserError(f"{key}=: a replay has the {fixed} of the run in {self.folder}; leave it out.")
         config, choices = dict(cell.config), dict(cell.choices)
-        for key, value in self.config.items():
+        for key, value in without_findings(self.config).items():
             if key in _OWN or key in _DATA or key == "seeds" or key in typed:
                 continue
             config[key] = _overridden(value, cell.config.get(key), [one for one in typed if one.startswith(f"{key}.")])
@@ -107,7 +108,10 @@ class Original:
             raise UserError(f"{self.folder} does not say where its cache lies: name it with cache=PATH.") from None
 
     def budgets(self, seeds: Sequence[int], rounds: int) -> dict[tuple[int, ...], list[int]]:
-        """Labels of each round, `rounds` at most -> the seeds that have them. UserError for an unfinished seed."""
+        """Labels of each round, `rounds` at most -> the seeds that have them. UserError for an unfinished seed, and for
+        more rounds than were planned."""
+        if rounds > (planned := self._planned(rounds)):
+            raise UserError(f"iterations.n={rounds}: the run in {self.folder} has {planned} rounds; leave it out.")
         found: dict[tuple[int, ...], list[int]] = {}
         for seed in seeds:
             if seed not in self.state.finished:
@@ -116,6 +120,11 @@ class Original:
             counts = [int(row["num_labeled"]) for row in self.state.rows[seed]][:rounds]
             found.setdefault(tuple(np.diff(counts, prepend=self._held(seed)).tolist()), []).append(seed)
         return found
+
+    def _planned(self, otherwise: int) -> int:
+        budget, iterations = self.config.get("budget") or {}, self.config.get("iterations") or {}
+        listed = budget.get("schedule")
+        return len(listed) if listed else int(iterations.get("n", otherwise))
 
     def bound(self, strategy: Replay, task: Simulation) -> tuple[Replay, Validation | None]:
         """The strategy with the run's picks as rows of a task's pool, and the validation labels that it paid for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from alfm.simulation.settings import Tune
 class Reused:
     """Each round's choices of one seed of a finished run."""
 
-    def __init__(self, folder: Path, seed: int | None, rounds: int) -> None:
-        """Raises UserError for a run that was not tuned, has no such seed, or has fewer rounds."""
+    def __init__(self, folder: Path, seed: int | None, rounds: int, classifier: Classifier) -> None:
+        """Raises UserError for a run that was not tuned, has no such seed, fewer rounds, or another kind of head."""
         where = f"tune.from={folder}"
         if not (folder / "config.yaml").exists():
             raise UserError(f"{where}: there is no run; give the folder of one that was made with tune=true.")
-        finished, stored = list(read_state(folder).finished), read_tuning(folder)
+        state, stored = read_state(folder), read_tuning(folder)
+        finished = list(state.finished)
         if not stored:
             raise UserError(f"{where}: this run was not tuned; give one that was made with tune=true.")
         if not finished:
@@ -38,7 +40,13 @@ class Reused:
         self.name = folder.name
         self.config: Mapping[str, Any] = read_config(folder)
         self.rounds = {one.round: one for one in stored if one.seed == self.seed}
-        last = max(self.rounds, default=0)
+        for name in next(iter(self.rounds.values())).options if self.rounds else ():
+            if not _has(classifier, name):
+                raise UserError(
+                    f"{where}: it chose {name}, which {type(classifier).__name__} does not have; add "
+                    f"classifier={self.config['run']['classifier']}, or take a run with the same head."
+                )
+        last = max((int(row["round"]) for row in state.rows[self.seed]), default=0)
         if last < rounds:
             raise UserError(f"{where}: it ends with round {last} and {rounds} are asked for; set iterations.n={last}.")
 
@@ -47,21 +55,34 @@ class Reused:
         return digest(self.rounds.values())
 
     def __call__(self, seed: int, round: int) -> Choice:
-        one = self.rounds[max(number for number in self.rounds if number <= round)]  # itself, where it has chosen then
+        before = [number for number in self.rounds if number <= round]  # nothing is chosen while nobody has answered
+        one = self.rounds[max(before) if before else min(self.rounds)]
         return Choice(
             seed, round, one.options, one.score, one.default, f"as chosen for seed {self.seed} of {self.name}"
         )
 
 
-def reused_of(tune: Tune, rounds: int) -> Reused | None:
+def reused_of(tune: Tune, rounds: int, classifier: Classifier) -> Reused | None:
     """What `tune.from` names; None where it names nothing. Raises UserError."""
-    return None if tune.from_ is None else Reused(Path(tune.from_).expanduser(), tune.seed, rounds)
+    return None if tune.from_ is None else Reused(Path(tune.from_).expanduser(), tune.seed, rounds, classifier)
+
+
+def _has(classifier: object, name: str) -> bool:
+    """Has it this option? A dotted name is one of the classifier inside it."""
+    outer, _, inner = name.partition(".")
+    known = dataclasses.is_dataclass(classifier) and outer in {one.name for one in dataclasses.fields(classifier)}
+    return known and (not inner or _has(getattr(classifier, outer), inner))
 
 
 def tuned(
-    tune: Tune, classifier: Classifier, task: Simulation, folder: Path | None = None, reused: Reused | None = None
+    tune: Tune,
+    classifier: Classifier,
+    task: Simulation,
+    seeds: Iterable[int],
+    folder: Path | None = None,
+    reused: Reused | None = None,
 ) -> Tuned:
-    """The classifier, choosing as the settings say; what a run's folder holds of it already is taken as it is.
+    """The classifier, choosing for seeds as the settings say; what a run's folder holds of it is taken as it is.
 
     Raises UserError for a classifier or a space that gives no choice.
     """
@@ -77,11 +98,15 @@ def tuned(
     search: Search = Grid()
     if tune.by == "optuna":
         search = Trials(tune.trials, None if folder is None else folder / JOURNAL)
-    held = None
+    made = Tuned(classifier, search, tune.folds, space, known)
     if task.held_out is not None:
         features, labels = task.held_out
-        held = features.gather(torch.arange(features.N, device=features.device)), labels
-    return Tuned(classifier, search, tune.folds, space, known, held_out=held)
+        x = features.gather(torch.arange(features.N, device=features.device))
+        made.held_out = x, labels
+        for seed in seeds if task.annotator is not None else ():
+            said = task.held_answers(seed).to(x.device)
+            made.judge_on(seed, x[said >= 0], said[said >= 0])
+    return made
 
 
 def keep_choices(folder: Path, classifier: Classifier, seeds: Iterable[int], round: int) -> None:

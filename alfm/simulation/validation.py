@@ -23,9 +23,12 @@ class Validation:
 
     size: int
 
-    def rows(self, seeds: Sequence[int], N: int) -> Tensor:
-        """Each seed's rows of a pool of N, int64 (R, V)."""
-        own = [stream(seed, 0, "validation").choice(N, self.size, replace=False) for seed in seeds]
+    def rows(self, seeds: Sequence[int], N: int, given: Tensor | None = None) -> Tensor:
+        """Each seed's rows of a pool of N, int64 (R, V). given: rows int64 (R, B) of each seed that are not drawn."""
+        own = []
+        for r, seed in enumerate(seeds):
+            free = N if given is None else np.setdiff1d(np.arange(N), given[r].numpy())
+            own.append(stream(seed, 0, "validation").choice(free, self.size, replace=False))
         return torch.from_numpy(np.stack(own).astype(np.int64))
 
 
@@ -35,7 +38,9 @@ def validation_set(size: float, unit: str, num_classes: int, N: int, initial: in
     if unit == "share" and size >= 1:
         raise UserError(f"validation.size={size:g}: with validation.unit=share give a number below 1.")
     if unit == "labels" and not float(size).is_integer():
-        raise UserError(f"validation.size={size:g}: give a whole number, or add validation.unit=share.")
+        raise UserError(
+            f"validation.size={size:g}: give a whole number, or a share below 1 with validation.unit=share."
+        )
     number = round(size * {"labels": 1, "class": num_classes, "share": N}[unit])
     if number and number + max(initial, 1) > N:
         raise UserError(

@@ -27,6 +27,8 @@ from alfm.stopping.base import Rule
 from alfm.streams import stream
 from alfm.threads import side_by_side
 
+_NONE = np.empty(0, np.int64)
+
 
 @dataclass(frozen=True)
 class Watching:
@@ -128,18 +130,18 @@ class _Replicate:
         """
         news = learner.counts[r] > self.labelled
         unpaid = learner.available[r][self.audit].cpu().numpy()
-        shown = self._shown(learner, r, head, fitted, unpaid) if news else {}
+        shown = self._shown(learner, r, head, fitted, unpaid) if news else {"answers": _NONE}
         self.rounds += 1
         self.labelled = learner.counts[r]
+        paid = learner.pool.N - learner.left[r]
         new = []
         for name, rule in self.rules.items():
-            if name in self.fired or not (news or {*rule.needs, *rule.from_second} <= {"seconds"}):
+            if name in self.fired or not (news or {*rule.needs, *rule.from_second} <= {"seconds", "answers"}):
                 continue
-            reason = rule.update(seconds=seconds, **shown)
+            reason = rule.update(seconds=seconds, paid=paid, **shown)
             if reason is not None:
                 new.append(name)
                 charged = int(unpaid.sum()) if "audit" in rule.needs else 0
-                paid = learner.pool.N - learner.left[r]
                 self.fired[name], self.reasons[name] = (self.rounds, paid, charged), reason
         return new
 

@@ -20,6 +20,7 @@ from alfm.config.build import build
 from alfm.config.cell import Cell, as_cfg
 from alfm.config.hydra import run_hydra
 from alfm.config.paths import cache_path, environment, groups_of, paths
+from alfm.config.typed_again import without_findings
 from alfm.errors import UserError, say
 from alfm.heads.base import Classifier
 from alfm.options import read
@@ -83,7 +84,7 @@ def _observe(given: list[Path], asked: Cell) -> int:
 def _watch(training: Training, folder: Path, asked: Cell, name: str) -> None:
     """What the rules say of the finished seeds of a run that they have not said yet. Raises UserError."""
     config, state = read_config(folder), read_state(folder)
-    cfg = as_cfg(_completed(config, asked.config))
+    cfg = as_cfg(_completed(without_findings(config), asked.config))
     given = read(Settings, cfg)
     watching = watching_of(cfg.stopping, given.stopping)
     if watching is None:
@@ -97,7 +98,7 @@ def _watch(training: Training, folder: Path, asked: Cell, name: str) -> None:
         raise UserError(f"{task.cache.path} is not the cache that this run was made on: give that one with cache=PATH.")
     classifier = build(cfg.classifier, Classifier, "classifier")
     if given.tune.active:
-        classifier = tuned(given.tune, classifier, task, folder)
+        classifier = tuned(given.tune, classifier, task, seeds, folder)
     held = validation_of(given.validation, task)
     verdicts = list(replayed_verdicts(task, classifier, watching, state, seeds, given.warm_start, held))
     lock = take_lock(folder)

@@ -32,6 +32,7 @@ class Shown:
     gains: Array | None = None
     audit: Array | None = None
     seconds: float | None = None
+    paid: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -58,6 +59,7 @@ class Rule(ABC):
         gains: Any = None,
         audit: Any = None,
         seconds: float | None = None,
+        paid: int | None = None,
     ) -> str | None:
         """What one more round has shown -> why to stop here, or None.
 
@@ -67,13 +69,14 @@ class Rule(ABC):
         (B, C) that the model BEFORE gave to the items labelled since. answers: their labels, whole numbers (B,).
         gains: what the next pick would add to the coverage of the pool, a number; the first time several, of picks in
         order from the very first on. audit: was each item of a random labelled sample predicted rightly? 0 or 1 (m,),
-        the same items every time, NaN for one that was trained on. seconds: how long the round took.
+        the same items every time, NaN for one that was trained on. seconds: how long the round took. paid: labels
+        paid for so far, where these are more than the answers: some were not given, or are not trained on.
 
         Raises UserError for an argument that is missing, or that cannot be what its name says.
         """
         told = {
             "predictions": predictions, "probabilities": probabilities, "batch": batch, "answers": answers,
-            "gains": gains, "audit": audit, "seconds": seconds,
+            "gains": gains, "audit": audit, "seconds": seconds, "paid": paid,
         }  # fmt: skip
         name = type(self).__name__
         for needed in (*self.needs, *(self.from_second if self.round else ())):
@@ -106,6 +109,7 @@ def _checked(told: Mapping[str, Any], rule: str) -> Shown:
         gains=_numbers(told["gains"], f"{rule}.update gains="),
         audit=_numbers(told["audit"], f"{rule}.update audit="),
         seconds=None if told["seconds"] is None else float(told["seconds"]),
+        paid=None if told["paid"] is None else int(told["paid"]),
     )
     if shown.batch is not None and shown.answers is not None and len(shown.batch) != len(shown.answers):
         raise UserError(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm.results.row_numbers import RowNumbers
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, stack_picks
 
@@ -19,6 +20,13 @@ class GivenRows(Strategy):
 
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+
+    @property
+    def lists_rows(self) -> bool:
+        return True
+
+    def in_pool(self, numbers: RowNumbers) -> GivenRows:
+        return self
 
     def select(self, query: Query, budget: int) -> Tensor:
         rows = self.rows.to(query.pool.device)

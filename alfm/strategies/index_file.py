@@ -15,7 +15,7 @@ from torch import Tensor
 from alfm.errors import UserError
 from alfm.options import checked
 from alfm.results.row_numbers import Counted, RowNumbers
-from alfm.results.run_folder import read_picks
+from alfm.results.run_folder import read_picks, read_state
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, stack_picks
 
@@ -26,7 +26,8 @@ class IndexFile(Strategy):
     """The first `budget` rows listed in a file, in order.
 
     path: text with one row number per line (the same rows for every seed), .npy with int64 (n,) or, one line per
-    replicate, (R, n), or a run's picks.npz where it lies (each seed takes its own array). Picks count the rows of their
+    replicate, (R, n), or a run's picks.npz where it lies (each seed takes its own array, without the labels that it
+    validated on). Picks count the rows of their
     run's cache: of this one, or of another whose items are found here by their ids. Other files count rows of the pool
     or, where items without a label are left out of it, what `rows` says, which is asked for: `cache` or `pool`. Raises
     UserError when the file holds no such rows; fewer than `budget` are completed at random.
@@ -97,8 +98,11 @@ class IndexFile(Strategy):
                     if str(seed) not in stored:
                         raise UserError(f"{path} holds no picks of seed {seed} (it has {', '.join(stored)}).")
                     rows = stored[str(seed)]
+                if (path.parent / "config.yaml").exists():
+                    rows = rows[_held(path.parent, seed) :]
                 if run is not None:
-                    rows = read_picks(run).get(seed, rows)  # checked against the rest of that folder
+                    picks = read_picks(run)  # checked against the rest of that folder
+                    rows = picks[seed][_held(run, seed) :] if seed in picks else rows
             elif path.suffix == ".npy":
                 rows = np.load(path, allow_pickle=False)
                 if rows.ndim == 2 and len(rows) != replicates:
@@ -111,3 +115,9 @@ class IndexFile(Strategy):
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise UserError(f"{path} is no list of pool rows: it holds {rows.dtype} of shape {rows.shape}.")
         return rows.astype(np.int64)
+
+
+def _held(run: Path, seed: int) -> int:
+    """How many validation labels stand first among a seed's picks, which nothing was trained on."""
+    rows = read_state(run).rows.get(seed, [])
+    return int(rows[0].get("num_validation", 0)) if rows else 0

@@ -206,3 +206,9 @@ def test_options_of_a_classifier_inside_another() -> None:
     inner = with_options(Propagated(Logistic()), {"classifier.strength": 3.0, "k": 7})
     assert inner.classifier == Logistic(strength=3.0) and inner.k == 7
     assert list(Propagated(Logistic()).tuning_space(10)) == ["classifier.strength"]
+
+
+def test_nothing_is_chosen_by_a_single_label() -> None:
+    for m in (0, 1):
+        tried = Tried(np.array([[1.0] * m, [0.1] * m]), np.array([[0.0] * m, [1.0] * m]))
+        assert choose(tried) == (0, "kept: fewer than two labels to judge on")

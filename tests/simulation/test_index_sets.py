@@ -290,3 +290,42 @@ def test_wrong_folders_and_sets_are_named(digits_cache):
     assert main([f"cache={digits_cache}", "index_sets.labelled=l.txt", "init_strategy=typiclust"]) == 1
     with pytest.raises(UserError, match="init_strategy=typiclust and l.txt both say"):
         alfm.simulate(digits_cache, "random", init_strategy="typiclust", index_sets=IndexSets(labelled="l.txt"))
+
+
+def test_an_initial_set_stays_whole_beside_paid_validation_labels(digits_cache):
+    """And a query strategy that has a cold start of its own does without it."""
+    Path("l.txt").write_text(" ".join(map(str, range(50))))
+    words = ["query_strategy=uherding", "index_sets.labelled=l.txt", "validation.size=600", "seeds=[1]"]
+    folder = run(digits_cache, *words, "iterations.n=2")
+    picks, rows = read_picks(folder)[1], load_runs(folder)
+    assert picks[600:650].tolist() == list(range(50)) and rows["num_filled"].tolist() == [0, 0]
+    assert len(set(picks)) == 660
+    assert read_config(folder)["init_strategy"] == {"_target_": "alfm.strategies.random.Random"}
+    assert main([f"cache={digits_cache}", *SHORT, *words, "init_strategy=maxherding"]) == 1
+    start = run(digits_cache, "query_strategy=margins", "iterations.n=1", "seeds=[1]", "init_strategy=index_file",
+                f"init_strategy.path={folder}/picks.npz", "budget.init=5", "validation.size=600")  # fmt: skip
+    again = read_picks(start)[1]
+    assert again[600:].tolist() == list(range(50)), "a run's initial set is what it was trained on first"
+
+
+def test_a_schedule_begins_with_what_is_listed(digits_cache, capsys):
+    Path("l.txt").write_text(" ".join(map(str, range(45))))
+    words = [f"cache={digits_cache}", *SHORT[1:], "query_strategy=random", "index_sets.labelled=l.txt"]
+    assert main([*words, "budget.schedule=[10,2]"]) == 1
+    said = capsys.readouterr().err
+    assert "begins with 100 labels and l.txt lists 45 that the pool holds" in said and "budget.unit=labels" in said
+    assert main([*words, "budget.schedule=[45,20]", "budget.unit=labels"]) == 0
+
+
+def test_numbers_that_are_said_to_count_rows_are_another_run():
+    ids = [f"train/{number:06d}" for number in (3, 1, 0, 2, *range(4, 20))]
+    path = cache_of(Path("b.h5"), ids)
+    Path("l.txt").write_text("0 1 2")
+    told = [IndexSets(labelled="l.txt", numbers=how).read(open_cache(path), "train") for how in (None, "ids", "rows")]
+    assert told[0].content == told[1].content != told[2].content
+    assert told[0].labelled.tolist() != told[2].labelled.tolist()
+
+
+def test_an_index_set_that_there_is_not_is_named(digits_cache, capsys):
+    assert main([f"cache={digits_cache}", *SHORT, "+index_sets.labeled=l.txt"]) == 1
+    assert "index_sets.labeled: there is no such setting, did you mean labelled" in capsys.readouterr().err

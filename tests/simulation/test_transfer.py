@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import h5py
@@ -9,8 +10,9 @@ from sklearn.datasets import load_digits
 
 import alfm
 from alfm.al_train import main
+from alfm.config.typed_again import cache_of, typed_again
 from alfm.results.load import load_runs
-from alfm.results.run_folder import read_picks
+from alfm.results.run_folder import read_config, read_picks
 from alfm.results.setting import settings_of
 from alfm.results.statistics import paired_curves
 
@@ -184,3 +186,26 @@ def test_validation_labels_that_a_run_has_paid_for_are_paid_for_again():
     moved = replay(source, f"cache={make_cache('b', order)}")
     assert order[read_picks(moved)[3]].tolist() == read_picks(source)[3].tolist()
     assert load_runs(moved)["num_validation"].tolist() == [15, 15]
+
+
+def test_a_replay_has_as_many_rounds_as_the_run(capsys):
+    listed = f"budget.schedule=[{','.join(['2'] * 22)}]"
+    cache = make_cache("a")
+    folder = original(cache, "query_strategy=random", "budget.unit=labels", listed, "seeds=[1]", "iterations.n=20")
+    assert measured(replay(folder)).equals(measured(folder)) and len(measured(folder)) == 22
+    short = original(cache, "query_strategy=random", "iterations.n=2", "seeds=[1]")
+    assert main(["query_strategy=replay", f"query_strategy.path={short}", "iterations.n=3"]) == 1
+    assert "has 2 rounds; leave it out" in capsys.readouterr().err
+
+
+def test_what_is_printed_makes_the_same_run(capsys):
+    """Of replays, of runs from index sets, and of runs with the choices of another."""
+    cache = make_cache("a")
+    Path("l.txt").write_text("0 1 2 3 4 5 6 7 8 9 10 11")
+    words = ["seeds=[1]", "iterations.n=2"]
+    tuned = original(cache, "query_strategy=random", "tune=true", "budget.init=3", *words)
+    given = original(cache, "query_strategy=uherding", "index_sets.labelled=l.txt", f"tune.from={tuned}", *words)
+    for folder in (given, replay(given), replay(tuned, "iterations.n=1")):
+        _, _, _, *printed = shlex.split(typed_again(read_config(folder), cache_of(folder)))
+        assert main(printed) == 0
+        assert f"Already done: {folder} " in capsys.readouterr().out

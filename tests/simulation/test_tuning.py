@@ -10,10 +10,13 @@ import pytest
 
 import alfm
 from alfm.al_train import main
-from alfm.results.load import load_runs, load_tuning
+from alfm.heads.logistic import Logistic
+from alfm.results.load import load_runs, load_stops, load_tuning
 from alfm.results.tuning_effect import gain_of_tuning, options_chosen
 from alfm.results.tuning_file import FILE, read_tuning
+from alfm.simulation.index_sets import IndexSets
 from alfm.simulation.settings import Tune
+from alfm.simulation.tuning import tuned
 from alfm.stopping.__main__ import main as stopping
 
 WORDS = ["device=cpu", "query_strategy=margins", "iterations.n=4", "seeds=[1,10]", "budget.per_class=false"]
@@ -164,3 +167,50 @@ def test_wrong_words_are_answered_in_a_sentence(cache, logs, capsys, words, sent
 
 def _measured(folder: Path) -> list[float]:
     return load_runs(folder)["accuracy"].tolist()
+
+
+def test_validation_labels_that_nobody_gave_are_counted(cache, logs) -> None:
+    rule = ["stopping=labelling_budget", "stopping.labelling_budget.labels=28"]
+    assert run(cache, "validation.size=12", "oracle.abstain=0.5", *rule) == 0
+    (folder,) = folders(logs)
+    rows = load_runs(folder)
+    answers = alfm.Simulation(cache, device="cpu", oracle={"abstain": 0.5}).answers([1, 10])
+    with np.load(folder / "picks.npz") as picks:
+        for seed, own in zip((1, 10), answers.numpy(), strict=True):
+            for row in rows[rows["seed"] == seed].itertuples():
+                assert row.num_abstained == (own[picks[str(seed)][: row.num_labeled]] < 0).sum()
+            assert (own[picks[str(seed)][:12]] < 0).any()
+    stops = load_stops(folder)
+    assert stops["labels"].tolist() == [28, 28], "what is paid for is spent, answered or not"
+
+
+def test_the_first_round_of_a_run_that_was_not_tuned_yet(cache, logs) -> None:
+    """Nothing is chosen while nobody has answered; another seed may have answers by then."""
+    assert run(cache, "tune=true") == 0
+    (first,) = folders(logs)
+    lines = (first / FILE).read_text().splitlines(keepends=True)
+    (first / FILE).write_text("".join(line for line in lines if not line.startswith("1,1,")))
+    assert run(cache, f"tune.from={first}", "tune.seed=1", "seeds=[2]") == 0
+
+
+def test_choices_for_another_head_and_of_longer_runs(cache, logs, capsys) -> None:
+    words = ["budget.init=1", "budget.step=1", f"budget.schedule=[{','.join(['3'] * 22)}]", "iterations.n=20"]
+    assert run(cache, "tune=true", "seeds=[1]", *words) == 0, "the schedule says how many rounds there are"
+    (first,) = folders(logs)
+    assert run(cache, f"tune.from={first}", "seeds=[2]", *words) == 0
+    (second,) = set(folders(logs)) - {first}
+    assert len(read_tuning(second)) == 22
+    assert run(cache, f"tune.from={first}", "classifier=dropout", "seeds=[2]") == 1
+    assert "it chose strength, which Dropout does not have; add classifier=logistic" in capsys.readouterr().err
+
+
+def test_a_validation_file_is_answered_by_the_annotator(cache, tmp_path) -> None:
+    (tmp_path / "held.txt").write_text(" ".join(map(str, range(60))))
+    sets = IndexSets(validation=str(tmp_path / "held.txt"))
+    task = alfm.Simulation(cache, device="cpu", index_sets=sets, oracle={"noise": 0.4, "abstain": 0.2})
+    said = task.held_answers(1)
+    whole = alfm.Simulation(cache, device="cpu", oracle={"noise": 0.4, "abstain": 0.2}).answers([1])[0]
+    assert said.tolist() == whole[:60].tolist(), "what is said of an item does not depend on what it is asked for"
+    classifier = tuned(Tune(), Logistic(), task, [1])
+    features, classes = classifier._own_held_out[1]
+    assert classes.tolist() == [one for one in said.tolist() if one >= 0] and len(features) == len(classes) < 60

@@ -185,6 +185,7 @@ def test_counts_and_time():
     answers = [[0, 1], [0, 1], [0, 1]]
     assert stops(stopping.MaxRounds(rounds=2), answers=answers) == [2, 3]
     assert stops(stopping.LabellingBudget(labels=4), answers=answers) == [2, 3]
+    assert stops(stopping.LabellingBudget(labels=4), answers=answers, paid=[4, 5, 6]) == [1, 2, 3]
     assert stops(stopping.TimeLimit(seconds=5), seconds=[2.0, 2.0, 1.0]) == [3]
     assert stops(stopping.TimeLimit(seconds=1e6), answers=answers) == []  # by the clock
 
