@@ -259,3 +259,16 @@ def test_what_a_tuned_run_chose_and_gained(digits_cache: Path, tmp_path: Path, m
         4,
     ]
     assert chosen.rows[0][5].value == 1.0  # below three labels per class the default is kept
+
+
+def test_curves_of_one_picture_look_different() -> None:
+    from alfm.report.html.page import _styles
+    from alfm.report.html.parts import Chapter, Section
+
+    def lines(*names: str) -> Lines:
+        return Lines("a", "A", "y", [Series(name, [1], [1.0], [0.1]) for name in names], PERCENT)
+
+    found = _styles(
+        [], [Chapter("c", "C", [Section("s", "S", [], [lines("original", "one"), lines("original", "two")])])]
+    )
+    assert found["original"] != found["one"] and found["original"] != found["two"]

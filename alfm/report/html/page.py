@@ -11,6 +11,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -129,8 +130,10 @@ def _styles(settings: Sequence[Setting], chapters: Sequence[Chapter]) -> dict[st
     styles |= {shown(name): style for name, style in styles.items()}
     for _, block in _blocks(chapters):
         if isinstance(block, Lines):
-            others = [one.name for one in block.series if one.name not in styles]
-            styles |= {name: nth_style(i) for i, name in enumerate(others)}
+            for name in (one.name for one in block.series):
+                if name not in styles:
+                    here = [styles[one.name] for one in block.series if one.name in styles]
+                    styles[name] = next(style for style in map(nth_style, count()) if style not in here)
     return styles
 
 
