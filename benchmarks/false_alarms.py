@@ -24,12 +24,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from machine import describe, markdown
 
-from alfm.results.against_random import against_random
+from alfm.metrics import areas_over_rounds
+from alfm.results.against_random import against_random, runs_against_random
 from alfm.results.aggregate import aggregate
 from alfm.results.matrix import comparison_matrix
-from alfm.results.pairing import Curves, paired_curves
+from alfm.results.pairing import Curves
 from alfm.results.power import smallest_effect
-from alfm.results.statistics import ALPHA, better_than_random, penalty_matrix, ranks_over_seeds, wilcoxon_holm
+from alfm.results.statistics import (
+    ALPHA,
+    better_in_bands,
+    better_than_random,
+    penalty_matrix,
+    ranks_over_seeds,
+    wilcoxon_holm,
+)  # fmt: skip
 from alfm.strategies.base import Strategy
 from alfm.strategies.random import Random
 
@@ -71,16 +79,16 @@ def main() -> int:
         print("the bank is not full yet: start again")
         return 1
     bank = read_bank(files)
-    n, spread = arguments.seeds, spread_of(bank)
+    n = arguments.seeds
     found = drawn(arguments.out / f"draws-{n}.csv", arguments.draws, until, lambda t: wolf(bank, n, t))
-    planted = drawn(arguments.out / f"planted-{n}.csv", arguments.draws, until, lambda t: deaf(bank, spread, n, t))
+    planted = drawn(arguments.out / f"planted-{n}.csv", arguments.draws, until, lambda t: deaf(bank, n, t))
     if min(len(found), len(planted)) < arguments.draws:
         print(f"{len(found)} and {len(planted)} of {arguments.draws} draws are made: start again")
         return 1
-    lines, result = told(found, planted, spread, arguments)
+    lines, result = told(found, planted, bank.spread, arguments)
     print("\n".join(lines))
     if arguments.json:
-        about = {"machine": describe("cpu"), "replicates": bank["seed"].nunique() * len(NAMES), **result}
+        about = {"machine": describe("cpu"), "replicates": len(bank.accuracy) * len(NAMES), **result}
         arguments.json.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return 0
 
@@ -121,21 +129,48 @@ def fill_bank(arguments: argparse.Namespace, files: list[Path], until: float) ->
         print(f"stream {k + 1} of {len(files)}", flush=True)
 
 
-def read_bank(files: list[Path]) -> pd.DataFrame:
+def read_bank(files: list[Path]) -> Bank:
     import pandas as pd
 
     bank = pd.concat([pd.read_csv(file, keep_default_na=False) for file in files])
-    return bank.sort_values(["seed", "stream", "round"], ignore_index=True)
+    return Bank(bank.sort_values(["seed", "stream", "round"], ignore_index=True))
 
 
-def one_draw(bank: pd.DataFrame, seeds: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Some initial sets, the streams of each dealt to `NAMES`."""
-    starts, rounds = bank["seed"].nunique(), bank["round"].nunique()
-    rows = np.arange(len(bank)).reshape(starts, len(NAMES), rounds)
-    chosen = rng.choice(starts, seeds, replace=False)
-    dealt = rng.permuted(np.tile(np.arange(len(NAMES)), (seeds, 1)), axis=1)
-    at = rows[chosen[:, None], dealt].transpose(1, 0, 2)  # strategy, seed, round
-    return bank.iloc[at.ravel()].assign(query_strategy=np.repeat(NAMES, seeds * rounds)).drop(columns="stream")
+class Bank:
+    """Frames of `streams`, sorted by start, stream and round, and what of them curves are made of."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        shape = frame["seed"].nunique(), len(NAMES), -1
+        self.frame = frame
+        self.accuracy = frame["accuracy"].to_numpy().reshape(shape)
+        self.picked = frame["picked"].to_numpy(dtype=object).reshape(shape)
+        self.initial = frame["initial"].to_numpy(dtype=object).reshape(shape)[:, 0, 0]
+        self.num_labeled = frame["num_labeled"].to_numpy().reshape(shape)[0, 0]
+
+    def dealt(self, seeds: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Some initial sets (seeds,), and which stream of each every strategy gets (seeds, strategies)."""
+        chosen = rng.choice(len(self.accuracy), seeds, replace=False)
+        return chosen, rng.permuted(np.tile(np.arange(len(NAMES)), (seeds, 1)), axis=1)
+
+    def curves(self, chosen: np.ndarray, dealt: np.ndarray) -> Curves:
+        """As `paired_curves` has them, which every fiftieth draw is held against."""
+        values, picked = (of[chosen[:, None], dealt].swapaxes(0, 1) for of in (self.accuracy, self.picked))
+        return Curves(
+            NAMES, chosen.tolist(), self.num_labeled, values, "accuracy", self.initial[chosen], picked
+        )  # fmt: skip
+
+    def rows(self, chosen: np.ndarray, dealt: np.ndarray) -> pd.DataFrame:
+        """The same as the report reads it from run folders."""
+        rounds = self.accuracy.shape[2]
+        places = np.arange(len(self.frame)).reshape(self.accuracy.shape)
+        at = places[chosen[:, None], dealt].swapaxes(0, 1)  # strategy, seed, round
+        names = np.repeat(NAMES, len(chosen) * rounds)
+        return self.frame.iloc[at.ravel()].assign(query_strategy=names).drop(columns="stream")
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the difference of two streams from one initial set, in points of area."""
+        return float(100 * np.sqrt(2 * areas_over_rounds(self.accuracy).var(axis=1, ddof=1).mean()))
 
 
 def drawn(file: Path, draws: int, until: float, draw: Any) -> pd.DataFrame:
@@ -149,18 +184,22 @@ def drawn(file: Path, draws: int, until: float, draw: Any) -> pd.DataFrame:
             break
         new.append(draw(t))
     table = pd.concat([known, pd.DataFrame(new)], ignore_index=True)
-    table.to_csv(file, index=False)
+    if len(table):
+        table.to_csv(file, index=False)
     return table
 
 
-def wolf(bank: pd.DataFrame, seeds: int, t: int) -> dict[str, bool]:
+def wolf(bank: Bank, seeds: int, t: int) -> dict[str, bool]:
     """Which tests found something where there is nothing."""
-    df = one_draw(bank, seeds, np.random.default_rng([0, t]))
-    curves = paired_curves(df)
-    verdicts, bands = against_random(curves), better_than_random(df)
-    pairs = comparison_matrix(curves).set_index(["a", "b"])
-    last = penalty_matrix(curves, checkpoints=[-1])
-    gains = aggregate({"one": curves}, seed=t).set_index("strategy").loc[ONE]
+    hand = bank.dealt(seeds, np.random.default_rng([0, t]))
+    curves = bank.curves(*hand)
+    verdicts, bands = against_random(curves), better_in_bands(curves)
+    if t % 50 == 0:
+        same_from_runs(bank.rows(*hand), verdicts, bands)
+    pair = replace(curves, strategies=NAMES[:2], values=curves.values[:2], picked=curves.picked[:2])
+    pairs = comparison_matrix(pair).set_index(["a", "b"])
+    last = penalty_matrix(pair, checkpoints=[-1])
+    gains = aggregate({"one": pair}, seed=t).set_index("strategy").loc[ONE]
     own = bands[bands["strategy"] == ONE].set_index("band")["p"]
     families = bands.groupby("band")
     return {
@@ -178,10 +217,18 @@ def wolf(bank: pd.DataFrame, seeds: int, t: int) -> dict[str, bool]:
     }
 
 
-def deaf(bank: pd.DataFrame, spread: float, seeds: int, t: int) -> dict[str, bool]:
+def same_from_runs(df: pd.DataFrame, verdicts: pd.DataFrame, bands: pd.DataFrame) -> None:
+    """The report's way from runs to the same numbers; an AssertionError where it is another."""
+    for one, other in ((runs_against_random(df), verdicts), (better_than_random(df), bands)):
+        keys = [key for key in ("band", "strategy") if key in other]
+        one, other = (table.sort_values(keys)[["gap", "p", "p_holm"]].to_numpy() for table in (one, other))
+        np.testing.assert_allclose(one, other)
+
+
+def deaf(bank: Bank, seeds: int, t: int) -> dict[str, bool]:
     """Is `ONE` found better where it is lifted? By two points, with the bank's spread and with one of two points, and
     by what the report would say that the design finds with 80 %."""
-    curves = paired_curves(one_draw(bank, seeds, np.random.default_rng([1, t])))
+    curves, spread = bank.curves(*bank.dealt(seeds, np.random.default_rng([1, t]))), bank.spread
     pair = replace(
         curves, strategies=NAMES[:2], seeds=curves.seeds[:10], values=curves.values[:2, :10],
         initial=curves.initial[:10], picked=curves.picked[:2, :10],
@@ -205,13 +252,6 @@ def lifted(curves: Curves, stretch: float, points: float) -> Curves:
 def better(curves: Curves) -> bool:
     """As the report says it, Holm's correction over all strategies there included."""
     return str(against_random(curves).set_index("strategy").loc[ONE, "verdict"]) == "better"
-
-
-def spread_of(bank: pd.DataFrame) -> float:
-    """Standard deviation of the difference of two streams from one initial set, in points of area."""
-    curves = bank["accuracy"].to_numpy().reshape(bank["seed"].nunique(), len(NAMES), -1)
-    areas = 100 * np.trapezoid(curves, axis=2) / (curves.shape[2] - 1)
-    return float(np.sqrt(2 * areas.var(axis=1, ddof=1).mean()))
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------
