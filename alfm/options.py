@@ -183,7 +183,7 @@ def _known(kind: type, node: Mapping[Any, Any], path: str) -> None:
     names = [name.rstrip("_") for name in options_of(kind)]
     for key in node:
         if key not in names and not isinstance(node[key], Mapping):
-            raise UserError(f"{path}.{key}: there is no such setting, {nearest_names(str(key), names)}")
+            raise UserError(f"There is no setting {path}.{key}: {nearest_names(str(key), names)}")
 
 
 def plain(value: Any) -> Any:

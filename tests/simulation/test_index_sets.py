@@ -328,4 +328,4 @@ def test_numbers_that_are_said_to_count_rows_are_another_run():
 
 def test_an_index_set_that_there_is_not_is_named(digits_cache, capsys):
     assert main([f"cache={digits_cache}", *SHORT, "+index_sets.labeled=l.txt"]) == 1
-    assert "index_sets.labeled: there is no such setting, did you mean labelled" in capsys.readouterr().err
+    assert "There is no setting index_sets.labeled: did you mean labelled" in capsys.readouterr().err
