@@ -173,7 +173,11 @@ class Known:
         return [Path(path) for path in dict.fromkeys(p for part in parts if "path" in part for p in part["path"])]
 
     @property
+    def count(self) -> int:
+        """How many replicates there are, of all strategies together."""
+        return len(self.shared[[c for c in REPLICATE if c in self.shared]].drop_duplicates())
+
+    @property
     def replicates(self) -> str:
-        """How many there are, in words."""
-        draws = self.shared["draw"].nunique() if "draw" in self.shared else 1
-        return counted(len(self.shared[[c for c in REPLICATE if c in self.shared]].drop_duplicates()), draws)
+        """The same in words."""
+        return counted(self.count, self.shared["draw"].nunique() if "draw" in self.shared else 1)

@@ -30,11 +30,11 @@ def said_of(known: Known) -> list[str]:
         return ["Stopping rules could end all of these runs, so there are no whole curves to compare."]
     tests = known.tests
     if tests is None or not len(usable(known)):
-        return [_what(known), *_without_tests(known)]
+        return [_what(known), *_without_tests(known), *_left_out(known)]
     tests = tests[tests["strategy"].isin(usable(known))]
     if tests["verdict"].isin(_UNTESTED).all():
-        return [_what(known), *_too_few(known, tests)]
-    said = [_what(known), *_best(known, tests), *_rest(tests)]
+        return [_what(known), *_too_few(known, tests), *_left_out(known)]
+    said = [_what(known), *_best(known, tests), *_rest(tests), *_left_out(known)]
     effects = tests["smallest_effect"].dropna()
     if len(effects) and effects.max() > 0:
         said.append(
@@ -57,6 +57,16 @@ def _what(known: Known) -> str:
     )
 
 
+def _left_out(known: Known) -> list[str]:
+    """Runs of this setting that no sentence before is about, and why."""
+    why = {
+        f"with another cold start than {known.setting.start}": known.setting.own,
+        "that stopping rules could end": known.setting.stopped,
+    }
+    named = {words: dict.fromkeys(map(str, runs["strategy"])) for words, runs in why.items() if len(runs)}
+    return [f"Left out of this are runs {words}: {_listed(names)}." for words, names in named.items()]
+
+
 def _without_tests(known: Known) -> list[str]:
     best = next(iter(usable(known) or known.strategies))
     said = [f"Nothing is said about gains over {REFERENCE}: {known.why_not or 'no strategy that can be used was run'}."]
@@ -64,6 +74,9 @@ def _without_tests(known: Known) -> list[str]:
         return said
     rivals = _alike(known, best)
     said.append(f"Of those that were run, {best} has the best {known.metric.replace('_', ' ')}, averaged over rounds.")
+    own = known.matrix[(known.matrix["a"] == best) & known.matrix["b"].isin(usable(known))]
+    if len(own) and (least := int(own["units"].min())) < MIN_SEEDS:
+        said.append(f"That is no verdict: it takes {MIN_SEEDS} seeds that differ, and here are {least}.")
     if rivals:
         said.append(f"Not told apart from {best}: {_listed(rivals)}.")
     return said
@@ -95,6 +108,8 @@ def _best(known: Known, tests: pd.DataFrame) -> list[str]:
         f"Use {name} here: averaged over all rounds, its {metric} is {_number(top['gap'])} {known.points} better than "
         f"that of {REFERENCE}{_interval(top)}."
     ]
+    if (seeds := int(top["seeds"])) < known.count:
+        said.append(f"That is by the {seeds} seeds which {name} and {REFERENCE} have in common.")
     said += _where(known, name)
     said += _saved(known, name)
     if rivals := _alike(known, name):
@@ -107,14 +122,14 @@ def _where(known: Known, name: str) -> list[str]:
         return []
     own = known.bands[known.bands["strategy"] == name]
     last = len(known.gains[name][0])
-    words: dict[str, list[str]] = {"ahead": [], "behind": [], "alike": []}
+    words: dict[str, list[str]] = {"ahead": [], "behind": [], "alike": [], "untested": []}
     for row in own.itertuples():
         first, end = BANDS[str(row.band)]
         place = f"{first} to {min(end, last)} (by {_number(abs(row.gap))})"
         if row.verdict in (BETTER, WORSE):
             words["ahead" if row.verdict == BETTER else "behind"].append(place)
         else:
-            words["alike"].append(f"{first} to {min(end, last)}")
+            words["untested" if row.verdict in _UNTESTED else "alike"].append(f"{first} to {min(end, last)}")
     parts = []
     if words["ahead"]:
         parts.append(f"ahead of {REFERENCE} in rounds {_listed(words['ahead'])}")
@@ -122,6 +137,8 @@ def _where(known: Known, name: str) -> list[str]:
         parts.append(f"not told apart from it in rounds {_listed(words['alike'])}")
     if words["behind"]:
         parts.append(f"behind it in rounds {_listed(words['behind'])}")
+    if words["untested"]:
+        parts.append(f"not tested in rounds {_listed(words['untested'])}, where too few seeds differ")
     return [f"It is {'; '.join(parts)}."] if parts else []
 
 
@@ -165,11 +182,11 @@ def _rest(tests: pd.DataFrame) -> list[str]:
 
 
 def _alike(known: Known, name: str) -> list[str]:
-    """Strategies whose paired interval with `name` holds 0, best first."""
+    """Strategies whose paired interval with `name` holds 0, or that have none, best first."""
     if known.matrix is None:
         return []
     own = known.matrix[known.matrix["a"] == name]
-    near = set(own.loc[(own["low"] <= 0) & (own["high"] >= 0), "b"])
+    near = set(own.loc[~((own["low"] > 0) | (own["high"] < 0)), "b"])
     return [other for other in usable(known) if other in near]
 
 
@@ -178,8 +195,9 @@ def _alike(known: Known, name: str) -> list[str]:
 
 def said_of_all(knowns: Sequence[Known], aggregate: pd.DataFrame | None) -> list[str]:
     """Sentences about settings together, where there are several with tests. aggregate: as from `aggregate`."""
-    tested = [one for one in knowns if one.tests is not None and not one.tests["verdict"].isin(_UNTESTED).all()]
-    if len(tested) < 2 or aggregate is None or not len(aggregate):
+    tested = [one for one in knowns if one.tests is not None]
+    untested = [one.tests["verdict"].isin(_UNTESTED).all() for one in tested if one.tests is not None]
+    if len(tested) < 2 or all(untested) or aggregate is None or not len(aggregate):
         return []
     usable_in = [set(usable(one)) & set(one.tests["strategy"]) for one in tested if one.tests is not None]
     everywhere = set.intersection(*usable_in)
@@ -188,29 +206,41 @@ def said_of_all(knowns: Sequence[Known], aggregate: pd.DataFrame | None) -> list
         return [f"No strategy was run in all {len(tested)} settings, so none is named for all of them."]
     top = rows.iloc[0]
     name = str(top["strategy"])
+    begin = f"Over all {len(tested)} settings together"
+    if top["iqm"] <= 0:
+        return [f"{begin}, no strategy that was run in all of them gains over {REFERENCE}: use {REFERENCE}."]
+    points = tested[0].points
+    gain = f"{_number(top['iqm'])} {points}{_interval(top)}"
+    said = [f"{begin}, {name} gains most over {REFERENCE}: {gain}, the mean of the middle half of all its runs."]
+    if top["low"] != top["low"]:
+        said.append(f"It has no interval: that takes {MIN_SEEDS} seeds that differ in every setting.")
+    near = rows.iloc[1:]
+    if names := [str(other) for other in near.loc[near["high"] >= top["low"], "strategy"]]:
+        said.append(f"Intervals that overlap with its own: {_listed(names)}.")
+    own = _verdicts(tested, name)
+    words = [f"better than {REFERENCE} in {len(own.get(BETTER, []))} of {len(tested)}"]
+    if names := [data for verdict in own if verdict not in (BETTER, WORSE, *_UNTESTED) for data in own[verdict]]:
+        words.append(f"not told apart from it on {_listed(names)}")
+    if names := own.get(WORSE, []):
+        words.append(f"worse on {_listed(names)}")
+    if names := [data for verdict in own if verdict in _UNTESTED for data in own[verdict]]:
+        words.append(f"not tested on {_listed(names)}, where too few seeds differ")
+    said.append(f"It is {', '.join(words)}.")
+    if names := sorted(set.union(*usable_in) - everywhere):
+        said.append(f"Not run in all of them: {_listed(names)}.")
+    if len(tested) < MIN_CACHES:
+        said.append(f"That is for these {len(tested)} alone: verdicts over data sets take {MIN_CACHES} of them.")
+    return said
+
+
+def _verdicts(tested: Sequence[Known], name: str) -> dict[str, list[str]]:
+    """On which data a strategy has which verdict."""
     where: dict[str, list[str]] = {}
     for one in tested:
         assert one.tests is not None
         (verdict,) = one.tests.loc[one.tests["strategy"] == name, "verdict"]
         where.setdefault(str(verdict), []).append(one.setting.data)
-    points = tested[0].points
-    begin = f"Over all {len(tested)} settings together"
-    if top["iqm"] <= 0 or not where.get(BETTER):
-        return [f"{begin}, no strategy is better than {REFERENCE}: use {REFERENCE}."]
-    sure = f" (95 % interval {_number(top['low'])} to {_number(top['high'])})" if top["low"] == top["low"] else ""
-    said = [
-        f"{begin}, {name} gains most over {REFERENCE}: {_number(top['iqm'])} {points}{sure}, the mean of the middle "
-        "half of all its runs."
-    ]
-    words = [f"better than {REFERENCE} in {len(where[BETTER])} of {len(tested)}"]
-    if names := [data for verdict, own in where.items() if verdict not in (BETTER, WORSE) for data in own]:
-        words.append(f"not told apart from it on {_listed(names)}")
-    if names := where.get(WORSE, []):
-        words.append(f"worse on {_listed(names)}")
-    said.append(f"It is {', '.join(words)}.")
-    if len(tested) < MIN_CACHES:
-        said.append(f"That is for these {len(tested)} alone: verdicts over data sets take {MIN_CACHES} of them.")
-    return said
+    return where
 
 
 def said_of_backbones(group: SameItems) -> list[str]:
