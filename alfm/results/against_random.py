@@ -43,18 +43,21 @@ def runs_against_random(
     df: pd.DataFrame, metric: str = "accuracy", label: str = "query_strategy", reference: str = "random"
 ) -> pd.DataFrame:
     """`against_random` of the runs of one setting, each strategy over the seeds and rounds that it shares with the
-    reference, so that only `p_holm` and what follows from it depend on who else is there.
+    reference, so that only `p_holm` and what follows from it depend on who else is there. One that shares no seed with
+    it has 0 seeds and no gap (NaN); UserError where none shares any.
 
     `df` as for `paired_curves`, which says what it refuses.
     """
     names = list(dict.fromkeys(df[label]))
     if reference not in names:
         raise UserError(f"no runs of {reference!r} to compare with; add query_strategy={reference}")
-    pairs = ((name, reference) for name in names if name != reference)
-    return _table(((name, curves) for name, _, curves in curves_of(df, pairs, metric, label)), reference)
+    others = [name for name in names if name != reference]
+    found = curves_of(df, [(name, reference) for name in others], metric, label)
+    return _table(((name, curves) for name, _, curves in found), reference, others)
 
 
-def _table(pairs: Iterable[tuple[str, Curves]], reference: str) -> pd.DataFrame:
+def _table(pairs: Iterable[tuple[str, Curves]], reference: str, names: Iterable[str] = ()) -> pd.DataFrame:
+    """names: who has a row of its own, of 0 seeds, without a pair too."""
     import pandas as pd
 
     rows, spreads = [], []
@@ -65,6 +68,10 @@ def _table(pairs: Iterable[tuple[str, Curves]], reference: str) -> pd.DataFrame:
         p = float(paired_t_test(own)) if len(own) >= MIN_SEEDS else np.nan
         rows.append((name, len(better), len(own), mean, mean - half, mean + half, p))
         spreads.append(float(own.std(ddof=1)) if len(own) >= MIN_SEEDS else np.nan)
+    told = {row[0] for row in rows}
+    for name in (one for one in names if one not in told):
+        rows.append((name, 0, 0, *[np.nan] * 4))
+        spreads.append(np.nan)
     table = pd.DataFrame(rows, columns=["strategy", "seeds", "units", "gap", "low", "high", "p"])
     tested = table["p"].notna()
     table["p_holm"] = np.nan

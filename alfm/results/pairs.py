@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alfm.results.pairing import Curves, paired_curves
-from alfm.results.replicates import REPLICATE, units
+from alfm.results.replicates import REPLICATE, replicate_names, units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,12 +33,15 @@ def curves_of(
 ) -> Iterator[tuple[str, str, Curves]]:
     """For each pair of strategies curves that hold both, over exactly the replicates and rounds that both have.
 
-    `df` as for `paired_curves`, which says what it refuses. Strategies that have the same are paired all at once.
+    `df` as for `paired_curves`, which says what it refuses. Strategies that have the same are paired all at once. Two
+    without a replicate in common are passed over; UserError where all pairs are such.
     """
+    pairs = list(pairs)
     places = df[[label, "round", *(name for name in REPLICATE if name in df)]]
     grids = {name: frozenset(own.drop(columns=label).itertuples(index=False)) for name, own in places.groupby(label)}
     alike: dict[frozenset[tuple[object, ...]], Curves] = {}
-    for a, b in pairs:
+    owned = {name: set(replicate_names(own)) for name, own in df.groupby(label)}
+    for a, b in [pair for pair in pairs if owned[pair[0]] & owned[pair[1]]] or pairs:
         grid = grids[a]
         if grid != grids[b]:
             yield a, b, paired_curves(df[df[label].isin([a, b])], metric, label)

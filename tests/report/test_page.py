@@ -172,12 +172,14 @@ def test_few_seeds_no_random_and_one_strategy_have_a_page_too(tmp_path: Path, mo
 def test_the_ceiling_and_what_share_of_it_labels_reach(tmp_path: Path) -> None:
     from alfm.report.html.known import Known
     from alfm.report.html.sections.ceiling import ceilings, share_of_ceiling
+    from alfm.report.html.sections.learning import learning_curves
     from alfm.results.load import load_runs
     from alfm.results.setting import settings_of
 
-    (folder,) = made_up(tmp_path, {"margins": 0.0}, seeds=2)
+    (folder,) = made_up(tmp_path, {"margins": 0.0}, seeds=2, classifier={"strength": 1})
     probe = {
-        "format": 1, "cache_fingerprint": "digits-pixels", "splits": {}, "classifier": {}, "labels": 100, "items": 100,
+        "format": 1, "cache_fingerprint": "digits-pixels", "splits": {}, "classifier": {"strength": 1},
+        "labels": 100, "items": 100,
         "how": "all 100 labels", "head": {"accuracy": 0.7}, "knn": {"k": 5, "accuracy": 0.6}, "dim": 2, "classes": 2,
         "test": 10, "seconds": 0.1, "version": "0",
     }  # fmt: skip
@@ -192,6 +194,28 @@ def test_the_ceiling_and_what_share_of_it_labels_reach(tmp_path: Path) -> None:
     assert table.rows[0][-1].value == min(n for n, value in mean.items() if value >= 0.95 * 0.7)
     (folder.parent / "probe.json").write_text(json.dumps(probe | {"cache_fingerprint": "another"}))
     assert ceilings(Known(setting, "accuracy", "x")) == {}
+    (folder.parent / "probe.json").write_text(json.dumps(probe | {"classifier": {"strength": 2}}))
+    another = Known(setting, "accuracy", "x")  # neighbours have no head
+    assert ceilings(another) == {"nearest neighbours": 60.0} and share_of_ceiling(another) is None
+    assert "another head" in " ".join(learning_curves(another, {}).lead)
+
+
+def test_runs_that_rules_ended_are_not_said_to_be_whole(tmp_path: Path) -> None:
+    from alfm.report.html.known import Known
+    from alfm.report.html.sections.stopping import stopping
+    from alfm.results.load import load_runs
+    from alfm.results.setting import settings_of
+
+    def lead(**config: object) -> str:
+        logs = tmp_path / str(len(config))
+        made_up(logs, {"margins": 0.0}, seeds=2, **config)
+        (setting,) = settings_of(load_runs(logs))
+        section = stopping(Known(setting, "accuracy", "x"))
+        assert section is not None
+        return " ".join(section.lead)
+
+    assert lead().startswith("Nothing ended these runs")
+    assert lead(stopping={"mode": "stop", "delta_f": {"threshold": 0.9}}).startswith("Rules did end some of these runs")
 
 
 def test_backbones_replays_oracles_and_what_was_added_are_told(backbones: Path) -> None:

@@ -35,7 +35,7 @@ def known(
     **columns: dict[str, str],
 ) -> Known:
     """Runs of made-up strategies. gains: by how much each is better than random, in the metric's unit; late: the same
-    after round 7, for all but random; fewer: so many seeds less for the last; columns: by strategy, and for "others"."""
+    after round 7, for all but random; fewer: seeds less for the last; columns: by strategy, and for "others"."""
     rows = []
     sign = -1 if metric in ("nll", "ece") else 1
     for s, (name, gain) in enumerate(gains.items()):
@@ -288,7 +288,7 @@ CHECKS: dict[str, Callable[[Known, re.Match[str]], None]] = {
     r"Nothing is said about gains over random: (.+)\.": check_nothing,
     rf"That is by the {N} seeds which (.+) and random have in common\.": check_in_common,
     rf"That is no verdict: it takes {N} seeds that differ, and here are {N}\.": check_no_verdict,
-    r"Left out of this are runs (with another cold start than \w+|that stopping rules could end): (.+)\.": check_left_out,
+    r"Left out of this are runs (with another cold start than \w+|that stopping .+): (.+)\.": check_left_out,
     r"Of those that were run, (.+) has the best (\w+), averaged over rounds\.": check_best_mean,
 }
 
@@ -459,3 +459,15 @@ def test_replays_are_not_advised() -> None:
     one = Known(setting, "accuracy", "x")
     assert one.strategies[0].startswith("margins, picked with dino") and one.to_choose == ["margins", "random"]
     assert said_of(one)[1].startswith("Use margins here")
+
+
+def test_a_strategy_with_seeds_of_its_own_takes_nothing_from_the_others() -> None:
+    both = known({"random": 0, "margins": 0.03}).shared
+    alone = known({"badge": 0.0}).shared.assign(seed=lambda df: df["seed"] + 100)
+    (setting,) = settings_of(pd.concat([both, alone]))
+    one = Known(setting, "accuracy", "x")
+    assert one.tests is not None and one.matrix is not None
+    assert row(one.tests, "margins")["verdict"] == "better"
+    assert row(one.tests, "badge")[["seeds", "verdict"]].tolist() == [0, "too few seeds"]
+    assert set(zip(one.matrix["a"], one.matrix["b"], strict=True)) == {("random", "margins"), ("margins", "random")}
+    assert "Too few seeds that differ for a verdict: badge." in said_of(one)

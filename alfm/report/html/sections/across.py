@@ -77,7 +77,8 @@ def _gains(group: Together) -> Section | None:
     for name, one in group.tested.items():
         assert one.tests is not None
         columns[name] = {
-            r.strategy: TableCell(r.gap, _POINTS, MARKS.get(r.verdict, OPEN)) for r in one.tests.itertuples()
+            r.strategy: TableCell(r.gap, _POINTS, MARKS.get(r.verdict, OPEN))
+            for r in one.tests.dropna(subset="gap").itertuples()
         }
     means = {s: [c[s].value for c in columns.values() if s in c] for c in columns.values() for s in c}
     order = sorted(means, key=lambda s: -sum(map(float, means[s])) / len(means[s]))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from alfm.report.cells import ABOVE, SHARE, Table, TableCell
 from alfm.report.html.known import Known
 from alfm.report.html.parts import Chapter, Section
 from alfm.report.html.pictures import WHOLE, Lines, P
-from alfm.report.html.sections.ceiling import probe_of
+from alfm.report.html.sections.ceiling import probe_of, same_head
 from alfm.report.html.sections.learning import mean_curves
 from alfm.results.backbones import NEAR, backbones, between_backbones
 from alfm.results.same_items import Begun, Items, begun_with, items_of
@@ -52,8 +52,12 @@ class SameItems:
     def frame(self) -> pd.DataFrame:
         """`backbones` of them."""
         metric = self.first.metric
-        probes = {name: probe_of(one) for name, one in self.known.items()}
-        heads = {name: found.head for name, found in probes.items() if found is not None and metric in found.head}
+        probes = {name: (one, probe_of(one)) for name, one in self.known.items()}
+        heads = {
+            name: found.head
+            for name, (one, found) in probes.items()
+            if found is not None and metric in found.head and same_head(one, found)
+        }
         return backbones(self.runs, metric, {name: head[metric] for name, head in heads.items()})
 
     @cached_property

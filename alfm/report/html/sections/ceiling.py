@@ -11,6 +11,7 @@ from alfm.report.html.known import Known
 from alfm.report.html.pictures import WHOLE
 from alfm.results.backbones import NEAR
 from alfm.results.probe_file import Probe, read_probe
+from alfm.results.run_folder import read_config
 
 
 def probe_of(known: Known) -> Probe | None:
@@ -25,20 +26,43 @@ def probe_of(known: Known) -> Probe | None:
     return None
 
 
+def other_head(known: Known) -> str:
+    """That the ceiling is not told since another head was probed, in a sentence; empty where it is this one."""
+    found = probe_of(known)
+    if found is None or same_head(known, found):
+        return ""
+    return (
+        "No ceiling: all labels of this cache were given to another head. python -m alfm.probe with "
+        "the runs' classifier= gives it."
+    )
+
+
+def same_head(known: Known, found: Probe) -> bool:
+    """Was the probe's head the runs'? By the options that both tell: later versions have more."""
+    for folder in known.folders:
+        if (folder / "config.yaml").exists():
+            head = read_config(folder).get("classifier", {})
+            return all(found.classifier[key] == head[key] for key in found.classifier.keys() & head.keys())
+    return True
+
+
 def ceilings(known: Known) -> dict[str, float]:
     """Heights of dashed lines, in the unit that is shown, by what reached them."""
     found = probe_of(known)
     if found is None:
         return {}
     factor = METRICS[known.metric].scale.factor
-    reached = {f"head on {found.how}": found.head, "nearest neighbours": found.knn}
+    reached = {f"head on {found.how}": found.head} if same_head(known, found) else {}
+    reached["nearest neighbours"] = found.knn
     return {name: factor * of[known.metric] for name, of in reached.items() if known.metric in of}
 
 
 def share_of_ceiling(known: Known) -> Table | None:
     """Which share of the ceiling so many labels reach, and how many 95 % of it took, by the mean over seeds."""
     found = probe_of(known)
-    if found is None or known.metric not in found.head or not METRICS[known.metric].higher_is_better:
+    if found is None or not same_head(known, found):
+        return None
+    if known.metric not in found.head or not METRICS[known.metric].higher_is_better:
         return None
     ceiling = found.head[known.metric]
     places = [c.removesuffix(" mean") for c in known.numbers if c.startswith("after ") and c.endswith(" mean")]

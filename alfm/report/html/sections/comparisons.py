@@ -29,6 +29,9 @@ def matrix(known: Known) -> Section | None:
     note = MATRIX_NOTE.format(points=known.points)
     if known.matrix["p"].isna().any():
         note += f" No p where fewer than {MIN_SEEDS} seeds differ."
+    k = len(known.strategies)
+    if len(known.matrix) < k * (k - 1):
+        note += " -: no seed in common."
     title = f"Every strategy beside every other: {known.setting.data}"
     picture = Matrix(f"{known.stem}-matrix", title, known.strategies, known.matrix, note)
     return Section(f"{known.stem}-matrix", "Every strategy beside every other", [note], [picture])
@@ -39,7 +42,9 @@ def verdicts(known: Known) -> Section | None:
     tests = known.tests
     if tests is None:
         return None
-    rows = [Estimate(shown(r.strategy), r.gap, r.low, r.high, r.verdict) for r in tests.itertuples()]
+    rows = [
+        Estimate(shown(r.strategy), r.gap, r.low, r.high, r.verdict) for r in tests.dropna(subset="gap").itertuples()
+    ]
     title = f"Mean over all rounds, beside {REFERENCE}: {known.setting.data}"
     x = f"{known.points} above {REFERENCE}"
     picture = Forest(f"{known.stem}-verdicts", title, x, rows, Scale(digits=2))

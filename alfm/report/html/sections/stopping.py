@@ -29,9 +29,15 @@ def stopping(known: Known) -> Section | None:
     )
     tables, _ = stop_tables(known.setting, known.metric)
     blocks: list[Points | Table] = [picture] if rows else []
+    ended = (stops["how"] != OBSERVED).any()
     lead = [
-        "Nothing ended these runs: each rule only says where it would have. To the right is more saved, higher is more "
-        "given up against the whole budget. A rule that never fired saves nothing and has no point."
+        "Rules did end some of these runs, which the tables call ended and the picture leaves out; elsewhere each "
+        "rule only says where it would have."
+        if ended
+        else "Nothing ended these runs: each rule only says where it would have.",
+        "To the right is more saved, higher is more "
+        "given up against the whole budget, by the seeds in which the rule fired. One that never "
+        "fired saves nothing and has no point.",
     ]
     return Section(
         f"{known.stem}-stops",
