@@ -70,7 +70,7 @@ def _table(pairs: Iterable[tuple[str, Curves]], reference: str, names: Iterable[
         spreads.append(float(own.std(ddof=1)) if len(own) >= MIN_SEEDS else np.nan)
     told = {row[0] for row in rows}
     for name in (one for one in names if one not in told):
-        rows.append((name, 0, 0, *[np.nan] * 4))
+        rows.append((name, 0, 0, np.nan, np.nan, np.nan, np.nan))
         spreads.append(np.nan)
     table = pd.DataFrame(rows, columns=["strategy", "seeds", "units", "gap", "low", "high", "p"])
     tested = table["p"].notna()
