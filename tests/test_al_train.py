@@ -203,6 +203,9 @@ def test_doubling_budgets(cache):
     ("words", "status", "said"),
     [
         (["query_strategy=margin"], 2, "There is no query_strategy=margin: did you mean margins"),
+        (["classifier=5"], 2, "There is no classifier=5: known: adapter"),
+        (["stopping=[kappa_pairs,5]"], 2, "There is no stopping=[kappa_pairs,5]: did you mean kappa_pairs"),
+        (["callback=true"], 2, "There is no callback=true: known: tensorboard"),
         (["iteration.n=3"], 2, "iterations.n"),
         (["query_strategy=margins,random"], 2, "add -m"),
         (["seeds=[1,1]"], 1, "different"),

@@ -187,6 +187,14 @@ def _compose(config_name: str, overrides: list[str], extra: Path | None) -> tupl
         raise UserError(unknown_key(config_name, wrong.group(1).rstrip("."), overrides, search, extra)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(syntax(error)) from error
+    except (TypeError, ValueError) as error:  # a number or a truth value in the place of a name: Hydra's own ends there
+        groups = groups_of(extra)
+        split = [word.lstrip("+").partition("=") for word in overrides]
+        for group, value in ((key.partition("@")[0], value) for key, _, value in split):
+            known = groups.get(group, [])
+            if known and any(name.strip() not in known for name in value.strip("[]").split(",")):
+                raise UserError(f"There is no {group}={value}: {nearest_names(value, known)}") from error
+        raise
     for group in none:
         if (chosen := whole.hydra.runtime.choices.get(group)) is not None:
             raise UserError(f"{group}=null: one is needed, such as {group}={chosen}; --help lists them all.")
