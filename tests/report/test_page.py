@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import made_up_runs
 import pytest
 from made_up_runs import made_up
 
@@ -167,6 +168,14 @@ def test_few_seeds_no_random_and_one_strategy_have_a_page_too(tmp_path: Path, mo
         file = tmp_path / f"{name}.html"
         assert main([str(tmp_path / name), "--html", str(file)]) == 0
         assert "Nothing is said about gains over random" in file.read_text(encoding="utf-8")
+
+
+def test_rounds_in_no_band_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper, "ENDINGS", ())
+    monkeypatch.setattr(made_up_runs, "ROUNDS", 23)
+    made_up(tmp_path / "logs", {"random": 0.0, "margins": 0.02})
+    assert main([str(tmp_path / "logs"), "--html", str(tmp_path / "r.html")]) == 0
+    assert "Rounds 22 to 23 are in no band; the area counts them." in (tmp_path / "r.html").read_text()
 
 
 def test_the_ceiling_and_what_share_of_it_labels_reach(tmp_path: Path) -> None:

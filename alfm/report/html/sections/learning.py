@@ -91,6 +91,8 @@ def _bands(known: Known) -> Table | None:
         f"{known.points.capitalize()} above {REFERENCE}, mean over the rounds of a band; paired t-tests, Holm over the "
         f"strategies. {ALIKE}: not better than {REFERENCE}; {OPEN}: too few seeds that differ by then."
     )
+    if last > (end := max(end for _, end in BANDS.values())):
+        note += f" Rounds {end + 1} to {last} are in no band; the area counts them."
     return Table(f"With few, middling and many labels: {known.setting.data}", ["strategy", *columns], rows, [note])
 
 
