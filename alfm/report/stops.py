@@ -103,7 +103,7 @@ def _notes(stops: pd.DataFrame, metric: str) -> list[str]:
     count = counted(len(stops[REPLICATE].drop_duplicates()), stops["draw"].nunique())
     notes = [
         f"Where each rule would stop, of {count}: fired and never count them, means are over those in which it fired. "
-        "labels: trained on by then, with what an audit asked for. saved: share of the whole budget's labels. "
+        "labels: paid for by then, with what an audit asked for. saved: share of the whole budget's labels. "
         f"{metric}{f' in {unit}' if unit else ''} there; given up: by how much it is better after the whole budget, "
         "mean and at most."
     ]
