@@ -356,7 +356,7 @@ def _top(folder: Path, name: str) -> Callable[[Probe], None]:
             kind = alfm.simulation.settings.Settings
             cache = f"cache={folder}/tiny/points.h5"
             words = [cache, "query_strategy=margins", "seeds=[1]", "iterations.n=2", "device=cpu"]
-            groups = ("dataset", "model", "classifier", "init_strategy", "query_strategy", "paths")
+            groups = ("dataset", "model", "classifier", "init_strategy", "query_strategy", "callback", "paths")
         else:
             kind = alfm.extraction.settings.Settings
             words = ["dataset=image_folder", f"dataset.root={folder}/photos", "device=cpu", "force=true", "threads=1"]
@@ -376,6 +376,7 @@ def _top(folder: Path, name: str) -> Callable[[Probe], None]:
 
         def settings(kind: type, path: str) -> Iterator[tuple[str, Any]]:
             for option, hint in options_of(kind).items():
+                option = option.rstrip("_")  # a keyword of Python's
                 if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
                     yield f"{path}{option}", hint
                     yield from settings(hint, f"{path}{option}.")

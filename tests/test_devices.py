@@ -27,7 +27,7 @@ MAY_ASK = ("devices.py", "extraction/", "backbones/")  # the last run others' mo
 MATHS = ("geometry/", "heads/", "strategies/", "posteriors/", "acquisition.py", "metrics.py")
 KINDS = {"cpu", "gpu", "cuda", "mps", "xpu"}
 OFFERED = {field.name for field in fields(Device)} - {"device"} | {"enqueued"}
-MOST = 20
+MOST = 24
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
