@@ -272,7 +272,8 @@ def test_what_cannot_be_stored_is_said_and_taken_back(make_desk: Desks, opened):
         page.keyboard.press("1")
         until(page, "document.querySelector('.notice') !== null")
         assert "The disk is full" in page.locator("#notices").text_content()
-        assert current(page) == text and page.locator("#done").text_content().startswith("0 of")
+        until(page, "document.querySelector('#done').textContent.startsWith('0 of')")  # drawn behind the notice
+        assert current(page) == text
         page.unroute("**/api/acts")
 
         sent = []
