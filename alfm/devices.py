@@ -56,6 +56,16 @@ class Device:
         """Items of `dim` numbers each that a pass visits together."""
         return max(256, self.block_numbers // dim)
 
+    def at_once(self, replicates: int, numbers: int, most: int) -> int:
+        """How many replicates of so many numbers one product takes: all where that joins them, elsewhere while they
+        are small, `most` numbers together."""
+        return replicates if self.joins_replicates else max(1, most // max(1, numbers))
+
+    @property
+    def widest(self) -> torch.dtype:
+        """The widest float that can be computed there."""
+        return torch.float64 if self.has_float64 else torch.float32
+
     @property
     def label(self) -> str:
         """As a user would name it."""

@@ -27,7 +27,7 @@ MAY_ASK = ("devices.py", "extraction/", "backbones/")  # the last run others' mo
 MATHS = ("geometry/", "heads/", "strategies/", "posteriors/", "acquisition.py", "metrics.py")
 KINDS = {"cpu", "gpu", "cuda", "mps", "xpu"}
 OFFERED = {field.name for field in fields(Device)} - {"device"} | {"enqueued"}
-MOST = 24
+MOST = 20
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -121,6 +121,8 @@ def test_what_devices_offer() -> None:
     assert cuda.joins_replicates and cuda.enqueues_picks and not cuda.numpy_reads and cuda.has_float64
     assert not (mps.has_float64 or mps.enqueues_picks or mps.numpy_reads)
     assert host.block_rows(384) == 5461 and cuda.block_rows(384) == 174762 and host.block_rows(1 << 20) == 256
+    assert (host.at_once(5, 10, 40), host.at_once(5, 100, 40), cuda.at_once(5, 100, 40)) == (4, 1, 5)
+    assert (host.widest, mps.widest) == (torch.float64, torch.float32)
     assert host.free_bytes() > 0 and host.peak_bytes() > 0 and host.accelerator is None
     assert devices.Clock(torch.device("cpu")).lap() >= 0
     step = list[int]().clear

@@ -28,7 +28,7 @@ def fit_in_blocks(classifier: Logistic, pool: Features, labels: Tensor, num_clas
     space = classifier.space(pool)
     vectors = pool.vectors(space)
     dim, device = vectors.dim, pool.device
-    wide = torch.float64 if devices.of(device).has_float64 else torch.float32
+    wide = devices.of(device).widest
     counts = torch.bincount(labels, minlength=num_classes).to(pool.dtype)
     seen = (counts > 0).nonzero()[:, 0]
     weight = torch.ones_like(counts)

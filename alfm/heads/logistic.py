@@ -183,8 +183,8 @@ class Logistic:
         laid = self._lay(pool, space, rows, targets, num_classes, weight, previous)
         R, c, _ = laid.start.shape
         l2, size = 1.0 / self.inverse_l2(num_classes), R
-        if len(laid.X) < R and not devices.of(laid.X).joins_replicates:
-            size = max(1, BATCHED // (rows.shape[1] * c))
+        if len(laid.X) < R:
+            size = devices.of(laid.X).at_once(R, rows.shape[1] * c, BATCHED)
         solved = [
             solve(
                 laid.X, laid.Y, laid.w[m], l2, laid.active[m], laid.start[m], laid.bias[m], self.tolerance,

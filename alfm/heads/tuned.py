@@ -261,7 +261,7 @@ def judged(
     answers = torch.cat([fold.answers for fold in folds])
     if isinstance(classifier, Logistic) and all(set(one) == {"strength"} for one in candidates):
         size = len(folds[0].rows) * num_classes
-        many = len(folds) if devices.of(pool.device).joins_replicates else max(1, TOGETHER // size)
+        many = devices.of(pool.device).at_once(len(folds), size, TOGETHER)
         order = np.argsort([one["strength"] for one in candidates], kind="stable")
         strengths = [candidates[i]["strength"] for i in order]
         jobs = [

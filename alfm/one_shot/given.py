@@ -122,7 +122,7 @@ def log_probabilities(given: Any, N: int | None, like: Tensor | None) -> Tensor:
             f"{tuple(p.shape)}."
         )
     p = p[None] if p.ndim == 2 else p
-    p = p.double() if devices.of(p).has_float64 else p.float()
+    p = p.to(devices.of(p).widest)
     total = p.sum(-1, keepdim=True)
     wrong = ~((p >= 0).all(-1) & ((total[..., 0] - 1).abs() <= SUM_TOLERANCE))
     if bool(wrong.any()):
