@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from alfm.heads.logistic import Logistic
 from alfm.heads.tuned import Tuned, _Fold, judged, stratified
 from alfm.simulation.cached_task import Simulation
 from alfm.streams import stream
+from alfm.threads import side_by_side
 
 
 def areas(cache: Path, per_class: list[int], seeds: int) -> dict[str, Any]:
@@ -83,8 +85,9 @@ def cost(cache: Path, n: int, replicates: int, repeats: int) -> dict[str, float]
     head.fit(pool, problems[0][0].rows[None], problems[0][0].targets[None], C)
 
     def together() -> None:
-        for seed, folds in enumerate(problems):
-            judged(head, pool, folds, C, seed, 1, [{"strength": one} for one in strengths])
+        candidates = [{"strength": one} for one in strengths]
+        jobs = [partial(judged, head, pool, folds, C, seed, 1, candidates) for seed, folds in enumerate(problems)]
+        side_by_side(jobs, pool.device)  # as `Tuned` does
 
     def one_by_one() -> None:
         for folds in problems:

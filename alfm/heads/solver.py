@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SMALL = 1 << 14
+"""Logits below which a path remembers 16 steps instead of 32: going through them would cost more than its products."""
+
 
 def solve(
     X: Tensor,
@@ -41,7 +44,6 @@ def solve_path(
     b: Tensor,
     tolerance: float,
     max_iterations: int,
-    history: int = 32,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """`solve` for one strength after the other, each begun where the ones before point to.
 
@@ -49,6 +51,7 @@ def solve_path(
     known: with it a path takes a third of the steps that its fits take alone. Replicates of one path see each other's
     convergence in their last bits: give those together that are always together.
     """
+    history = 32 if Y.shape[1] * X.shape[1] > SMALL else 16
     problem, pairs, before = _Problem(X, Y, weight, l2[0]), _Pairs(history), A
     for own in l2:
         if own != problem.l2:

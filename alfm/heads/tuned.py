@@ -262,6 +262,7 @@ def judged(
     if isinstance(classifier, Logistic) and all(set(one) == {"strength"} for one in candidates):
         size = len(folds[0].rows) * num_classes
         many = devices.of(pool.device).at_once(len(folds), size, TOGETHER)
+        many = -(-len(folds) // -(-len(folds) // many))  # 3 and 2 rather than 4 and 1
         order = np.argsort([one["strength"] for one in candidates], kind="stable")
         strengths = [candidates[i]["strength"] for i in order]
         jobs = [

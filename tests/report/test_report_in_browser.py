@@ -54,7 +54,7 @@ def opened(browser: Any, report: Path) -> Iterator[Any]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: complaints.append(line.text))
         page.on("request", lambda asked: None if asked.url.startswith(("file:", "blob:", "data:"))
