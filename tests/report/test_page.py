@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -202,11 +204,41 @@ def test_the_ceiling_and_what_share_of_it_labels_reach(tmp_path: Path) -> None:
     assert table.rows[0][-2].value == pytest.approx(mean[50] / 0.7)
     assert table.rows[0][-1].value == min(n for n, value in mean.items() if value >= 0.95 * 0.7)
     (folder.parent / "probe.json").write_text(json.dumps(probe | {"cache_fingerprint": "another"}))
-    assert ceilings(Known(setting, "accuracy", "x")) == {}
+    renamed = Known(setting, "accuracy", "x")
+    assert ceilings(renamed) == {} and "another cache of that name" in " ".join(learning_curves(renamed, {}).lead)
+    (folder.parent / "probe.json").write_text("{")
+    unread = " ".join(learning_curves(Known(setting, "accuracy", "x"), {}).lead)
+    assert "No ceiling: " in unread and "delete it, and run python -m alfm.probe again" in unread
     (folder.parent / "probe.json").write_text(json.dumps(probe | {"classifier": {"strength": 2}}))
     another = Known(setting, "accuracy", "x")  # neighbours have no head
     assert ceilings(another) == {"nearest neighbours": 60.0} and share_of_ceiling(another) is None
     assert "another head" in " ".join(learning_curves(another, {}).lead)
+
+
+def test_intervals_of_two_seeds_do_not_press_curves_into_a_line() -> None:
+    wide = Series("margins", [10, 20], [50.0, 60.0], [3.0, 40.0])
+    picture = Lines("x", "Curves", "accuracy, %", [wide, Series("random", [10], [45.0], [math.nan])], PERCENT)
+    assert picture.span == (30.0, 75.0)
+    assert draw(picture, {})["layout"]["yaxis"]["range"] == [30.0, 75.0]
+    assert "cuts them off" in " ".join(picture.table().notes)
+    narrow = dataclasses.replace(picture, series=[dataclasses.replace(wide, half=[3.0, 5.0])])
+    assert narrow.span is None and "range" not in draw(narrow, {})["layout"]["yaxis"]
+    assert not any("cuts" in note for note in narrow.table().notes)
+    with_zero = dataclasses.replace(picture, zero=True)  # nothing is cut off where the zero line needs the room
+    assert with_zero.span is None
+
+
+def test_a_matrix_over_data_sets_names_what_was_not_run_where(tmp_path: Path) -> None:
+    from alfm.report.html.known import Known
+    from alfm.report.html.sections import across
+    from alfm.results.load import load_runs
+    from alfm.results.setting import settings_of
+
+    made_up(tmp_path / "logs", {"random": 0.0, "margins": 0.03, "badge": 0.01}, seeds=6, data="a")
+    made_up(tmp_path / "logs", {"random": 0.0, "margins": 0.03}, seeds=6, data="b")
+    (group,) = across.together([Known(one, "accuracy", "x") for one in settings_of(load_runs(tmp_path / "logs"))])
+    (matrix,) = (one for one in across.chapter(group).sections if one.anchor.endswith("-matrix"))
+    assert "Not run: badge on b" in " ".join(matrix.lead)
 
 
 def test_runs_that_rules_ended_are_not_said_to_be_whole(tmp_path: Path) -> None:

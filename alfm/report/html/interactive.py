@@ -83,6 +83,8 @@ def _lines(picture: Lines, styles: Mapping[str, Style]) -> Json:
             }
         )  # fmt: skip
     layout = _layout(picture.x, picture.y)
+    if picture.span is not None:
+        layout["yaxis"] |= {"range": list(picture.span)}
     layout["shapes"] = [_across(0.0, "$ink", "solid")] if picture.zero else []
     layout["annotations"] = []
     for name, height in picture.levels.items():

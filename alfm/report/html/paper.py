@@ -89,6 +89,8 @@ def _lines(picture: Lines, axes: Axes, styles: Mapping[str, Style]) -> None:
         )
     if picture.zero:
         axes.axhline(0, color="black", linewidth=0.8)
+    if picture.span is not None:
+        axes.set_ylim(*picture.span)
     axes.set_xlabel(picture.x), axes.set_ylabel(picture.y)
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, fontsize=7, handlelength=3)

@@ -5,6 +5,7 @@ Numbers are in the unit that is shown. `name`: of files and anchors; `title`: fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -50,6 +51,18 @@ class Lines:
     zero: bool = False
     data: Table | None = None
 
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Where the axis ends, when two seeds' intervals would press the curves into a line: they are cut off there."""
+        inside = [m for one in self.series for m in one.middle if math.isfinite(m)]
+        inside += [*self.levels.values(), *([0.0] if self.zero else [])]
+        ends = [m + sign * h for one in self.series for m, h in zip(one.middle, one.half, strict=True)
+                for sign in (-1, 1) if math.isfinite(m + h)]  # fmt: skip
+        if not ends or not (high := max(inside)) > (low := min(inside)):
+            return None
+        room = high - low
+        return (low - room, high + room) if max(ends) - min(ends) > 3 * room else None
+
     def table(self) -> Table:
         """A row for each number of labels, a column for each curve; or `data`."""
         if self.data is not None:
@@ -61,6 +74,7 @@ class Lines:
             found = [own.get(x, (None, None)) for own in cells]
             rows.append([TableCell(x, WHOLE), *(TableCell(m, self.unit, spread=h) for m, h in found)])
         notes = [f"{self.y}; ± is half of the 95 % interval."]
+        notes += ["Intervals are wider than the picture, which cuts them off."] if self.span else []
         notes += [f"Dashed: {name}, {self.unit.text(height)}." for name, height in self.levels.items()]
         return Table(self.title, [self.x, *(one.name for one in self.series)], rows, notes)
 

@@ -139,7 +139,10 @@ def _differences(group: Together) -> Section | None:
         else "the interval, wins, ties and losses count data sets. p: Wilcoxon's signed ranks, unadjusted."
     )
     picture = Matrix(f"{group.stem}-matrix", "Every strategy beside every other, over data sets", names, frame, note)
-    return Section(f"{group.stem}-matrix", "Every strategy beside every other, over data sets", [note], [picture])
+    lead = [note]
+    if missing := _incomplete(group):
+        lead.append(f"Each pair is over the data sets that have both. {missing}")
+    return Section(f"{group.stem}-matrix", "Every strategy beside every other, over data sets", lead, [picture])
 
 
 def _ranks(group: Together) -> Section | None:

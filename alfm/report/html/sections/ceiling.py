@@ -10,27 +10,36 @@ from alfm.report.cells import ABOVE, SHARE, Table, TableCell
 from alfm.report.html.known import Known
 from alfm.report.html.pictures import WHOLE
 from alfm.results.backbones import NEAR
-from alfm.results.probe_file import Probe, read_probe
+from alfm.results.probe_file import FILE, Probe, read_probe
 from alfm.results.run_folder import read_config
 
 
 def probe_of(known: Known) -> Probe | None:
-    """What `alfm.probe` found on the cache of these runs; None where it was not asked, or of another cache."""
-    for folder in known.folders:
+    """What `alfm.probe` found on the cache of these runs; None where it was not asked, or see `no_ceiling`."""
+    return _looked_for(known)[0]
+
+
+def _looked_for(known: Known) -> tuple[Probe | None, str]:
+    """What was found, or why what lies there is not used."""
+    why = ""
+    for place in dict.fromkeys(folder.parent for folder in known.folders):
         try:
-            found = read_probe(folder.parent)
-        except UserError:
+            found = read_probe(place)
+        except UserError as unreadable:
+            why = f"No ceiling: {unreadable}"
             continue
         if found is not None and found.cache_fingerprint == known.setting.names["cache"]:
-            return found
-    return None
+            return found, ""
+        if found is not None:
+            why = f"No ceiling: {place / FILE} is about another cache of that name; run python -m alfm.probe again."
+    return None, why
 
 
-def other_head(known: Known) -> str:
-    """That the ceiling is not told since another head was probed, in a sentence; empty where it is this one."""
-    found = probe_of(known)
+def no_ceiling(known: Known) -> str:
+    """Why what `alfm.probe` left is not shown as a ceiling, in a sentence; empty where it is, or nothing was left."""
+    found, why = _looked_for(known)
     if found is None or same_head(known, found):
-        return ""
+        return why
     return (
         "No ceiling: all labels of this cache were given to another head. python -m alfm.probe with "
         "the runs' classifier= gives it."

@@ -12,7 +12,7 @@ from alfm.report.cells import ALIKE, OPEN, Table, TableCell
 from alfm.report.html.known import Known, shown
 from alfm.report.html.parts import Section
 from alfm.report.html.pictures import Lines, Series
-from alfm.report.html.sections.ceiling import other_head, share_of_ceiling
+from alfm.report.html.sections.ceiling import no_ceiling, share_of_ceiling
 from alfm.report.significance import MARKS
 from alfm.report.tables import summary_table
 from alfm.results.setting import REFERENCE, summary, units_of
@@ -34,8 +34,8 @@ def learning_curves(known: Known, levels: Mapping[str, float]) -> Section:
     lead = [f"Mean over seeds, with 95 % intervals; best first. {known.setting.start.capitalize()} start for all."]
     if "added" in known.shared and known.shared["added"].fillna(False).astype(bool).any():
         lead.append(f"Nobody asked for {REFERENCE}: it was added to a sweep that had nothing to compare with.")
-    if other := other_head(known):
-        lead.append(other)
+    if missing := no_ceiling(known):
+        lead.append(missing)
     shares = share_of_ceiling(known)
     return Section(f"{known.stem}-curves", "Learning curves", lead, [picture, table, *([shares] if shares else [])])
 
