@@ -6,6 +6,7 @@ import os
 import sys
 
 from alfm.config.hydra import run_hydra
+from alfm.engines.launched import run_launched
 from alfm.engines.local import Local
 
 ABOUT = """Run active-learning rounds on cached features: which items would each query strategy have labelled, and how
@@ -32,7 +33,7 @@ def with_random(cells: list[list[str]]) -> tuple[list[list[str]], str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 1 (a mistake or a failed job) or 2 (a wrong command line)."""
-    return run_hydra("al_train", TASK, Local().run, about=ABOUT, argv=argv, complete=with_random)
+    return run_hydra("al_train", TASK, Local().run, about=ABOUT, argv=argv, complete=with_random, launch=run_launched)
 
 
 if __name__ == "__main__":

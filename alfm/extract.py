@@ -13,6 +13,7 @@ import os
 import sys
 
 from alfm.config.hydra import run_hydra
+from alfm.engines.launched import run_launched
 from alfm.engines.local import Local
 
 TASK = "alfm.extraction.session.Extraction"
@@ -20,7 +21,7 @@ TASK = "alfm.extraction.session.Extraction"
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    return run_hydra("extract", TASK, Local().run, about=__doc__ or "", argv=argv)
+    return run_hydra("extract", TASK, Local().run, about=__doc__ or "", argv=argv, launch=run_launched)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "labelling": "cache commands config datasets devices errors features files geometry heads learner options "
     "results stopping strategies streams",
     "one_shot": "acquisition config devices errors features heads options posteriors strategies streams",
-    "engines": "config errors",
+    "engines": "cache config errors files",
     "testing": "backbones cache config datasets errors features heads posteriors simulation strategies",
     # commands
     "extract": "config engines",

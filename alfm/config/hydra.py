@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from alfm.config.cell import Cell
 from alfm.config.experiments import GROUP as EXPERIMENT
 from alfm.config.experiments import with_experiment
+from alfm.config.launching import Launcher, for_launcher, launcher_of
 from alfm.config.mistakes import syntax, unknown_key, unreadable
 from alfm.config.paths import conf_dir, environment, folder_variables, groups_of
 from alfm.errors import UserError, nearest_names, say
@@ -39,13 +40,15 @@ def run_hydra(
     about: str = "",
     argv: list[str] | None = None,
     complete: Callable[[list[list[str]]], tuple[list[list[str]], str]] | None = None,
+    launch: Callable[[Launcher, list[Cell]], int] | None = None,
 ) -> int:
     """Compose `conf/<config_name>.yaml` with the command line's overrides, `run` the cells, return the exit status.
 
     task: dotted name of the class whose objects run a cell; run: an engine's, see `alfm.engines.base`. Use it as
     `sys.exit(run_hydra("extract", "alfm.extraction.session.Extraction", Local().run))`. `argv` defaults to
     `sys.argv[1:]`; `about` is shown by `--help`. complete: what the cells of a sweep become, as the words of each, and
-    a sentence about it for the user, "" for none.
+    a sentence about it for the user, "" for none. launch: has the cells of a sweep run instead where the command line
+    names one of Hydra's launchers (`alfm.config.launching`); None: none can be named.
 
     Options: `-m` makes a cell of every combination of `key=a,b`, and so does al_train's `experiment=NAME`, which stands
     for other words (`alfm.config.experiments`). `--config-dir DIR` adds a user's own config groups, `--cfg` prints the
@@ -67,8 +70,13 @@ def run_hydra(
         if arguments.help:
             print(_help(config_name, about, extra))
             return 0
+        about_launcher, arguments.overrides = for_launcher(arguments.overrides)
+        if about_launcher and (launch is None or not arguments.multirun):
+            advice = "leave it out" if launch is None else "add -m"
+            raise UserError(f"{about_launcher[0]}: launchers run the cells of a sweep; {advice}.")
         with environment():
             with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+                launcher = launcher_of(about_launcher, extra) if about_launcher else None
                 cells, remark = _sweep(arguments), ""
                 if complete is not None and arguments.multirun:
                     cells, remark = complete(cells)
@@ -80,7 +88,8 @@ def run_hydra(
 
                 print("---\n".join(OmegaConf.to_yaml(cfg) for _, cfg, _ in sweep), end="")
                 return 0
-            return run([_cell(task, *composed) for composed in sweep])
+            made = [_cell(task, *composed) for composed in sweep]
+            return run(made) if launcher is None or launch is None else launch(launcher, made)
     except UserError as error:
         say(str(error))
         return 2

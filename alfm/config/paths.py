@@ -41,7 +41,7 @@ def paths() -> Paths:
 
 def folder_variables() -> dict[str, str]:
     """The four variables as they are now."""
-    known = _env_file()
+    known = env_file()
     return {name: os.environ.get(name) or known.get(name) or default for name, default in _DEFAULTS.items()}
 
 
@@ -95,7 +95,7 @@ def groups_of(extra: Path | None = None) -> dict[str, list[str]]:
 @contextmanager
 def environment() -> Iterator[None]:
     """`.env` and the folders' defaults in `os.environ` for as long as the block runs."""
-    wanted = _DEFAULTS | _env_file()
+    wanted = _DEFAULTS | env_file()
     added = {key: value for key, value in wanted.items() if not os.environ.get(key)}
     before = {key: os.environ.get(key) for key in added}
     os.environ.update(added)
@@ -109,7 +109,8 @@ def environment() -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _env_file() -> dict[str, str]:
+def env_file() -> dict[str, str]:
+    """What the `.env` of the working folder, or of one above it, says."""
     from dotenv import dotenv_values, find_dotenv
 
     return {key: value for key, value in dotenv_values(find_dotenv(usecwd=True)).items() if value}
