@@ -105,6 +105,36 @@ def add_to_groups(total: Tensor, group: Tensor, weight: Tensor, x: Tensor, rows:
     total += torch.from_numpy(csr_array(entries, shape=(len(total), len(x))) @ host)
 
 
+def add_rows(total: Tensor, group: Tensor, x: Tensor) -> None:
+    """total[group[i]] += x[i]: total (k, ..), group int64 (m,), x (m, ..) of total's type. The order of the sums is
+    fixed, as in `add_to_groups`."""
+    if devices.of(x).numpy_reads:
+        total.index_add_(0, group, x)
+        return
+    groups = torch.arange(len(total), device=x.device)[:, None]
+    size = max(256, (1 << 23) // len(total))
+    for start in range(0, len(x), size):
+        part = slice(start, start + size)
+        total += (groups == group[part]).to(x.dtype) @ x[part]
+
+
+def running_sums(x: Tensor) -> Tensor:
+    """Sums of what stands up to each place along the last dimension, in a fixed order: (.., n) -> (.., n).
+
+    An accelerator scans a single long row by blocks that take what their neighbours have so far; many short rows are
+    scanned by a block each, and so are their totals, twice so that they are no single row.
+    """
+    if devices.of(x).numpy_reads:
+        return x.cumsum(-1)
+    n, width = x.shape[-1], 32
+    while width * width < n:
+        width *= 2
+    rows = torch.nn.functional.pad(x, (0, max(2 * width, n + -n % width) - n)).unflatten(-1, (-1, width)).cumsum(-1)
+    before = rows[..., -1].expand(2, *rows.shape[:-1]).cumsum(-1)[0]
+    rows[..., 1:, :] += before[..., :-1, None]
+    return rows.flatten(-2)[..., :n]
+
+
 def widened(x: Tensor) -> Tensor:
     """x in float64, on the host where its device has none."""
     return (x if devices.of(x).has_float64 else x.cpu()).double()

@@ -22,6 +22,11 @@ def grouped() -> Tensor:
     return total
 
 
+def with_rows(total: Tensor, x: Tensor) -> Tensor:
+    host_ops.add_rows(total, torch.arange(40) % 3, x)
+    return total
+
+
 OPERATIONS: dict[str, Callable[[], Tensor]] = {
     "log": lambda: host_ops.log(X[:, 1:] + 1, torch.empty(40, 29)),
     "argmax_rows": lambda: host_ops.argmax_rows(X),
@@ -35,6 +40,11 @@ OPERATIONS: dict[str, Callable[[], Tensor]] = {
     "take a range": lambda: host_ops.take(X, torch.arange(4, 9)),
     "take nothing": lambda: host_ops.take(X, torch.arange(0)),
     "add_to_groups": grouped,
+    "add_rows": lambda: with_rows(torch.zeros(5, 30), X),
+    "add_rows of numbers": lambda: with_rows(torch.ones(5), ROW),
+    "running_sums": lambda: host_ops.running_sums(ROW),
+    "running_sums of one": lambda: host_ops.running_sums(ROW[:1]),
+    "running_sums of rows": lambda: host_ops.running_sums(X.repeat(1, 80)[None]),
     "widened": lambda: host_ops.widened(X),
 }
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from alfm import devices
 from alfm.geometry.d2_sampling import d2_sample
-from alfm.host_ops import add_to_groups, argmax_rows, take
+from alfm.host_ops import add_rows, add_to_groups, argmax_rows, take
 from alfm.threads import side_by_side
 
 # How far beyond the mean a centroid aims after passes 1, 2, 3 and on, as a share of its way to the mean.
@@ -265,5 +265,5 @@ class _Sums:
         rows = torch.cat([moved, left])
         cluster = torch.cat([after[moved], before[left]])
         value = torch.cat([self.weight[moved], -self.weight[left]])
-        self.mass.index_add_(0, cluster, value.double())
+        add_rows(self.mass, cluster, value.double())
         add_to_groups(self.total, cluster, value, self.x, rows)

@@ -61,10 +61,9 @@ def _votes(
         other = torch.ones_like(index, dtype=torch.bool) if own is None else index != own[at, None]
         rank = other.cumsum(1)
         weight = (-0.5 * distance.square() / TEMPERATURE).exp()  # exp(cosine / T) but for a factor
-        votes = [
-            torch.zeros(len(index), num_classes, dtype=weight.dtype, device=weight.device).scatter_add_(
-                1, labels[index], weight * (other & (rank <= k))
-            )
-            for k in ks
-        ]
-        yield at, torch.stack(votes)
+        counted = torch.stack([weight * (other & (rank <= k)) for k in ks])
+        classes = labels[index].expand(len(ks), -1, -1)
+        votes = weight.new_zeros(len(ks), len(index), num_classes)
+        for j in range(index.shape[1]):  # one neighbour after the other: sums in the same order everywhere
+            votes.scatter_add_(2, classes[..., j : j + 1], counted[..., j : j + 1])
+        yield at, votes

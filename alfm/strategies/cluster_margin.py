@@ -13,6 +13,7 @@ from torch import Tensor
 from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
 from alfm.geometry.linkage import average_linkage
+from alfm.host_ops import add_rows
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
@@ -85,10 +86,9 @@ class ClusterMargin(Strategy):
             return label
         member = torch.from_numpy(label).to(unit.device)
         size = torch.bincount(member)
-        mean = torch.zeros(len(size), x.shape[1], dtype=torch.float64, device=x.device).index_add_(
-            0, member, x.double()
-        )
-        mean = (mean / size[:, None]).to(x.dtype)
+        total = torch.zeros(len(size), x.shape[1], dtype=torch.float64, device=x.device)
+        add_rows(total, member, x.double())
+        mean = (total / size[:, None]).to(x.dtype)
         half = -0.5 * torch.linalg.vecdot(mean, mean)
         return torch.cat([torch.addmm(half, x, mean.T).argmax(1) for _, x in unit.blocks()]).cpu().numpy()
 

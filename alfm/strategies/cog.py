@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alfm.host_ops import add_rows
 from alfm.options import checked
 from alfm.strategies.base import Need, Strategy
 from alfm.strategies.parts.candidates import highest
@@ -47,7 +48,7 @@ class Cog(Strategy):
         for rows, x in phi.blocks():
             if self.per_class:
                 label[rows] = head.at(rows, x, r).argmax(1)
-            total.index_add_(0, label[rows], x.double())
+            add_rows(total, label[rows], x.double())
         count = torch.bincount(label, minlength=groups).clamp_min(1)
         centre = (total / count[:, None]).to(query.pool.dtype)
         return torch.cat([torch.linalg.vector_norm(x - centre[label[rows]], dim=1) for rows, x in phi.blocks()])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alfm.acquisition import margin_uncertainty
 from alfm.heads.passes import logits_of
+from alfm.host_ops import running_sums
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
@@ -85,7 +86,7 @@ def contrastive(p: Tensor, u: Tensor, budget: int, gamma: float, uniform: Tensor
             largest = value.max()
             nothing = largest == 0  # everybody has 0: equal weights
             weight = value.add_(nothing).div_(largest + nothing).pow_(gamma).index_fill_(0, taken, 0.0)
-            mass = weight.cumsum_(0)
+            mass = running_sums(weight)
             # strictly below the total, so that the first place beyond the target has a weight of its own
             target = torch.minimum(uniform[b] * mass[-1:], torch.nextafter(mass[-1:], torch.zeros_like(mass[-1:])))
             pick = torch.searchsorted(mass, target, right=True)

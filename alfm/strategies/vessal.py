@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alfm.features.features import Vectors
 from alfm.heads.passes import walk
-from alfm.host_ops import surely_empty
+from alfm.host_ops import running_sums, surely_empty
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.gradients import prediction_error
@@ -84,7 +84,7 @@ def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, rid
     taken = torch.full((budget,), T, dtype=torch.int64, device=device)
     last = place.new_full((1,), -1)
     for b in range(budget):
-        trace = leverage.cumsum(0) / (place + 1)
+        trace = running_sums(leverage) / (place + 1)
         # nothing but zero gradients so far: all items are alike
         share = torch.where(trace > 0, leverage / trace, 1.0)
         wanted = rate if rate is not None else (budget - b) / (T - place)

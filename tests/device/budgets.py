@@ -1,0 +1,54 @@
+"""What a third round may cost on an accelerator, one line per strategy, and what is let pass by name.
+
+The task is that of `rounds.py`: 400 items, 16 features, 10 classes, 20 picks a round, float32, logistic head; the round
+is query, fit and measures. `python -m device.rounds NAME` prints today's line: whoever launches less lowers it here.
+"""
+
+BUDGETS = {
+    "alfamix": (1350, 3200, 325),
+    "badge": (960, 1800, 80),
+    "bait": (2450, 8900, 105),
+    "bald": (1250, 2400, 51),
+    "batchbald": (1800, 5600, 165),
+    "cal": (965, 1800, 61),
+    "clue": (1400, 3600, 385),
+    "cluster_margin": (785, 1450, 59),
+    "cog": (1100, 1850, 63),
+    "coreset": (1450, 3950, 54),
+    "dbal": (1150, 2550, 49),
+    "dcom": (2450, 9000, 75),
+    "dropquery": (1450, 3950, 380),
+    "entropy": (930, 1450, 48),
+    "epig": (1250, 2450, 110),
+    "facility_location": (2000, 6800, 85),
+    "graph_cut": (1400, 3200, 78),
+    "log_det": (1800, 4450, 78),
+    "margins": (930, 1450, 48),
+    "pcoreset": (1500, 4300, 69),
+    "powerbald": (1100, 2450, 57),
+    "powerentropy": (935, 1450, 54),
+    "powermargins": (935, 1600, 56),
+    "probcover": (895, 1300, 48),
+    "random": (890, 1450, 40),
+    "tcm": (2150, 7450, 385),
+    "typiclust": (2150, 7450, 385),
+    "uherding": (3050, 12000, 170),
+    "uncertainty": (925, 1450, 48),
+    "vessal": (1800, 6550, 50),
+}
+"""Strategy -> (launches with one replicate, launches with five, waits of the host with five)."""
+
+WAITS = 60
+"""Of the host in a third round with one replicate, for forms of a strategy that have no line of their own."""
+
+OTHER_PICKS: dict[str, str] = {}
+"""Strategies that pick other items than on the CPU, and why."""
+
+UNORDERED: dict[str, str] = {
+    "acquisition.py _vote_shares": "ones: exact in any order",
+    "geometry/submodular.py _plain": "one number to one place",
+    "geometry/submodular.py determinant_information": "one number to one place",
+    "strategies/bait/class_wise.py factor": "one number to a place",
+    "heads/neighbours.py _votes": "one number to a place in each call",
+}
+"""Places with float sums in no promised order, and why no bit depends on it."""

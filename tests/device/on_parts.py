@@ -1,0 +1,132 @@
+"""Cold starts, heads, posteriors, measures, where features live, and one extraction: on the device as on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from device import start
+from device.rounds import COLD_STARTS, CONF, C, N, X, Y, rounds, task
+from extraction.standins import Tiny
+
+from alfm.config.parts import from_config
+from alfm.extraction.encoding import Encoder
+from alfm.features.features import Features
+from alfm.heads.neighbours import choose_k, shares
+from alfm.metrics import evaluate
+from alfm.posteriors import DropoutPosterior, Ensemble, Laplace, pool_pass
+
+HEADS = sorted(path.stem for path in (CONF / "classifier").glob("*.yaml"))
+POSTERIORS = {
+    "dropout": DropoutPosterior(),
+    "dropout, joint": DropoutPosterior(per_item=False),
+    "ensemble": Ensemble(3),
+    "laplace": Laplace(),
+}
+SHORTER: dict[str, dict[str, Any]] = {name: {"max_epochs": 12} for name in ("adapter", "dropout")}
+SEEDS = [1, 2, 3, 4, 5]
+DEVICES = ("cpu", "cuda")
+
+
+class Rows:
+    """Features that stay in a file."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x, self.shape = x, x.shape
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.x[start:stop]
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self.x[rows]
+
+
+def features(device: str, dtype: str = "float32", memory: Any = "auto") -> Features:
+    x = X.astype(dtype)
+    return Features(Rows(x) if memory == "file" else x, device, memory="auto" if memory == "file" else memory)
+
+
+def labelled(R: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (R, 40) of every replicate, the last one's fewer and padded, and their classes."""
+    rows = torch.from_numpy(np.stack([np.random.default_rng(seed).permutation(N)[:40] for seed in SEEDS[:R]]))
+    rows[-1, 30:] = -1
+    return rows.to(device), torch.where(rows >= 0, torch.from_numpy(Y)[rows.clamp_min(0)], -1).to(device)
+
+
+def fitted(head: str, device: str, R: int, dtype: str = "float32", memory: Any = "auto"):
+    pool, (rows, targets) = features(device, dtype, memory), labelled(R, device)
+    classifier = from_config("classifier", head, **SHORTER.get(head, {}))
+    return pool, classifier, rows, targets, classifier.fit(pool, rows, targets, C, SEEDS[:R], 1)
+
+
+@pytest.mark.parametrize("name", COLD_STARTS)
+def test_a_cold_start_picks_what_it_picks_on_the_cpu(name: str) -> None:
+    picks = [next(rounds(task(device, "float64"), "random", SEEDS[:2], name)).picks for device in DEVICES]
+    assert np.array_equal(*picks)
+
+
+@pytest.mark.parametrize("R", [1, 5])
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_measure_as_on_the_cpu(head: str, R: int) -> None:
+    """Features in float16 where there is one replicate, in float32 where there are five."""
+    host, there = (
+        task(device).measure(fitted(head, device, R, "float16" if R == 1 else "float32")[-1]) for device in DEVICES
+    )
+    for ours, theirs in zip(there, host, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("memory", ["device", "host", "file"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_wherever_features_live(memory: str, dtype: str) -> None:
+    """A round that passes over the pool and gathers from it."""
+    picks = []
+    for pool in (features("cpu", dtype), features("cuda", dtype, memory)):
+        of = task(str(pool.device), dtype)
+        of.pool = pool
+        going = rounds(of, "dropquery", SEEDS[:2])
+        next(going)
+        picks.append(next(going).picks)
+    assert np.array_equal(*picks)
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_posteriors_draw_as_on_the_cpu(name: str) -> None:
+    posterior = POSTERIORS[name]
+    means = []
+    for device in DEVICES:
+        pool, classifier, rows, targets, head = fitted("logistic", device, 2, "float64")
+        draws = posterior.bind(pool, head, classifier, rows, targets, SEEDS[:2], 1)
+        means.append(pool_pass(pool, draws, lambda logits, rows, r: logits.softmax(-1).mean(0)).cpu())
+    assert torch.allclose(*means, atol=1e-6)
+
+
+def test_measures_and_neighbours() -> None:
+    y = torch.from_numpy(Y)
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(N, C))).float()
+    assert evaluate(logits.cuda(), y.cuda()) == pytest.approx(evaluate(logits, y), abs=1e-6)
+    found = []
+    for device in DEVICES:
+        pool = features(device)
+        found.append((choose_k(pool, y.to(device), C), shares(pool, y.to(device), C, features(device), 5).cpu()))
+    assert found[0][0] == found[1][0] and torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+def test_an_extraction() -> None:
+    found = []
+    for device in map(torch.device, DEVICES):
+        backbone = Tiny("tiny", 5, 0.0, None, None, "image", 0)
+        backbone.load(device)
+        encoder = Encoder(backbone, device, "float32")
+        batches = torch.randint(0, 256, (3, 6, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        pending = [encoder.start(batch, len(batch)) for batch in batches]
+        found.append(np.concatenate([encoder.finish(one)[0] for one in pending]))
+    assert np.allclose(*found, atol=1e-5)
+
+
+@pytest.mark.skipif(start.REAL, reason="only a simulated device tells")
+def test_nothing_else_is_wrong() -> None:
+    """Memory that a copy in flight needed was left alone, in all that ran above."""
+    assert not start.simulated.S.problems

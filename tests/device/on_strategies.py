@@ -1,0 +1,32 @@
+"""Every strategy on the device: the CPU's picks, launches and waits within their budget, sums in a promised order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from device import start
+from device.budgets import BUDGETS, OTHER_PICKS
+from device.rounds import third_round
+
+SEEDS = [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_picks_are_those_of_the_cpu(name: str) -> None:
+    """Features in float64, the third round of two replicates."""
+    (found, _), (expected, _) = (third_round(name, device, SEEDS[:2], "float64") for device in ("cuda", "cpu"))
+    same = np.array_equal(found.picks, expected.picks)
+    assert same or name in OTHER_PICKS
+    if same:
+        for ours, theirs in zip(found.metrics, expected.metrics, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.skipif(start.REAL, reason="only a simulated device counts")
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_round_costs_what_it_may(name: str) -> None:
+    """Launches with one replicate and with five, waits with five: the third round with its fit and its measures."""
+    (_, one), (_, five) = (third_round(name, "cuda", seeds) for seeds in (SEEDS[:1], SEEDS))
+    cost = (one.launches, five.launches, five.syncs)
+    where = five.launch_sites.most_common(12), five.sync_sites.most_common(12)
+    assert all(c <= b for c, b in zip(cost, BUDGETS[name], strict=True)), f"{cost} > {BUDGETS[name]}: {where}"
