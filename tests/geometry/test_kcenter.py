@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from waits import Waits
 
 from alfm.features.features import Features
 from alfm.geometry.kcenter import FarthestFirst
@@ -142,21 +141,6 @@ def test_the_eager_form_picks_the_same() -> None:
         allowed[:100] = False
         assert lazy._lazy(allowed, 40).tolist() == eager._eager(allowed, 40).tolist()
         assert eager.count == 140
-
-
-def test_the_eager_form_never_waits_per_pick() -> None:
-    x = cloud(9, 600, 5, torch.float32)
-    counts = []
-    for budget in (3, 30):
-        state = FarthestFirst(Features(x).raw)
-        state.add(torch.arange(4))
-        state._first_pass()
-        allowed = torch.ones(600, dtype=torch.bool)
-        allowed[:4] = False
-        with Waits() as waits:
-            assert len(state._eager(allowed, budget)) == budget
-        counts.append(waits.count)
-    assert counts[0] == counts[1] > 0
 
 
 def test_unknown_metric() -> None:

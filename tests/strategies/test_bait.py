@@ -17,15 +17,13 @@ from strategies.factory import (
     raw_head,
     seen,
 )
-from waits import Waits
 
 from alfm.errors import UserError
 from alfm.heads.dropout import Dropout
 from alfm.strategies.bait.bait import Bait, sharpening
-from alfm.strategies.bait.class_wise import Diagonal, Full
+from alfm.strategies.bait.class_wise import Diagonal
 from alfm.strategies.bait.rank_one import (
     Binary,
-    ahead,
     binary_information,
     quadratic_form,
     quadratic_forms,
@@ -160,41 +158,6 @@ def test_certain_items_add_nothing() -> None:
     problem.e.fill_(torch.inf)
     free = query.available[0]
     assert problem.forward(free, 30).tolist() == free.nonzero()[:30, 0].tolist()
-
-
-def other_forms(query: Query, budget: int) -> dict[str, Diagonal | Full]:
-    phi, labelled, share = embedding(query, 0), query.labelled(0), budget / (query.rows.shape[1] + budget)
-    log_p = torch.log_softmax(query.head.logits(phi.matrix, 0), 1)
-    return {
-        "diagonal": Diagonal(phi, log_p, labelled, 0.1, share),
-        "full": Full(phi, log_p, log_p.shape[1], labelled, 0.1, share),
-        "top_k": Full(phi, log_p, 2, labelled, 0.1, share),
-    }
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_host_does_not_wait_per_pick(variant: str) -> None:
-    """Forward and backward; `binary` and `diagonal` ask how far they are once in many picks."""
-    counts = []
-    for budget in (4, 24):
-        query = make_query(N=300, D=10)
-        problem = binary(query, budget) if variant == "binary" else other_forms(query, budget)[variant]
-        with Waits() as waits:
-            picks = problem.forward(query.available[0], 2 * budget)
-            assert len(set(problem.keep(picks, budget).tolist())) == budget
-        counts.append(waits.count)
-    asked_again = {"binary": 20, "diagonal": 10}.get(variant, 0)  # `top` asks several times between two passes
-    assert counts[1] - counts[0] <= asked_again
-
-
-def test_no_wait_in_picks_ahead() -> None:
-    query = make_query(N=150, D=10)
-    problem = binary(query, 10)
-    x, state = problem.phi.matrix, torch.stack([problem.e, problem.a])
-    matrices, out = torch.cat([problem.inverse, 2 * problem.middle]), state.new_tensor([[1e300], [-torch.inf]])
-    with Waits() as waits:
-        places, _, _ = ahead(matrices, x, state, out, 20)
-    assert waits.count == 0 and len(set(places.tolist())) == 20
 
 
 def test_binary_information_of_certain_items() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from reference.typiclust import typicality, typiclust
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
-from waits import Waits
 
 from alfm import devices
 from alfm.geometry import typicality as module
@@ -88,21 +87,6 @@ def test_a_large_cluster_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "_SEARCH", 10**6)
     monkeypatch.setattr(module, "_rows_at_once", lambda m: 128)
     assert most_typical(u, 20).tolist() == [expected]
-
-
-def test_the_device_is_never_waited_for_per_pick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clusters visited once or again and again, small ones too."""
-    looks_cost(monkeypatch)
-    assignment = np.repeat([0, 1, 2, 3], [100, 14, 4, 2])
-    counts = []
-    for budget in (2, 30, 105):
-        query = make_query()
-        given(monkeypatch, assignment)
-        query.pool.unit  # noqa: B018 - made once per pool
-        with Waits() as waits:
-            assert len(set(TypiClust().select(query, budget)[0].tolist())) == budget
-        counts.append(waits.count)
-    assert counts[0] == counts[1] == counts[2] > 0
 
 
 def test_how_many_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
