@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,59 @@ def test_an_extraction() -> None:
         pending = [encoder.start(batch, len(batch)) for batch in batches]
         found.append(np.concatenate([encoder.finish(one)[0] for one in pending]))
     assert np.allclose(*found, atol=1e-5)
+
+
+def asking(x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """What makes the host wait for the device."""
+    mask, i = x[:, 0] > 2, torch.tensor([2], device="cuda")
+    return {
+        "item": lambda: x[0, 0].item(),
+        "bool": lambda: bool(mask.any()),
+        "a mask": lambda: x[mask],
+        "nonzero": lambda: mask.nonzero(),
+        "where": lambda: torch.where(mask),
+        "unique": lambda: i.unique(),
+        "equal": lambda: torch.equal(x, x),
+        "bincount": lambda: torch.bincount(i),
+        "numbers": lambda: x.tolist(),
+        "to the host": lambda: x.cpu(),
+        "from the host": lambda: torch.ones(3).to("cuda"),
+        "cholesky": lambda: torch.linalg.cholesky(x[:2, :2].T @ x[:2, :2]),
+    }
+
+
+@pytest.mark.skipif(start.REAL, reason="of the simulated device")
+def test_what_waits_is_seen_and_what_does_not_is_not() -> None:
+    x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0)).to("cuda")
+    for name, ask in asking(x).items():
+        with start.simulated.counting() as cost:
+            ask()
+        assert cost.syncs >= 1, name
+    i = torch.arange(2, device="cuda")
+    with start.simulated.counting() as cost:
+        _ = x[i], x.where(x > 0.5, -torch.inf).argmax(0), x.topk(2), x[2], x[:, 1:3].double(), x @ x.T
+        x.index_fill_(0, i, 0.0)
+    assert cost.syncs == 0 and cost.launches > 5
+
+
+@pytest.mark.skipif(start.REAL, reason="of the simulated device")
+def test_what_cuda_refuses_is_refused() -> None:
+    x = torch.ones(3, 3).to("cuda")
+    with pytest.raises(RuntimeError, match="same device"):
+        x @ torch.ones(3, 3)
+    with pytest.raises(TypeError, match="numpy"):
+        np.asarray(x)
+    late = x.to("cpu", non_blocking=True)
+    assert late.isnan().all()  # nobody has waited for it
+    torch.cuda.synchronize()
+    assert (late == 1).all()
+    graph = torch.cuda.CUDAGraph()
+    graph.capture_begin()
+    x.add_(1)
+    graph.capture_end()
+    assert float(x.sum()) == 9  # nothing was done yet
+    graph.replay()
+    assert float(x.sum()) == 18
 
 
 @pytest.mark.skipif(start.REAL, reason="only a simulated device tells")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from device import start
-from device.budgets import BUDGETS, OTHER_PICKS
-from device.rounds import third_round
+from device.budgets import BUDGETS, OTHER_PICKS, UNORDERED, WAITS
+from device.rounds import VARIANTS, third_round
 
 SEEDS = [1, 2, 3, 4, 5]
 
@@ -30,3 +30,18 @@ def test_a_round_costs_what_it_may(name: str) -> None:
     cost = (one.launches, five.launches, five.syncs)
     where = five.launch_sites.most_common(12), five.sync_sites.most_common(12)
     assert all(c <= b for c, b in zip(cost, BUDGETS[name], strict=True)), f"{cost} > {BUDGETS[name]}: {where}"
+
+
+@pytest.mark.skipif(start.REAL, reason="only a simulated device counts")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_other_forms_wait_as_rarely(name: str) -> None:
+    """The third round of one replicate: 20 picks."""
+    _, cost = third_round(name, "cuda", SEEDS[:1])
+    assert cost.syncs <= WAITS, cost.sync_sites.most_common(12)
+
+
+@pytest.mark.skipif(start.REAL, reason="only a simulated device tells")
+def test_every_float_sum_has_an_order_and_nothing_else_is_wrong() -> None:
+    """Of all that ran above."""
+    assert {place for _, place in start.simulated.S.atomic} <= set(UNORDERED)
+    assert not start.simulated.S.problems
