@@ -9,7 +9,6 @@ set -u
 cd "$(dirname "$0")/.." || exit
 DEVICE=${DEVICE:-cuda} OUT=${OUT:-benchmarks/results/device} PYTHON=${PYTHON:-python3} LIMIT=${LIMIT:-100}
 SMALL=${SMOKE:+--smoke}
-EACH=${SECONDS_EACH:-1.5}
 
 if [ "${1:-}" = wheels ]; then
     mkdir -p .whl
@@ -28,29 +27,25 @@ fi
 export PYTHONPATH="$PWD:$PWD/tests:${PYTHONPATH:-}"
 mkdir -p "$OUT"
 
+run() {
+    timeout "$LIMIT" "$PYTHON" "$@"
+}
+
 part() {
     case $1 in
-    tests) "$PYTHON" -m pytest -p device.start -p no:cacheprovider -q tests/device/on_*.py ;;
-    roofline) "$PYTHON" benchmarks/roofline.py --pool 50k-1536 --device "$DEVICE" $SMALL --json "$OUT/$1.json" ;;
-    extract-S14 | extract-L14)
+    tests) run -m pytest -p device.start -p no:cacheprovider -q tests/device/on_*.py ;;
+    roofline) run benchmarks/roofline.py --pool 50k-1536 --device "$DEVICE" $SMALL --json "$OUT/$1.json" ;;
+    extract-*)
         case $1 in *S14) arch=vit_small_patch14_dinov2 ;; *) arch=vit_large_patch14_dinov2 ;; esac
-        "$PYTHON" benchmarks/extract.py --arch $arch --device "$DEVICE" --images 2048 --repeats 2 $SMALL \
-            --json "$OUT/$1.json" ;;
-    *) "$PYTHON" benchmarks/on_device.py --part "$1" --device "$DEVICE" --seconds $((LIMIT - 15)) --each "$EACH" \
-        $SMALL --json "$OUT/$1.json" ;;
+        run benchmarks/extract.py --arch $arch --device "$DEVICE" --images 2048 --repeats 2 $SMALL --json "$OUT/$1.json" ;;
+    *) run benchmarks/on_device.py --part "$1" --device "$DEVICE" --seconds $((LIMIT - 15)) $SMALL --json "$OUT/$1.json" ;;
     esac
 }
 
 failed=
 for name in ${*:-tests rounds-10k rounds-50k rounds-1m study fits roofline extract-S14 extract-L14}; do
     began=$(date +%s)
-    export DEVICE OUT PYTHON LIMIT SMALL EACH
-    part "$name" >"$OUT/$name.txt" 2>&1 &
-    job=$!
-    (sleep "$LIMIT" && kill "$job" 2>/dev/null) &
-    watch=$!
-    if wait "$job"; then said=done; else said=FAILED failed="$failed $name"; fi
-    kill "$watch" 2>/dev/null
+    if part "$name" >"$OUT/$name.txt" 2>&1; then said=done; else said=FAILED failed="$failed $name"; fi
     echo "$name: $said after $(($(date +%s) - began)) s ($OUT/$name.txt)"
     tail -n 3 "$OUT/$name.txt" | cut -c1-200
 done
