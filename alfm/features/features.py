@@ -20,6 +20,10 @@ from alfm.host_ops import widened
 
 T = TypeVar("T")
 Memory = Literal["auto", "device", "host", "file"]
+LARGE = 1 << 30
+"""Bytes of a float32 copy above which a pool keeps only one, that of the space that is asked for first, unless _MANY of
+them fit into the free memory."""
+_MANY = 16
 OFFSET = 0.999  # mean cosine above which float32 unit features differ by little more than their rounding
 
 
@@ -52,9 +56,7 @@ class Vectors:
     def __init__(self, pool: Features, space: Space) -> None:
         self.pool, self.space = pool, space
         self.N, self.device = pool.N, pool.device
-        self.matrix: Tensor | None = None
-        if space.shared and pool.resident:
-            self.matrix = pool.materialise(space)
+        self.matrix: Tensor | None = pool.materialise(space) if space.shared and pool.keeps(space) else None
         self._sq_norms: Tensor | None = None
         self._level: float | None = None
 
@@ -121,7 +123,9 @@ class Features:
 
     `device`: on the device as stored. `host`: in (pinned) host memory, blocks cross when visited. `file`: read from
     a `RowReader`. `auto`: `device` when the features fit into half of the free memory, else `host`. Where there is
-    room (a quarter of the free memory for float32 coordinates), coordinates of shared spaces are kept resident.
+    room (a quarter of the free memory for float32 coordinates), coordinates of shared spaces are kept resident; of a
+    `large` pool those of one space, its heads' as a rule, and others are made block by block (`held` says what was
+    decided).
     Computation is in float32, or in float64 when the features are float64 (for checks against references).
 
     views: further views of the items, (N, V - 1, D), kept in host memory. Passes see the plain items only; heads may
@@ -171,8 +175,11 @@ class Features:
         self.dtype = (
             features.dtype if isinstance(features, Tensor) and features.dtype == torch.float64 else torch.float32
         )
+        copy = self.N * self.D * 4
         # One float32 copy per space in use (raw, unit, the head's) should fit beside what else runs.
-        self.resident = memory == "device" and free >= self.N * self.D * 4 * 4
+        self.resident = memory == "device" and free >= 4 * copy
+        self.large = copy > LARGE and free < _MANY * copy
+        self._only: Space | None = None  # of a large pool: the space whose coordinates are kept
         self.block_numbers = there.block_numbers
         self.block_rows = block_rows or there.block_rows(self.D)
         self.kept = Kept() if kept is None else kept
@@ -239,7 +246,8 @@ class Features:
 
     def materialise(self, space: Space) -> Tensor:
         """All coordinates of a space, (N, D') float32 on the device."""
-        if space is RAW and isinstance(self.features, Tensor) and self.features.dtype == self.dtype:
+        if self._is_stored(space):
+            assert isinstance(self.features, Tensor)
             return self.features
         out: Tensor | None = None
         for rows, x in self.raw_blocks():
@@ -249,6 +257,28 @@ class Features:
             out[rows] = z
         assert out is not None
         return out
+
+    def keeps(self, space: Space) -> bool:
+        """Are the coordinates of a shared space kept resident? Asking is deciding."""
+        if not self.resident or not self.large or self._is_stored(space):
+            return self.resident
+        if self._only is None:
+            self._only = space
+        return self._only is space
+
+    def _is_stored(self, space: Space) -> bool:
+        return space is RAW and isinstance(self.features, Tensor) and self.features.dtype == self.dtype
+
+    @property
+    def held(self) -> str:
+        """What of the features lies where, in a sentence."""
+        size, copy = f"{self.N:,} x {self.D} features", f"{self.N * self.D * 4 / 2**30:.1f} GiB"
+        if not isinstance(self.features, Tensor):
+            return f"{size} are read from their file, block by block; no copy is kept"
+        where = "on the device" if self.memory == "device" else "in the host's memory"
+        kept = "one copy in float32 is kept" if self.large else "copies in float32 are kept"
+        what = f"{kept} ({copy})" if self.resident else f"there is no room for copies in float32 ({copy})"
+        return f"{size} lie {where} as {str(self.features.dtype).removeprefix('torch.')}; {what}"
 
     def vectors(self, space: Space) -> Vectors:
         """The pool in a space; shared spaces are made once and kept."""

@@ -133,19 +133,50 @@ class _Run:
     def move(self) -> None:
         """Centroids to the means of what is nearest to their targets, and the next targets."""
         nearest = self.nearest.clone()
+        if not devices.of(self.x).looks_are_free:
+            self._move_unseen(nearest)
+            return
         _refill(nearest, (self.sq - 2 * self.score).clamp_min_(0), self.weight, self.k)
         if bool((nearest == self.assignment).all()):
             self._settle()
             return
-        sums, before = self.sums, self.inertia
+        sums = self.sums
         sums.update(self.assignment, nearest)
-        self.assignment = nearest
-        self.moves += 1
-        filled = sums.mass > 0
-        means = sums.total / sums.mass.clamp_min(torch.finfo(sums.mass.dtype).tiny)[:, None]
-        self.centroids = torch.where(filled[:, None], means.to(self.x.dtype), self.centroids)
+        filled, means = sums.means()
         # sum w |x - c|^2 = sum w |x|^2 - sum_k mass_k |c_k|^2 at the means: no second pass.
-        self.inertia = max(0.0, self.total - float((sums.mass * means.square().sum(1))[filled].sum()))
+        inertia = max(0.0, self.total - float((sums.mass * means.square().sum(1))[filled].sum()))
+        self._moved(nearest, filled, means, inertia)
+
+    def _move_unseen(self, nearest: Tensor) -> None:
+        """`move` where a look is a wait: one look, and another when a cluster has run empty.
+
+        Sums are taken anew instead of adjusted, since which items moved is not known here.
+        """
+        unchanged, empty, inertia, filled, means = self._look(nearest)
+        if empty:
+            _refill(nearest, (self.sq - 2 * self.score).clamp_min_(0), self.weight, self.k)
+            unchanged, _, inertia, filled, means = self._look(nearest)
+        if unchanged:
+            self._settle()
+        else:
+            self._moved(nearest, filled, means, max(0.0, inertia))
+
+    def _look(self, nearest: Tensor) -> tuple[bool, bool, float, Tensor, Tensor]:
+        """Whether an assignment is the last one, leaves a cluster empty, its inertia, filled clusters and means."""
+        members = torch.zeros(self.k, dtype=torch.int64, device=nearest.device)
+        members.index_add_(0, nearest, (self.weight > 0).long())  # whole numbers: the same in any order
+        self.sums.take(nearest)
+        filled, means = self.sums.means()
+        held = torch.where(filled, self.sums.mass * means.square().sum(1), 0).sum()
+        same, empty = (nearest == self.assignment).all(), (members == 0).any()
+        found = torch.stack([same.to(held.dtype), empty.to(held.dtype), held]).tolist()
+        return bool(found[0]), bool(found[1]), self.total - found[2], filled, means
+
+    def _moved(self, nearest: Tensor, filled: Tensor, means: Tensor, inertia: float) -> None:
+        """After a pass that changed the assignment."""
+        before, self.inertia, self.assignment = self.inertia, inertia, nearest
+        self.moves += 1
+        self.centroids = torch.where(filled[:, None], means.to(self.x.dtype), self.centroids)
         if before - self.inertia < self.tolerance * self.inertia:
             self._settle()
         elif self.ahead:
@@ -257,6 +288,18 @@ class _Sums:
         self.x, self.weight, self.k = x, weight, k
         self.total = torch.zeros(k, x.shape[1], dtype=torch.float64, device=x.device)
         self.mass = torch.zeros(k, dtype=torch.float64, device=x.device)
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Which clusters have mass, bool (k,), and the means (k, D) float64 of those."""
+        return self.mass > 0, self.total / self.mass.clamp_min(torch.finfo(self.mass.dtype).tiny)[:, None]
+
+    def take(self, cluster: Tensor) -> None:
+        """The sums of an assignment (n,), whatever they were; nothing is waited for."""
+        rows = torch.arange(len(cluster), device=cluster.device)
+        self.total.zero_()
+        self.mass.zero_()
+        add_to_groups(self.total, cluster, self.weight, self.x, rows)
+        add_to_groups(self.mass[:, None], cluster, self.weight, torch.ones_like(self.weight)[:, None], rows)
 
     def update(self, before: Tensor, after: Tensor) -> None:
         """Move items from cluster `before` (n,) (-1: none) to `after` (n,)."""

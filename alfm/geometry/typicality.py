@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from alfm import devices
+from alfm.geometry.kmeans_on_part import Take
 from alfm.geometry.knn import CLOSE, SPARE, knn
 from alfm.host_ops import holds_any
 
 _SEARCH = 256  # members up to which, on CPU, a search for neighbours costs more than all distances
 _NOISE = 256  # units of rounding: squared distances from products are better than that
 _BLOCK = 1 << 24  # distances held at once on a GPU: 64 MB
+PART = 1024  # members among which the most typical is looked for, of a cluster of a large pool
+_FINAL = 64  # of these, the ones that are measured among more
+_WIDE = 10  # times as many members
 
 
 def most_typical(x: Tensor, neighbours: int) -> Tensor:
@@ -21,20 +26,41 @@ def most_typical(x: Tensor, neighbours: int) -> Tensor:
     index. Near distances come from differences, as in `knn`: all of them up to _SEARCH members, beyond on a GPU those
     of the nearest.
     """
-    m = len(x)
-    k = min(neighbours, m // 2)
+    k = min(neighbours, len(x) // 2)
     if k < 1:
         return torch.zeros(1, dtype=torch.int64, device=x.device)
-    sq = torch.linalg.vecdot(x, x)
-    ask = devices.of(x).looks_are_free
-    if ask and m > _SEARCH:
-        best = _found(x, sq, k).argmin(0, keepdim=True)
-    else:
-        size = _rows_at_once(m)
-        parts = [slice(start, min(start + size, m)) for start in range(0, m, size)]
-        best = torch.cat([_mean_distances(x, sq, rows, k, ask) for rows in parts]).argmin(0, keepdim=True)
+    best = _mean_to_nearest(x, k).argmin(0, keepdim=True)
     # products of equal items may round differently
     return (x == x.index_select(0, best)).all(1).to(torch.uint8).argmax(0, keepdim=True)
+
+
+def most_typical_of_part(take: Take, m: int, neighbours: int, rng: np.random.Generator, device: torch.device) -> Tensor:
+    """A place, int64 (1,), of an item among m about as typical as `most_typical`, found without all their distances.
+
+    PART random items are compared with one another; of the most typical 64 the mean distance to the nearest among ten
+    times as many says which it is. Up to PART items: the most typical itself. O(PART^2 D); memory O(PART D).
+    """
+    if m <= PART:
+        return most_typical(take(torch.arange(m, device=device)), neighbours)
+    wide = np.sort(rng.choice(m, min(m, _WIDE * PART), replace=False))
+    narrow = torch.from_numpy(np.sort(rng.choice(len(wide), PART, replace=False))).to(device)
+    places = torch.from_numpy(wide).to(device)
+    x = take(places)
+    k = min(neighbours, PART // 2)
+    few = narrow[_mean_to_nearest(x[narrow], k).argsort(stable=True)[:_FINAL]]
+    total = knn(x, k + 1, x[few])[0].sum(1)  # with itself, at distance 0
+    return places[few[total.argmin(0, keepdim=True)]]
+
+
+def _mean_to_nearest(x: Tensor, k: int) -> Tensor:
+    """Mean distance (m,) of each item of x (m, D) to the k nearest others."""
+    m, sq = len(x), torch.linalg.vecdot(x, x)
+    ask = devices.of(x).looks_are_free
+    if ask and m > _SEARCH:
+        return _found(x, sq, k)
+    size = _rows_at_once(m)
+    parts = [slice(start, min(start + size, m)) for start in range(0, m, size)]
+    return torch.cat([_mean_distances(x, sq, rows, k, ask) for rows in parts])
 
 
 def _found(x: Tensor, sq: Tensor, k: int) -> Tensor:

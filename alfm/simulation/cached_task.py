@@ -219,13 +219,16 @@ class Simulation(Task):
         if self.pool.views is not None and fits_heads(query_strategy):
             known["refits_on_views"] = 1  # before, heads fitted inside strategies saw the plain items only
         strategies = (query_strategy, init_strategy)
+        on_part = any(one.clusters_part(self.pool.N) for one in strategies)
+        if on_part:
+            known["clusters_on_part"] = 1  # before, k-means saw all candidates of a large pool
         if self.pool.offset:
             spaces = {space for one in strategies for space in one.measures}
             if spaces & {"raw", "unit"} or ("head" in spaces and plain_space(classifier, self.pool)):
                 known["offset"] = 1  # before, distances between such features were rounding
             if isinstance(classifier, Propagated):
                 known["offset"] = 1
-        elif any(one.repairs_near for one in strategies) and any_near(self.pool.unit):
+        elif not on_part and any(one.repairs_near for one in strategies) and any_near(self.pool.unit):
             known["near"] = 1  # before, distances between near items came from products
         if self.cache.renumbered:
             known["renumbered_classes"] = 1  # before, gaps counted as classes, and budgets per class with them

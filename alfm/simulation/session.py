@@ -144,7 +144,10 @@ class Training:
         key = (path, *map(_stamp, files), *how, sets, given.pool, given.oracle)
         if key not in self._loaded:
             self._loaded.clear()  # before the next one is read: two may not fit
-            self._loaded[key] = Simulation(path, *how, index_sets=sets, pool=given.pool, oracle=given.oracle)
+            task = Simulation(path, *how, index_sets=sets, pool=given.pool, oracle=given.oracle)
+            if task.pool.large or not task.pool.resident:
+                print(f"{task.pool.held}.")
+            self._loaded[key] = task
         return self._loaded[key]
 
 

@@ -11,7 +11,8 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm.options import checked
+from alfm.geometry.kmeans_on_part import GATHERED
+from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins
 from alfm.strategies.query import Query, stack_picks, unit_embedding
@@ -33,7 +34,8 @@ class AlfaMix(Strategy):
 
     Departures from the authors' code: cap grows by 0.2 (there by 1/32); k-means makes at most 5 passes (there it
     converges); classes without a label have no anchor (there a mean of nothing).
-    Cost: O(N D C), then k-means on the m candidates, O(m D B); memory O(N + m D).
+    More than `cluster_up_to` candidates: k-means learns from so many random ones (`geometry.kmeans_on_part`).
+    Cost: O(N D C), then k-means on the m candidates, O(m D B); memory O(N + min(m, cluster_up_to) D).
     """
 
     needs = ("head", "labels")
@@ -41,6 +43,7 @@ class AlfaMix(Strategy):
     measures = ("head",)
     step: Annotated[float, Ge(0.001), Le(1)] = 0.2
     fill: Fill = "random"
+    cluster_up_to: Count = GATHERED
 
     def select(self, query: Query, budget: int) -> Tensor:
         needed = self.flipping_caps(query)
@@ -51,7 +54,7 @@ class AlfaMix(Strategy):
                 if len(rows) > budget:
                     break
             candidates.append(rows)
-        picks = clustered(query, candidates, budget, partial(unit_embedding, query))
+        picks = clustered(query, candidates, budget, partial(unit_embedding, query), up_to=self.cluster_up_to)
         if self.fill == "margins":
             picks = filled_by_margins(query, picks, budget)
         return stack_picks(picks, budget, query.pool.device)

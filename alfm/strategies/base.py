@@ -61,6 +61,12 @@ class Strategy(ABC):
             if value is not None and not low <= value <= high:
                 raise UserError(f"{self.name} {option}={value}: must lie between {low:g} and {high:g}.")
 
+    def clusters_part(self, items: int) -> bool:
+        """On a pool of so many items, does its k-means learn from a part of its candidates? It may; few candidates are
+        all seen."""
+        most: int | None = getattr(self, "cluster_up_to", None)
+        return most is not None and items > most
+
     @property
     def lists_rows(self) -> bool:
         """Was it given row numbers?"""

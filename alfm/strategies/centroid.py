@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from alfm.geometry.kmeans_on_part import GATHERED
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import all_available, clustered
 from alfm.strategies.query import Query, stack_picks
@@ -14,6 +15,7 @@ class Centroid(Strategy):
 
     The cold start of DropQuery (Gupte et al. 2024, arXiv 2401.14555, section 3). Clusters are drawn by the
     replicate's own stream.
+    Of more items than `cluster_up_to` k-means sees so many random ones.
     Cost: O(N D B).
     """
 
@@ -21,6 +23,7 @@ class Centroid(Strategy):
     needs_head = False
     stochastic = True
     measures = ("unit",)
+    cluster_up_to = GATHERED
 
     def select(self, query: Query, budget: int) -> Tensor:
         return stack_picks(clustered(query, all_available(query), budget), budget, query.pool.device)

@@ -10,7 +10,8 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.acquisition import entropy
-from alfm.options import checked
+from alfm.geometry.kmeans_on_part import GATHERED
+from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import all_available, clustered
 from alfm.strategies.query import Query, stack_picks
@@ -24,13 +25,15 @@ class Clue(Strategy):
     temperature: divides the logits before the entropy (the paper tunes it; 1 by default). Each centroid gets an item
     of its own; the authors' code may take one item for two centroids, and runs k-means to convergence where this one
     makes at most 5 passes. When every entropy is 0, k-means is unweighted.
-    Cost: O(N D (C + B)); memory O(N D).
+    More than `cluster_up_to` candidates: k-means learns from so many random ones (`geometry.kmeans_on_part`).
+    Cost: O(N D (C + B)); memory O(N + min(N, cluster_up_to) D).
     """
 
     needs = ("embedding", "probabilities")
     stochastic = True
     measures = ("head",)
     temperature: Annotated[float, Ge(1e-4), Le(1e4)] = 1.0
+    cluster_up_to: Count = GATHERED
 
     def select(self, query: Query, budget: int) -> Tensor:
         head, pool = query.head, query.pool
@@ -43,5 +46,6 @@ class Clue(Strategy):
             budget,
             lambda r, rows: pool.points(head.spaces[r]).rows(rows),
             [uncertainty[r, rows] for r, rows in enumerate(candidates)],
+            self.cluster_up_to,
         )
         return stack_picks(picks, budget, pool.device)

@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alfm.geometry.kmeans_on_part import GATHERED
 from alfm.heads.passes import Seen, walk_draws
-from alfm.options import Drop, Fits, Whole, checked
+from alfm.options import Count, Drop, Fits, Whole, checked
 from alfm.posteriors.dropout import DropoutPosterior
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins
@@ -30,7 +31,8 @@ class DropQuery(Strategy):
     `fill`: margins with the items of smallest margin, which then count as picked.
     cluster_head: cluster the head's normalised embedding, as the authors' code does, instead of the features. Their
     k-means runs to convergence, this one for at most 5 passes.
-    Cost: O(M N D C), then k-means on the m candidates, O(m D B); memory O(N + m D).
+    More than `cluster_up_to` candidates: k-means learns from so many random ones (`geometry.kmeans_on_part`).
+    Cost: O(M N D C), then k-means on the m candidates, O(m D B); memory O(N + min(m, cluster_up_to) D).
     """
 
     needs = ("head",)
@@ -40,6 +42,7 @@ class DropQuery(Strategy):
     enough: Whole = 25
     cluster_head: bool = False
     fill: Fill = "random"
+    cluster_up_to: Count = GATHERED
 
     @property
     def measures(self) -> Sequence[Literal["unit", "head"]]:  # type: ignore[override]
@@ -54,7 +57,8 @@ class DropQuery(Strategy):
             while threshold > 0 and int(((changes[r] > threshold) & free).sum()) < self.enough * budget:
                 threshold -= 1
             candidates.append(torch.nonzero((changes[r] > threshold) & free)[:, 0])
-        picks = clustered(query, candidates, budget, partial(unit_embedding, query) if self.cluster_head else None)
+        embedding = partial(unit_embedding, query) if self.cluster_head else None
+        picks = clustered(query, candidates, budget, embedding, up_to=self.cluster_up_to)
         if self.fill == "margins":
             picks = filled_by_margins(query, picks, budget)
         return stack_picks(picks, budget, query.pool.device)

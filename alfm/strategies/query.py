@@ -190,11 +190,11 @@ def embedding(query: Query, r: int) -> Vectors:
     """phi of replicate r: `rows`, `blocks`, and `matrix` (N, D') where the pool keeps coordinates resident.
 
     Coordinates of a head with its own scaling per replicate are computed once here instead of at every visit, and
-    live as long as the caller holds them: N D' numbers.
+    live as long as the caller holds them: N D' numbers. Not of large pools.
     """
     assert query.head is not None
     vectors = query.pool.vectors(query.head.spaces[r])
-    if vectors.matrix is None and query.pool.resident:
+    if vectors.matrix is None and query.pool.resident and not query.pool.large:
         vectors.matrix = query.pool.materialise(vectors.space)
     return vectors
 

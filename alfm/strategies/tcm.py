@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from alfm.geometry.kmeans_on_part import GATHERED
 from alfm.options import Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.margins import Margins
@@ -27,6 +28,7 @@ class Tcm(Strategy):
     stochastic = True
     measures = ("unit",)
     repairs_near = True
+    cluster_up_to = GATHERED
     rounds: Whole = 3
 
     def select(self, query: Query, budget: int) -> Tensor:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans_each
-from alfm.geometry.typicality import most_typical
+from alfm.geometry.kmeans_on_part import GATHERED, centroids_of_part, nearest_clusters
+from alfm.geometry.typicality import most_typical, most_typical_of_part
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
@@ -25,9 +28,12 @@ class TypiClust(Strategy):
     min(neighbours, size // 2) nearest among the cluster's members that are neither labelled nor picked. A cluster used
     up is passed over, then the small clusters follow, so that always exactly B items are picked.
 
+    Pools above `cluster_up_to` items: clusters are learned from so many random ones and every item goes to the nearest
+    centroid; in a cluster of many members typicality is estimated (`geometry.typicality.most_typical_of_part`).
+
     Departures from the authors' code: there a batch may come out short, and k-means runs until it has converged (mini
     batches above 50 clusters); here it makes 4 passes from k-means++ seeds, since the clusters only spread the picks.
-    Cost: O(N D K) for K clusters; memory O(N + K D).
+    Cost: O(N D K) for K clusters; memory O(N + K D), and the features of `cluster_up_to` items.
     """
 
     needs = ("features",)
@@ -38,14 +44,16 @@ class TypiClust(Strategy):
     max_clusters: Count = 500
     neighbours: Count = 20
     min_size: Whole = 5
+    cluster_up_to: Count = GATHERED
 
     def select(self, query: Query, budget: int) -> Tensor:
         counts = [min(len(query.labelled(r)) + budget, self.max_clusters, query.pool.N) for r in range(query.R)]
-        clusters = cluster_pool(query, counts)
+        clusters = cluster_pool(query, counts, self.cluster_up_to)
         return query.each(lambda r: self._select_one(query, r, budget, clusters[r], counts[r]), budget)
 
     def _select_one(self, query: Query, r: int, budget: int, clusters: Tensor, count: int) -> Tensor:
-        labelled = query.labelled(r)
+        labelled, points = query.labelled(r), query.pool.points()
+        large, rng = query.pool.N > self.cluster_up_to, query.rng(r, "typical")
         size = torch.bincount(clusters, minlength=count).tolist()
         known = torch.bincount(clusters[labelled], minlength=count).tolist()
         order = sorted(range(count), key=lambda c: (size[c] <= self.min_size, known[c], -size[c], c))
@@ -53,14 +61,17 @@ class TypiClust(Strategy):
         ranked, bounds = torch.sort(free, stable=True)
         edges = torch.searchsorted(ranked, torch.arange(count + 1, device=ranked.device)).tolist()
         members = {c: bounds[edges[c] : edges[c + 1]] for c in range(count)}
-        large = [c for c in order if size[c] > self.min_size]
         picks: list[Tensor] = []
-        for ring in (large, [c for c in order if size[c] <= self.min_size]):
-            ring = [c for c in ring if len(members[c])]
+        for small in (False, True):
+            ring = [c for c in order if (size[c] <= self.min_size) == small and len(members[c])]
             while ring and len(picks) < budget:
                 for c in ring[: budget - len(picks)]:
                     rows = members[c]
-                    best = most_typical(query.pool.points().rows(rows, plain=True), self.neighbours)
+                    if large:
+                        take = partial(_members, points, rows)
+                        best = most_typical_of_part(take, len(rows), self.neighbours, rng, rows.device)
+                    else:
+                        best = most_typical(points.rows(rows, plain=True), self.neighbours)
                     picks.append(rows.index_select(0, best))
                     others = torch.arange(len(rows) - 1, device=rows.device)
                     members[c] = rows.index_select(0, others + (others >= best))
@@ -68,10 +79,24 @@ class TypiClust(Strategy):
         return torch.cat(picks)
 
 
-def cluster_pool(query: Query, counts: Sequence[int]) -> list[Tensor]:
-    """Cluster of every pool item, R times (N,) int64: k-means on all unit features by each replicate's own stream."""
+def _members(points: Vectors, rows: Tensor, places: Tensor) -> Tensor:
+    return points.rows(rows[places], plain=True)
+
+
+def cluster_pool(query: Query, counts: Sequence[int], up_to: int = GATHERED) -> list[Tensor]:
+    """Cluster of every pool item, R times (N,) int64 or int32: k-means on unit features by each replicate's own stream.
+
+    Of more than `up_to` items on so many of them.
+    """
     unit = query.pool.points()
-    x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
     rngs = [query.rng(r, "k-means") for r in range(query.R)]
     # the most typical items do not depend on the last passes
+    if unit.N > up_to:
+        take = partial(unit.rows, plain=True)
+        learned = [
+            centroids_of_part(take, unit.N, k, rng, unit.device, most=up_to, iterations=4)
+            for k, rng in zip(counts, rngs, strict=True)
+        ]
+        return nearest_clusters(unit, learned)
+    x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
     return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=4)]

@@ -91,3 +91,19 @@ def test_views_are_rows_beyond_the_pool(features):
     assert torch.equal(pool.raw.rows(torch.tensor([532, 537, 1598])), wanted)
     assert torch.equal(pool.raw.matrix, plain.raw.matrix)  # passes see the plain items only
     assert plain.training_rows(rows, rows)[2] is None
+
+
+def test_a_large_pool_keeps_the_first_copy_alone(features, monkeypatch):
+    """And says so; what it shows is the same."""
+    monkeypatch.setattr("alfm.features.features.LARGE", 1000)
+    monkeypatch.setattr("alfm.features.features._MANY", 1 << 60)
+    pool, plain = Features(features, block_rows=64), Features(features, memory="host")
+    assert pool.large and pool.resident
+    space = Scaled(*pool.moments)
+    assert pool.vectors(space).matrix is not None
+    assert pool.unit.matrix is None and pool.raw.matrix is None
+    assert torch.equal(torch.cat([x for _, x in pool.unit.blocks()]), torch.cat([x for _, x in plain.unit.blocks()]))
+    assert "533 x 12 features lie on the device as float16; one copy in float32 is kept" in pool.held
+    wide = Features(features.astype(np.float32))
+    assert wide.vectors(space).matrix is not None and wide.raw.matrix is wide.features  # that is no copy
+    assert "no copy is kept" in Features(Rows(features), memory="file").held

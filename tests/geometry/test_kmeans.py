@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
+from waits import Waits
 
+from alfm import devices
 from alfm.geometry.kmeans import kmeans, kmeans_each, nearest_items
 
 
@@ -172,3 +176,28 @@ def test_nearest_items_in_conflict() -> None:
     assert nearest_items(x, torch.tensor([[0.2], [0.1], [0.3]])).tolist() == [1, 0, 2]
     # Equal centroids: the lower one goes first; more centroids than items: the last get nothing.
     assert nearest_items(x, torch.zeros(6, 1)).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_pass_waits_for_a_device_once(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And comes to what it does where looks cost nothing; passes that fill empty clusters too."""
+    rng = np.random.default_rng(8)
+    blocks = torch.cat([blobs(16, 900, 7), torch.zeros(50, 8, dtype=torch.float64)])
+    weight = torch.from_numpy(rng.random(950)) if weighted else None
+    for x, k, seeding in ((blocks, 9, "d2"), (blocks[-60:], 12, "random")):
+        w = None if weight is None else weight[: len(x)]
+        expected = kmeans(x, k, np.random.default_rng(3), w, seeding=seeding)
+        with monkeypatch.context() as patch:
+            other = replace(devices.of("cpu"), looks_are_free=False, numpy_reads=False)
+            patch.setattr(devices, "of", lambda x, other=other: other)
+            found = kmeans(x, k, np.random.default_rng(3), w, seeding=seeding)
+            counts = []
+            for passes in (1, 3):
+                with Waits() as waits:
+                    kmeans(x, k, np.random.default_rng(3), w, passes, 0, seeding)
+                counts.append(waits.count)
+        assert torch.equal(found.assignment, expected.assignment)
+        torch.testing.assert_close(found.centroids, expected.centroids)
+        assert found.inertia == pytest.approx(expected.inertia)
+        if seeding == "d2":
+            assert counts[1] - counts[0] == 2

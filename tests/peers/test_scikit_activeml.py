@@ -145,7 +145,7 @@ def test_typicality_and_how_typiclust_differs(monkeypatch: pytest.MonkeyPatch) -
     x = x / np.linalg.norm(x, axis=1, keepdims=True)  # it does not normalise
     assignment = np.repeat(np.arange(6), [35, 28, 22, 15, 12, 8])
     query = make_query(x=x, y=np.arange(120) % 4, C=4, rows=[[0, 1]])
-    monkeypatch.setattr(typiclust, "cluster_pool", lambda query, counts: [torch.from_numpy(assignment)])
+    monkeypatch.setattr(typiclust, "cluster_pool", lambda query, counts, up_to: [torch.from_numpy(assignment)])
 
     class Given:
         def __init__(self, n_clusters: int = 6):

@@ -34,7 +34,7 @@ def test_candidates(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     query = make_query(n=12)
     view, offered = seen(query), []
 
-    def spy(query, candidates, budget, embedding):
+    def spy(query, candidates, budget, embedding, up_to):
         offered.extend(candidates)
         return [c[:budget] for c in candidates]
 

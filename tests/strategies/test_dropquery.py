@@ -11,6 +11,8 @@ from reference.uncertainty import ranked, uncertainty
 from sklearn.cluster import KMeans
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
 
+from alfm.config.parts import from_config
+from alfm.features.features import Features
 from alfm.geometry.kmeans import kmeans
 from alfm.posteriors import DropoutPosterior
 from alfm.strategies.ask import ask
@@ -55,9 +57,9 @@ def candidates_of(strategy: DropQuery, query: Query, budget: int, monkeypatch: p
     """What the strategy clusters."""
     kept = []
 
-    def spy(query, candidates, budget, embedding=None):
+    def spy(query, candidates, budget, embedding=None, up_to=0):
         kept.append(candidates[0].tolist())
-        return batch.clustered(query, candidates, budget, embedding)
+        return batch.clustered(query, candidates, budget, embedding, up_to=up_to)
 
     monkeypatch.setattr("alfm.strategies.dropquery.clustered", spy)
     strategy.select(query, budget)
@@ -150,3 +152,20 @@ def test_a_shortage_filled_by_margins_is_the_strategys_own(monkeypatch: pytest.M
     rest[free[:3]] = False
     assert filled == [0] and picks[0, 3:].tolist() == ranked(uncertainty(view.p, "margins"), rest, 7)
     assert sorted(picks[0, :3].tolist()) == free[:3].tolist()
+
+
+@pytest.mark.parametrize("name", ["dropquery", "clue"])
+def test_many_candidates_are_never_gathered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """k-means learns from some; no more than a block of the others is gathered, and each replicate is as if alone."""
+    monkeypatch.setattr("alfm.geometry.kmeans_on_part._EACH", 1)
+    monkeypatch.setattr("alfm.geometry.kmeans_on_part._size", lambda there, dim, k: 40)
+    query = make_query(N=500, n=12, seeds=(1, 2))
+    built = from_config("query_strategy", name, cluster_up_to=60)
+    picks = built.select(query, 4)
+    query.pool = Features(query.pool.features, memory="host", block_rows=33)
+    gathered: list[int] = []
+    real = Features.gather
+    monkeypatch.setattr(Features, "gather", lambda pool, rows, *a: gathered.append(len(rows)) or real(pool, rows, *a))
+    assert built.select(query, 4).tolist() == picks.tolist()
+    assert max(gathered) == 60
+    assert built.clusters_part(61) and not built.clusters_part(60)

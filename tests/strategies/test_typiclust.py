@@ -11,6 +11,7 @@ from reference.typiclust import typicality, typiclust
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in, seen
 
 from alfm import devices
+from alfm.features.features import Features
 from alfm.geometry import typicality as module
 from alfm.geometry.typicality import most_typical
 from alfm.strategies.ask import ask
@@ -34,7 +35,9 @@ def looks_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def given(monkeypatch: pytest.MonkeyPatch, assignment: np.ndarray) -> None:
-    monkeypatch.setattr("alfm.strategies.typiclust.cluster_pool", lambda query, counts: [torch.from_numpy(assignment)])
+    monkeypatch.setattr(
+        "alfm.strategies.typiclust.cluster_pool", lambda query, counts, up_to: [torch.from_numpy(assignment)]
+    )
 
 
 @pytest.mark.parametrize("budget, neighbours", [(5, 20), (60, 20), (108, 3)])
@@ -92,7 +95,8 @@ def test_a_large_cluster_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None
 def test_how_many_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(
-        "alfm.strategies.typiclust.cluster_pool", lambda q, k: (asked.extend(k), [torch.arange(q.pool.N) % k[0]])[1]
+        "alfm.strategies.typiclust.cluster_pool",
+        lambda q, k, up_to: (asked.extend(k), [torch.arange(q.pool.N) % k[0]])[1],
     )
     TypiClust().select(make_query(n=12), 9)
     TypiClust(max_clusters=15).select(make_query(n=12), 9)
@@ -180,3 +184,29 @@ def test_without_near_members_not_a_bit_changes() -> None:
     every = (sq[:, None] + sq - 2 * (u @ u.T)).clamp_min_(0).fill_diagonal_(torch.inf)
     before = every.topk(20, largest=False, sorted=False).values.sqrt_().mean(1)
     assert torch.equal(module._mean_distances(u, sq, slice(0, 200), 20, ask=True), before)
+
+
+def test_a_large_pool_is_clustered_on_a_part() -> None:
+    """Streamed or not, the same whole batches; below the limit nothing changes."""
+    query = make_query(N=400, seeds=(1, 2))
+    exact = TypiClust(cluster_up_to=400).select(query, 7)
+    assert exact.tolist() == TypiClust().select(query, 7).tolist()
+    part = TypiClust(cluster_up_to=150).select(query, 7)
+    assert part.tolist() == TypiClust(cluster_up_to=150).select(query, 7).tolist()
+    for r in range(2):
+        assert len(part[r].unique()) == 7 and bool(query.available[r, part[r]].all())
+    query.pool = Features(query.pool.features, memory="host", block_rows=33)
+    assert TypiClust(cluster_up_to=150).select(query, 7).tolist() == part.tolist()
+    alone = make_query(N=400, seeds=(2,), rows=[query.rows[1].tolist()])
+    assert TypiClust(cluster_up_to=150).select(alone, 7)[0].tolist() == part[1].tolist()
+
+
+def test_the_most_typical_of_a_part_is_among_the_most_typical(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART", 200)
+    monkeypatch.setattr(module, "_WIDE", 3)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2000, 5)))
+    found = module.most_typical_of_part(lambda rows: x[rows], 2000, 20, np.random.default_rng(1), x.device)
+    mean = torch.cdist(x, x, compute_mode=PLAIN).topk(21, largest=False).values.mean(1)
+    assert found.shape == (1,) and int((mean < mean[found]).sum()) < 100
+    few = module.most_typical_of_part(lambda rows: x[rows], 150, 20, np.random.default_rng(1), x.device)
+    assert torch.equal(few, most_typical(x[:150], 20))

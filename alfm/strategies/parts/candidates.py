@@ -12,6 +12,7 @@ from torch import Tensor
 from alfm.acquisition import margin_uncertainty
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans, nearest_items
+from alfm.geometry.kmeans_on_part import GATHERED, centroids_of_part, nearest_places
 from alfm.geometry.topk import top
 from alfm.strategies.query import Query
 from alfm.threads import side_by_side
@@ -37,6 +38,7 @@ def clustered(
     budget: int,
     embedding: Callable[[int, Tensor], Tensor] | None = None,
     weights: Sequence[Tensor] | None = None,
+    up_to: int = GATHERED,
 ) -> list[Tensor]:
     """k-means with `budget` clusters on the candidates, and the item nearest each centroid.
 
@@ -44,20 +46,34 @@ def clustered(
     `Features.points`, unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream.
     Returns R vectors of min(budget, K_r) distinct rows. At most 5 passes from k-means++ seeds: the centroids only say
     which items to take, and move little after that.
+    Above `up_to` candidates of a replicate centroids are learned from so many random ones, and no more are gathered.
     """
     take = embedding or partial(_unit, query.pool.points())
+    weight = [None] * query.R if weights is None else weights
 
     def cluster(r: int) -> Tensor:
         rows = candidates[r]
         if len(rows) <= budget:
             return rows
         x = take(r, rows)
-        clusters = kmeans(
-            x, budget, query.rng(r, "k-means"), weight=None if weights is None else weights[r], iterations=5
-        )
+        clusters = kmeans(x, budget, query.rng(r, "k-means"), weight=weight[r], iterations=5)
         return rows[nearest_items(x, clusters.centroids)]
 
-    return side_by_side([partial(cluster, r) for r in range(query.R)], query.pool.device)
+    def cluster_many(r: int) -> Tensor:
+        rows = candidates[r]
+
+        def some(places: Tensor) -> Tensor:
+            return take(r, rows[places])
+
+        rng, device = query.rng(r, "k-means"), query.pool.device
+        centroids = centroids_of_part(some, len(rows), budget, rng, device, weight[r], up_to, iterations=5)
+        return rows[nearest_places(some, len(rows), centroids)]
+
+    many = [r for r, rows in enumerate(candidates) if len(rows) > max(up_to, budget)]
+    few = [r for r in range(query.R) if r not in many]
+    found = dict(zip(few, side_by_side([partial(cluster, r) for r in few], query.pool.device), strict=True))
+    found.update({r: cluster_many(r) for r in many})  # one after the other, each on all cores: one part is held
+    return [found[r] for r in range(query.R)]
 
 
 def _unit(points: Vectors, r: int, rows: Tensor) -> Tensor:

@@ -57,6 +57,9 @@ class Composed(Strategy):
     def repairs_near(self) -> bool:  # type: ignore[override]
         return any(one.repairs_near for one in self.asks)
 
+    def clusters_part(self, items: int) -> bool:
+        return any(one.clusters_part(items) for one in self.asks)
+
     @property
     def refits(self) -> bool:  # type: ignore[override]
         return any(one.refits or getattr(getattr(one, "posterior", None), "refits", False) for one in self.asks)

@@ -57,7 +57,7 @@ class Scored(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         kept = self.oversample * budget if self.cluster_features else budget
         candidates = (typical if self.typical_features else highest)(query, self.score(query), kept)
-        picks = clustered(query, candidates, budget) if self.cluster_features else candidates
+        picks = clustered(query, candidates, budget, up_to=kept) if self.cluster_features else candidates
         return stack_picks(picks, budget, query.pool.device)
 
 

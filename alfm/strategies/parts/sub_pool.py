@@ -81,6 +81,9 @@ class Subsampled(Strategy):
     def repairs_near(self) -> bool:  # type: ignore[override]
         return self.strategy.repairs_near
 
+    def clusters_part(self, items: int) -> bool:
+        return self.strategy.clusters_part(min(items, self.sample))
+
     @property
     def refits(self) -> bool:  # type: ignore[override]
         return self.strategy.refits
