@@ -53,6 +53,11 @@ class Filtered(Composed):
     def asks(self) -> Sequence[Strategy]:
         return self.strategy, *self.members.values()
 
+    def clusters_part(self, items: int) -> bool:
+        seen = min(items, self.most)
+        left = min(items, self.most * len(self.members)) if self.rounds else items
+        return self.strategy.clusters_part(left) or any(one.clusters_part(seen) for one in self.members.values())
+
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
         return self.rounds > 0 or self.strategy.stochastic

@@ -43,6 +43,7 @@ from alfm.strategies.graph_cut import GraphCut
 from alfm.strategies.log_det import LogDet
 from alfm.strategies.margins import Margins
 from alfm.strategies.maxherding import MaxHerding
+from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.probcover import ProbCover
 from alfm.strategies.probcover import purity_delta as radius_of
 from alfm.strategies.query import Query
@@ -304,3 +305,18 @@ def test_parts_of_a_pool_measure_as_the_whole_does() -> None:
     part = Features(x, part_of=far)
     assert isinstance(part.points().space, Centred) and part.points().space is far.points().space
     assert part.points(RAW).space is far.points(RAW).space
+
+
+def test_clusters_on_a_part_of_the_pool_have_a_behaviour(tmp_path: Path) -> None:
+    """Whatever asks for them, in a query or a cold start, but not where the pool or the part asked about is small."""
+    x, y = features(0.0, 400)
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        for split, rows in (("train", slice(0, 300)), ("test", slice(300, 400))):
+            file[f"{split}/features"], file[f"{split}/labels"] = x[rows], y[rows]
+    task, one = alfm.Simulation(tmp_path / "model.h5", "cpu"), TypiClust(cluster_up_to=200)
+    for strategy in (one, DropQuery(cluster_up_to=299), Subsampled(one, 250), Filtered(members={"typiclust": one})):
+        assert task.behaviour(strategy, Random(), Logistic()) == {"clusters_on_part": 1}
+    assert task.behaviour(Random(), one, Logistic()) == {"clusters_on_part": 1}
+    small = Filtered(members={"typiclust": one}, most=150)
+    for strategy in (DropQuery(cluster_up_to=300), Subsampled(one, 150), small, Filtered(), Tcm()):
+        assert "clusters_on_part" not in task.behaviour(strategy, Random(), Logistic())
