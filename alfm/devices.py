@@ -20,6 +20,12 @@ from torch import Tensor
 
 from alfm.errors import UserError
 
+COPIES = 12
+"""Of the logits of a fit, as many as its gradient, its line search and what they hold together are."""
+
+SURELY_FREE = 1 << 29
+"""Bytes that are taken without a question."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -57,9 +63,15 @@ class Device:
         return max(256, self.block_numbers // dim)
 
     def at_once(self, replicates: int, numbers: int, most: int) -> int:
-        """How many replicates of so many numbers one product takes: all where that joins them, elsewhere while they
-        are small, `most` numbers together."""
-        return replicates if self.joins_replicates else max(1, most // max(1, numbers))
+        """How many replicates of so many numbers one product takes: all where that joins them, as far as what is made
+        on the way, COPIES of the numbers, fits into half of the free memory; elsewhere while they are small, `most`
+        numbers together."""
+        if not self.joins_replicates:
+            return max(1, most // max(1, numbers))
+        each = 4 * COPIES * numbers
+        if replicates * each < SURELY_FREE:
+            return replicates  # free memory is not asked for
+        return min(replicates, max(1, self.free_bytes() // 2 // each))
 
     @property
     def widest(self) -> torch.dtype:
@@ -117,6 +129,19 @@ class Device:
         if self.device.type != "cuda":
             return step
         before = [s.clone() for s in state]
+        again = self.repeated(step)
+        for s, b in zip(state, before, strict=True):
+            s.copy_(b)
+        return again
+
+    def repeated(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Runs a step of fixed shapes once, and gives what runs it again: a graph to replay, where there are any.
+
+        The step works on tensors that stay, and leaves there, in place, what it has found.
+        """
+        if self.device.type != "cuda":
+            step()
+            return step
         with torch.cuda.device(self.device):  # a capture belongs to the current device, whatever its stream's is
             side, own, graph = torch.cuda.Stream(), torch.cuda.current_stream(), torch.cuda.CUDAGraph()
             side.wait_stream(own)
@@ -130,8 +155,6 @@ class Device:
                 finally:
                     graph.capture_end()
             own.wait_stream(side)
-        for s, b in zip(state, before, strict=True):
-            s.copy_(b)
         return graph.replay
 
     def finish(self) -> None:

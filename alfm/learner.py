@@ -75,6 +75,7 @@ class Learner:
         self._carry: dict[tuple[int, ...], dict[str, Any]] = {}
         self._told = self._more_classes = False
         self._new: set[int] = set()
+        self._seen: list[set[int]] = [set() for _ in seeds]
 
     @property
     def R(self) -> int:
@@ -87,7 +88,7 @@ class Learner:
 
     def classes(self, r: int) -> int:
         """How many classes replicate r has at least one label of."""
-        return len(self.targets[r, : self.counts[r]].unique())
+        return len(self._seen[r])
 
     def ask(self, budget: int) -> Tensor:
         """What to label next, the most wanted first: int64 (R, B) on the host, B at most `budget`.
@@ -138,6 +139,7 @@ class Learner:
             self._told |= asked > 0
             if answered:
                 self._new.add(r)
+                self._seen[r].update(labels[r, known[r]].tolist())
         self._store(rows, labels, said, known)
         most = int(labels.where(known, -1).max())
         if most >= self.num_classes:
@@ -188,6 +190,7 @@ class Learner:
         self._free.fill_(True)
         self.available.fill_(True)
         self.counts, self.left, self.num_classes = [0] * self.R, [self.pool.N] * self.R, max(num_classes, 2)
+        self._seen = [set() for _ in self.seeds]
         self.tell(rows, targets)
         for r, own in enumerate(closed):
             shut = torch.tensor(own, dtype=torch.int64)

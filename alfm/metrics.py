@@ -1,9 +1,10 @@
-"""Test measures of one replicate after each round, and areas under the budget curve.
+"""Test measures of replicates after each round, and areas under the budget curve.
 
 A measure is one value, a `Metric` in `METRICS`: its name, its function, which direction is better and how it is shown.
-Nothing else names it; a column of `rounds.csv`, `--metric` and the tables follow from there. All measures of a
-replicate are worked out on the device of its logits and cross to the host in one transfer; what several of them need is
-worked out once (`Outcome`), and what depends on the labels alone once per run (`TestLabels`).
+Nothing else names it; a column of `rounds.csv`, `--metric` and the tables follow from there. All measures of
+replicates are worked out on the device of their logits, one by one or several at once, and cross to the host in one
+transfer; what several of them need is worked out once (`Outcome`), and what depends on the labels alone once per run
+(`TestLabels`).
 """
 
 from __future__ import annotations
@@ -119,8 +120,8 @@ PLAIN = Scale(1, 3)
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure: `function` takes an `Outcome` and returns one number, best a float64 () on its device; NaN where it is
-    not defined."""
+    """A measure: `function` takes an `Outcome` and returns one number for each of its replicates, best a float64 (..)
+    on its device; NaN where it is not defined."""
 
     name: str
     function: Callable[[Outcome], torch.Tensor | float]
@@ -134,9 +135,9 @@ class Metric:
 
 
 class Outcome:
-    """One replicate's logits on the test items, and what follows from them, worked out when it is first asked for.
+    """Logits on the test items, and what follows from them, worked out when it is first asked for.
 
-    `logits`: floating (T, C); `test`: the labels, prepared.
+    `logits`: floating (.., T, C), of one replicate or with several in front; `test`: the labels, prepared.
     """
 
     def __init__(self, logits: torch.Tensor, test: TestLabels) -> None:
@@ -144,77 +145,81 @@ class Outcome:
 
     @cached_property
     def _largest(self) -> tuple[torch.Tensor, torch.Tensor]:
-        values, classes = self.logits.max(dim=1)  # torch.max promises the first of equal maxima
+        values, classes = self.logits.max(dim=-1)  # torch.max promises the first of equal maxima
         return values.double(), classes
 
     @property
     def top(self) -> torch.Tensor:
-        """The largest logit, float64 (T,)."""
+        """The largest logit, float64 (.., T)."""
         return self._largest[0]
 
     @property
     def predicted(self) -> torch.Tensor:
-        """Its class, int64 (T,); of equal ones the lowest."""
+        """Its class, int64 (.., T); of equal ones the lowest."""
         return self._largest[1]
 
     @cached_property
     def hit(self) -> torch.Tensor:
-        """Is the predicted class the label? bool (T,)."""
+        """Is the predicted class the label? bool (.., T)."""
         return self.predicted == self.test.labels
 
     @cached_property
     def _sums(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         import torch
 
-        total, num_classes = self.logits.shape
+        total, num_classes = self.logits.shape[-2:]
         log_sum = torch.empty_like(self.top)
         shifted = None
         step = max(1, _BLOCK // num_classes)
         for first in range(0, total, step):
-            shifted = self.logits[first : first + step].double() - self.top[first : first + step, None]
-            log_sum[first : first + step] = shifted.exp().sum(dim=1).log_()
+            part = slice(first, first + step)
+            shifted = self.logits[..., part, :].double() - self.top[..., part, None]
+            log_sum[..., part] = shifted.exp().sum(dim=-1).log_()
         return log_sum, shifted if step >= total else None
 
     @property
     def log_sum(self) -> torch.Tensor:
-        """float64 (T,): log p = (logits - top) - log_sum."""
+        """float64 (.., T): log p = (logits - top) - log_sum."""
         return self._sums[0]
 
     @property
     def shifted(self) -> torch.Tensor | None:
-        """Logits minus `top`, float64 (T, C), where they fit one block."""
+        """Logits minus `top`, float64 (.., T, C), where they fit one block."""
         return self._sums[1]
 
     @cached_property
     def confidence(self) -> torch.Tensor:
-        """The largest probability, float64 (T,)."""
+        """The largest probability, float64 (.., T)."""
         return (-self.log_sum).exp()
 
     @cached_property
     def true_positive(self) -> torch.Tensor:
-        """Items of each class that are predicted so, float64 (C,)."""
-        import torch
-
-        zeros = torch.zeros_like(self.test.counts, dtype=torch.int64)
-        return zeros.scatter_add(0, self.test.labels, self.hit.to(torch.int64)).double()
+        """Items of each class that are predicted so, float64 (.., C)."""
+        return self._counted(self.test.labels.expand_as(self.predicted), self.hit.long())
 
     @cached_property
     def called(self) -> torch.Tensor:
-        """How often each class is predicted, float64 (C,)."""
+        """How often each class is predicted, float64 (.., C)."""
         import torch
 
-        zeros = torch.zeros_like(self.test.counts, dtype=torch.int64)
-        return zeros.scatter_add(0, self.predicted, torch.ones_like(self.predicted)).double()
+        return self._counted(self.predicted, torch.ones_like(self.predicted))
+
+    def _counted(self, classes: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Sums of whole weights by class, both int64 (.., T): float64 (.., C)."""
+        import torch
+
+        zeros = torch.zeros((*classes.shape[:-1], len(self.test.counts)), dtype=torch.int64, device=classes.device)
+        return zeros.scatter_add_(-1, classes, weight).double()
 
     def over_present(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over the classes that the labels hold: float64 (C,) -> ()."""
+        """Mean over the classes that the labels hold: float64 (.., C) -> (..)."""
         # absent classes are masked: indexing with `present` would wait for the device
-        return (values * self.test.present).sum() / self.test.num_present
+        return (values * self.test.present).sum(-1) / self.test.num_present
 
 
 def accuracy(of: Outcome) -> torch.Tensor:
     """Of the class with the largest logit (ties: the lower class)."""
-    return of.hit.double().mean()
+    return of.hit.double().mean(-1)
 
 
 def balanced_accuracy(of: Outcome) -> torch.Tensor:
@@ -237,8 +242,9 @@ def macro_auroc(of: Outcome) -> torch.Tensor:
 
 def nll(of: Outcome) -> torch.Tensor:
     """Mean negative log-likelihood, in nats."""
-    own = of.logits.gather(1, of.test.labels[:, None]).squeeze(1).double()
-    return (of.log_sum - (own - of.top)).mean()
+    labels = of.test.labels.expand_as(of.predicted)
+    own = of.logits.gather(-1, labels[..., None]).squeeze(-1).double()
+    return (of.log_sum - (own - of.top)).mean(-1)
 
 
 def ece(of: Outcome) -> torch.Tensor:
@@ -274,9 +280,9 @@ def evaluate_all(
     """The measures of several replicates, each computed as if alone, with one transfer to the host for all.
 
     `logits`: floating (T, C) per replicate (an (R, T, C) tensor will do, and so will a generator that makes one at
-    a time); `labels` int64 (T,) on the same device, unlabelled rows left out by the caller; `prepared`: these
-    labels' `TestLabels`. Returns one dictionary per replicate with the keys of `METRICS`, as fractions (not percent)
-    except `nll` in nats.
+    a time), or (R', T, C) for several, which are then measured together, in few launches on a GPU; `labels` int64 (T,)
+    on the same device, unlabelled rows left out by the caller; `prepared`: these labels' `TestLabels`. Returns one
+    dictionary per replicate with the keys of `METRICS`, as fractions (not percent) except `nll` in nats.
 
     Raises ValueError for shapes that do not fit, for labels outside the classes and for NaN or +Inf logits. Costs
     O(T C log T) and, beside the logits, 32 MiB blocks.
@@ -285,17 +291,17 @@ def evaluate_all(
 
     rows = []
     for one in logits:
-        if one.ndim != 2 or len(one) != len(labels):
+        if one.ndim not in (2, 3) or one.shape[-2] != len(labels):
             raise ValueError(f"logits {tuple(one.shape)} do not fit {len(labels)} labels: want (T, C)")
         if prepared is None:
-            prepared = TestLabels.prepare(labels, one.shape[1])
-        if one.shape[1] != len(prepared.counts):
-            raise ValueError(f"{one.shape[1]} classes, but labels were prepared for {len(prepared.counts)}")
-        rows.append(_measures(Outcome(one.detach(), prepared)))
+            prepared = TestLabels.prepare(labels, one.shape[-1])
+        if one.shape[-1] != len(prepared.counts):
+            raise ValueError(f"{one.shape[-1]} classes, but labels were prepared for {len(prepared.counts)}")
+        rows.append(_measures(Outcome(one.detach(), prepared)).view(-1, len(METRICS) + 1))
     if not rows:
         return []
     found = []
-    for replicate, (*numbers, check) in enumerate(torch.stack(rows).tolist()):
+    for replicate, (*numbers, check) in enumerate(torch.cat(rows).tolist()):
         if check != check:
             raise ValueError(f"logits of replicate {replicate} hold NaN or Inf")
         found.append(dict(zip(METRICS, numbers, strict=True)))
@@ -303,12 +309,14 @@ def evaluate_all(
 
 
 def _measures(of: Outcome) -> torch.Tensor:
-    """float64 (len(METRICS) + 1,) on the device: every measure, and what is NaN where a logit is NaN or Inf."""
+    """float64 (.., len(METRICS) + 1) on the device: every measure, and what is NaN where a logit is NaN or Inf."""
     import torch
 
-    like = of.top
+    check = of.log_sum.sum(-1)
     numbers = [metric.function(of) for metric in METRICS.values()]
-    return torch.stack([torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in (*numbers, of.log_sum.sum())])
+    return torch.stack(
+        [torch.as_tensor(x, dtype=check.dtype, device=check.device).expand_as(check) for x in numbers] + [check], -1
+    )
 
 
 def _macro_auroc(
@@ -318,43 +326,43 @@ def _macro_auroc(
     log_sum: torch.Tensor,
     test: TestLabels,
 ) -> torch.Tensor:
-    """Mean one-vs-rest area, float64 (). `shifted`: float64 (T, C) logits minus `top` when they fit one block.
+    """Mean one-vs-rest area, float64 (..). `shifted`: float64 (.., T, C) logits minus `top` when they fit one block.
 
     Only positives need a rank, counted from both sides so that a tie counts half.
     """
     if not test.blocks:
-        return top.new_full((), float("nan"))
-    areas, scored = top.new_zeros(()), 0
+        return top.new_full(top.shape[:-1], float("nan"))
+    areas, scored = top.new_zeros(top.shape[:-1]), 0
     for block in test.blocks:
         if shifted is not None:
-            columns = shifted if block.classes is None else shifted[:, block.classes]
+            columns = shifted if block.classes is None else shifted[..., block.classes]
         else:
-            columns = logits if block.classes is None else logits[:, block.classes]
-            columns = columns.double() - top[:, None]
-        columns = (columns - log_sum[:, None]).t().contiguous()  # (k, T) log p
-        queries = columns.gather(1, block.positives)
+            columns = logits if block.classes is None else logits[..., block.classes]
+            columns = columns.double() - top[..., None]
+        columns = (columns - log_sum[..., None]).mT.contiguous()  # (.., k, T) log p
+        queries = columns.gather(-1, block.positives.expand(*top.shape[:-1], -1, -1))
         ranks = _twice_ranks(columns, queries, block.padding)
-        twice = ranks.masked_fill_(block.padding, 0).sum(dim=1).double()
+        twice = ranks.masked_fill_(block.padding, 0).sum(dim=-1).double()
         # among the positives themselves, pairs and selves come to P^2 / 2
         wins = (twice - block.num_positive.square()) / 2
-        areas = areas + (wins / (block.num_positive * block.num_negative)).sum()
+        areas = areas + (wins / (block.num_positive * block.num_negative)).sum(-1)
         scored += len(block.num_positive)
     return areas / scored
 
 
 def _twice_ranks(columns: torch.Tensor, queries: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-    """How many values of its row lie below each query, plus how many do not lie above: int64 (k, P).
+    """How many values of its row lie below each query, plus how many do not lie above: int64 (.., k, P).
 
-    `columns` float64 (k, T), `queries` float64 (k, P) out of the same rows, `padding` bool (k, P): those that do not
-    matter. Rows are sorted and queries looked up. On a CPU numpy's vectorised sort takes them in float32, at half
-    the time: rounding keeps the order, so a query that is alone at its rounded value has its exact rank, and the
-    few that are not are counted. (A GPU would have to wait to learn which those are.)
+    `columns` float64 (.., k, T), `queries` float64 (.., k, P) out of the same rows, `padding` bool (k, P): those that
+    do not matter. Rows are sorted and queries looked up. On a CPU, where there is one replicate, numpy's vectorised
+    sort takes them in float32, at half the time: rounding keeps the order, so a query that is alone at its rounded
+    value has its exact rank, and the few that are not are counted. (A GPU would have to wait to learn which those are.)
     """
     import torch
 
     from alfm import devices
 
-    if devices.of(columns).looks_are_free:
+    if columns.ndim == 2 and devices.of(columns).looks_are_free:
         rounded = columns.float()
         rounded.numpy().sort(axis=1)
         below = torch.searchsorted(rounded, queries.float())
@@ -366,7 +374,7 @@ def _twice_ranks(columns: torch.Tensor, queries: torch.Tensor, padding: torch.Te
             return ranks
         ordered = torch.from_numpy(np.sort(columns.numpy(), axis=1))
     else:
-        ordered = columns.sort(dim=1).values
+        ordered = columns.sort(dim=-1).values
     return torch.searchsorted(ordered, queries) + torch.searchsorted(ordered, queries, right=True)
 
 

@@ -27,7 +27,7 @@ MAY_ASK = ("devices.py", "extraction/", "backbones/")  # the last run others' mo
 MATHS = ("geometry/", "heads/", "strategies/", "posteriors/", "acquisition.py", "metrics.py")
 KINDS = {"cpu", "gpu", "cuda", "mps", "xpu"}
 OFFERED = {field.name for field in fields(Device)} - {"device"} | {"enqueued"}
-MOST = 20
+MOST = 21
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -181,6 +181,29 @@ def test_a_graph_is_captured_on_its_own_device_without_giving_memory_back(monkey
         "own waits for side", "out cuda:1",
     ]  # fmt: skip
     assert state.tolist() == [0, 0]  # as it went in
+    assert devices.of("cuda:1").repeated(step) is graph.replay  # here run once; the stand-in runs what it captures
+    assert state.tolist() == [2, 2]
+
+
+def test_what_runs_a_step_again_without_graphs_is_the_step() -> None:
+    state = torch.zeros(2)
+
+    def step() -> None:
+        state.add_(1)
+
+    devices.of("cpu").repeated(step)()
+    assert state.tolist() == [2, 2]
+
+
+def test_as_many_replicates_as_free_memory_holds_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    free = devices.Device.free_bytes
+    monkeypatch.setattr(devices.Device, "free_bytes", lambda self: asked.append(self.label) or 20 << 30)
+    cuda, logits = devices.of("cuda"), 10**8  # 4.8 GB each
+    assert [cuda.at_once(R, logits, 1) for R in (1, 2, 5)] == [1, 2, 2] and cuda.at_once(5, 10**10, 1) == 1
+    del asked[:]
+    assert cuda.at_once(5, 10**6, 1) == 5 and not asked  # so little that nobody asks
+    monkeypatch.setattr(devices.Device, "free_bytes", free)
 
 
 def test_memory_that_torch_holds_for_later_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,19 @@ def test_replicates_together_equal_each_alone() -> None:
     assert evaluate_all([], labels) == []
 
 
+@pytest.mark.parametrize("kind", ["plain", "ties"])
+def test_replicates_measured_at_once_have_the_numbers_they_have_alone(kind: str) -> None:
+    logits, labels = case("plain")
+    logits = torch.stack([logits, -2 * logits, logits.round()] if kind == "plain" else [logits.round(), logits.sign()])
+    prepared = TestLabels.prepare(labels, logits.shape[-1])
+    at_once = evaluate_all([logits[:1], logits[1:]], labels, prepared)
+    for one, wanted in zip(at_once, evaluate_all(logits, labels), strict=True):
+        assert one == pytest.approx(wanted, rel=1e-12, abs=1e-15)
+    logits[1, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="replicate 1"):
+        evaluate_all([logits], labels, prepared)
+
+
 def test_one_class_in_the_labels_has_no_area() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     got = evaluate(logits, torch.tensor([0, 0]))

@@ -63,6 +63,8 @@ class Vectors:
     @property
     def dim(self) -> int:
         """D', the dimension of this space."""
+        if self.matrix is not None:
+            return self.matrix.shape[1]
         return self.rows(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[1]
 
     def rows(self, index: Tensor, plain: bool = False) -> Tensor:

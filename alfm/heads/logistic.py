@@ -25,7 +25,8 @@ from alfm import devices
 from alfm.features.features import Features
 from alfm.features.spaces import RAW, Scaled, Space
 from alfm.heads.linear import LinearHead
-from alfm.heads.solver import padded, solve, solve_path
+from alfm.heads.objective import padded
+from alfm.heads.solver import solve, solve_path
 from alfm.options import checked
 from alfm.threads import side_by_side
 
@@ -98,9 +99,9 @@ class Logistic:
         previous: LinearHead | None = None,
     ) -> LinearHead:
         """Fit R heads; shapes as in `Classifier.fit`. Needs at least one labelled row in each replicate."""
-        space, joined = self.space(pool), devices.of(pool.device).joins_replicates
+        space, joined = self.space(pool), _joined(pool)
         R = rows.shape[0]
-        if 2 * rows.shape[1] > pool.vectors(space).dim:  # before the jobs, which would each make them
+        if self._on_principal(pool, space, rows.shape[1]):  # before the jobs, which would each make them
             self._principal(pool, space)
 
         def fit(group: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +117,10 @@ class Logistic:
             )  # fmt: skip
 
         if joined:
-            groups = [torch.arange(R, device=rows.device)]
+            dim = pool.vectors(space).dim
+            numbers = rows.shape[1] * (num_classes + dim // 4) + 3 * num_classes * dim  # with rows and remembered steps
+            size = devices.of(pool.device).at_once(R, numbers, BATCHED)
+            groups = list(torch.arange(R, device=rows.device).split(size))
         else:
             groups = _groups(rows, targets, num_classes, pool.vectors(space).dim)
         jobs = [partial(fit, group) for group in groups]
@@ -135,7 +139,7 @@ class Logistic:
         """
         space = self.space(pool)
         R, M, n = weight.shape
-        if 2 * n > pool.vectors(space).dim:
+        if self._on_principal(pool, space, n):
             self._principal(pool, space)
 
         def fit(r: int) -> tuple[Tensor, Tensor]:
@@ -212,8 +216,7 @@ class Logistic:
         phi = pool.vectors(space).rows(rows.clamp_min(0).flatten()).view(len(rows), n, dim)
         w = valid.to(phi.dtype) if weight is None else weight.to(phi.dtype) * valid
         Y = _one_hot(targets, num_classes, phi.dtype)
-        joined = devices.of(phi).joins_replicates
-        few = not joined and R == 1 and targets.dim() == 2 and _few(targets, num_classes)
+        few = not _joined(pool) and R == 1 and targets.dim() == 2 and _few(targets, num_classes)
         phi, w, Y = padded(phi, 2), padded(w, 1), padded(Y, 1)
         w, mass, seen = self._weighed(w, Y)
         columns = torch.arange(num_classes, device=phi.device)
@@ -243,15 +246,25 @@ class Logistic:
 
     def _basis(self, pool: Features, space: Space, phi: Tensor, n: int) -> Tensor:
         """Orthonormal columns (R or 1, D', k) that span the solution and nearly diagonalise the Hessian."""
-        if 2 * n > pool.vectors(space).dim:
+        if self._on_principal(pool, space, n):
             return padded(self._principal(pool, space), 2)[None]
         # The optimum lies in the span of the labelled rows: n coordinates instead of D'.
         values, U = torch.linalg.eigh(torch.bmm(phi, phi.mT))
         floor = values[:, -1:] * 1e-6 + torch.finfo(phi.dtype).tiny
         return torch.bmm(phi.mT, U * ((values > floor) / values.clamp_min(floor).sqrt())[:, None])
 
+    def _on_principal(self, pool: Features, space: Space, n: int) -> bool:
+        """Are fits on n rows done on the pool's principal axes? On axes of their own few rows need fewer coordinates
+        and about as many steps; but decompositions of a batch take longer than all steps where these are joined."""
+        return _joined(pool) or 2 * n > pool.vectors(space).dim
+
     def _principal(self, pool: Features, space: Space) -> Tensor:
         return pool.once(("principal axes", space), lambda: _principal_axes(pool, space))
+
+
+def _joined(pool: Features) -> bool:
+    """Are all replicates fitted as one batch?"""
+    return devices.of(pool.device).joins_replicates
 
 
 def _groups(rows: Tensor, targets: Tensor, num_classes: int, dim: int) -> list[Tensor]:

@@ -1,12 +1,19 @@
-"""L-BFGS (Nocedal & Wright 2006, ch. 7) for several softmax regressions side by side, none of which sees the others."""
+"""L-BFGS (Nocedal & Wright 2006, ch. 7) for several softmax regressions side by side, none of which sees the others.
+
+Where the host sees results at once it looks at each: how many pairs there are, whether a step has to be made again,
+whether all have converged. Where a look is a wait and a launch is what costs, `enqueued` takes the same steps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from alfm import devices
+from alfm.heads.enqueued import Enqueued
+from alfm.heads.objective import Point, Problem
 
 SMALL = 1 << 14
 """Logits below which a path remembers 16 steps instead of 32: going through them would cost more than its products."""
@@ -30,8 +37,8 @@ def solve(
     g the gradient and H0 the diagonal Hessian estimate; a replicate that has converged is frozen, and none depends on
     its company. Classes come first, items are side by side: products of some tens of classes run faster so.
     """
-    problem = _Problem(X, Y, weight, l2)
-    at = _least(problem, problem.at(A, b), _Pairs(history), tolerance, max_iterations)
+    problem, course = _begun(X, Y, weight, l2, history, tolerance, max_iterations)
+    at = course.least(problem.at(A, b))
     return at.A, at.b
 
 
@@ -52,95 +59,64 @@ def solve_path(
     convergence in their last bits: give those together that are always together.
     """
     history = 32 if Y.shape[1] * X.shape[1] > SMALL else 16
-    problem, pairs, before = _Problem(X, Y, weight, l2[0]), _Pairs(history), A
+    problem, course = _begun(X, Y, weight, l2[0], history, tolerance, max_iterations)
+    before, last = A, l2[0]
     for own in l2:
-        if own != problem.l2:
-            pairs.penalised(own - problem.l2, A[0].numel())
-            problem.l2 = own
-        at = _least(problem, problem.at(A + 0.5 * (A - before), b), pairs, tolerance, max_iterations)
+        if own != last:
+            course.penalise(own, own - last)
+            last = own
+        at = course.least(problem.at(A + 0.5 * (A - before), b))
         before, A, b = A, at.A, at.b
         yield A, b
 
 
-def _least(problem: _Problem, at: _Point, pairs: _Pairs, tolerance: float, max_iterations: int) -> _Point:
-    """Where the objective is least, to a tolerance; see `solve`."""
-    R, C, k = at.A.shape
-    step: Tensor | None = None
-    old: Tensor | None = None
-    for _ in range(max_iterations):
-        G, H = problem.derivatives(at)
-        running = 0.5 * (G.square() / H).sum(1) > tolerance * at.f
-        if not bool(running.any()):
-            break
-        if step is not None and old is not None:
-            pairs.add(step, G - old)
-        d = pairs.direction(G, H).neg_()
-        at, t = problem.along(at, d[:, : C * k].view(R, C, k), d[:, C * k : C * k + C], running)
-        step, old = t[:, None] * d, G
-    return at
+def _begun(
+    X: Tensor, Y: Tensor, weight: Tensor, l2: float, history: int, tolerance: float, max_iterations: int
+) -> tuple[Problem, Looked | Enqueued]:
+    if devices.of(X).looks_are_free:
+        problem = Problem(X, Y, weight, l2)
+        return problem, Looked(problem, history, tolerance, max_iterations)
+    problem = Problem(X, Y, weight, torch.full((), l2, dtype=X.dtype, device=X.device))
+    return problem, Enqueued(problem, history, tolerance, max_iterations)
 
 
-class _Point(NamedTuple):
-    """A (R, C, k), b (R, C), their logits Z and probabilities P (R, C, n), and the objective f (R,)."""
+class Looked:
+    """A course of steps whose outcomes the host sees; `history` pairs of steps and changes are remembered."""
 
-    A: Tensor
-    b: Tensor
-    Z: Tensor
-    P: Tensor
-    f: Tensor
+    def __init__(self, problem: Problem, history: int, tolerance: float, max_iterations: int) -> None:
+        self.problem, self.pairs = problem, _Pairs(history)
+        self.tolerance, self.max_iterations = tolerance, max_iterations
 
+    def penalise(self, l2: float, more: float) -> None:
+        """The penalty's strength is l2 from now on, so much more than before."""
+        self.problem.l2 = l2
+        self.pairs.penalised(more, self.problem.wY.shape[1] * self.problem.X.shape[2])
 
-class _Problem:
-    """The objective, its derivatives, and its course along a line; arguments as in `solve`."""
+    def least(self, at: Point) -> Point:
+        """Where the objective is least, to the tolerance; see `solve`."""
+        step: Tensor | None = None
+        old: Tensor | None = None
+        for _ in range(self.max_iterations):
+            G, H = self.problem.derivatives(at)
+            running = 0.5 * (G.square() / H).sum(1) > self.tolerance * at.f
+            if not bool(running.any()):
+                break
+            if step is not None and old is not None:
+                self.pairs.add(step, G - old)
+            d = self.pairs.direction(G, H).neg_()
+            at, t = self._along(at, d, running)
+            step, old = t[:, None] * d, G
+        return at
 
-    def __init__(self, X: Tensor, Y: Tensor, weight: Tensor, l2: float) -> None:
-        self.X, self.weight, self.l2 = X, weight, l2
-        self.x2 = (weight[..., None] * X.square()).sum(1)[:, None]  # (R, 1, k)
-        self.total = weight.sum(1)[:, None]
-        self.wY = weight[:, None] * Y
-        self.mass = self.wY.sum(2)
-
-    def at(self, A: Tensor, b: Tensor) -> _Point:
-        Z = _product(A, self.X.mT) + b[..., None]
-        return _Point(A, b, Z, *_softmax_objective(Z, self.wY, A, self.l2))
-
-    def derivatives(self, at: _Point) -> tuple[Tensor, Tensor]:
-        """Gradient and diagonal Hessian estimate, (R, C k + C), the biases' part padded."""
-        wP = self.weight[:, None] * at.P
-        expected = wP.sum(2)
-        q = expected - torch.linalg.vecdot(wP, at.P)  # (R, C) sum w p (1 - p)
-        slope = (_product(wP.sub_(self.wY), self.X) + self.l2 * at.A).flatten(1)
-        G = torch.cat([slope, padded(expected - self.mass, 1)], 1)
-        # the bias Hessian vanishes for a class that is certain everywhere: a floor keeps its step finite
-        bend = ((q / self.total)[..., None] * self.x2 + self.l2).flatten(1)
-        return G, torch.cat([bend, padded(q, 1).clamp_min(1e-4)], 1)
-
-    def along(self, at: _Point, move: Tensor, bmove: Tensor, running: Tensor) -> tuple[_Point, Tensor]:
-        """Where a step t (R,) along (move (R, C, k), bmove (R, C)) lowers the objective, and t; 0 unless running.
-
-        Newton's method along the line on stored logits, from the natural step 1.
-        """
-        weight, l2 = self.weight, self.l2
-        dZ = _product(move, self.X.mT).add_(bmove[..., None])
-        flat = move.flatten(1)
-        inner, curve = torch.linalg.vecdot(at.A.flatten(1), flat), torch.linalg.vecdot(flat, flat)
-        gain = torch.linalg.vecdot(self.wY.flatten(1), dZ.flatten(1))
+    def _along(self, at: Point, d: Tensor, running: Tensor) -> tuple[Point, Tensor]:
+        """Where a step t (R,) along d (R, C k + C) lowers the objective, from the natural one 1, and t."""
+        line = self.problem.line(at, d)
         t, worse = torch.ones_like(at.f), torch.ones_like(running)
         for attempt in range(6):
-            slopes = torch.softmax(torch.addcmul(at.Z, t[:, None, None], dZ), 1).mul_(dZ)
-            m = slopes.sum(1)
-            slope = torch.linalg.vecdot(weight, m) - gain + l2 * (inner + t * curve)
-            bend = torch.linalg.vecdot(weight, slopes.mul_(dZ).sum(1) - m * m) + l2 * curve
-            newton = t - slope / bend.clamp_min(torch.finfo(bend.dtype).tiny)
-            t = torch.where(worse, torch.minimum(torch.maximum(newton, 0.1 * t), 5 * t), t)
-            used = torch.where(running, t, torch.zeros_like(t))
-            A = torch.addcmul(at.A, used[:, None, None], move)
-            Z = torch.addcmul(at.Z, used[:, None, None], dZ)
-            P, f = _softmax_objective(Z, self.wY, A, l2)
-            worse = f > at.f * (1 + 1e-6)
+            found, used, t, worse = self.problem.attempt(at, line, t, worse, running)
             if attempt == 5 or not bool(worse.any()):
                 break
-        return _Point(A, at.b + used[:, None] * bmove, Z, P, f), used
+        return found, used
 
 
 class _Pairs:
@@ -186,27 +162,3 @@ class _Pairs:
         for s, y, r, a in zip(S, D, rho, reversed(alphas), strict=True):
             d.addcmul_((a - r * torch.linalg.vecdot(y, d))[:, None], s)
         return d
-
-
-def padded(x: Tensor, dims: int) -> Tensor:
-    """Zeros behind the last `dims` dimensions up to a multiple of 16.
-
-    Then every matrix of a batch begins on a 64-byte boundary, as a lone one does: MKL's products differ in their last
-    bits when it does not.
-    """
-    sizes = [-size % 16 for size in reversed(x.shape[-dims:])]
-    return torch.nn.functional.pad(x, [part for size in sizes for part in (0, size)]) if any(sizes) else x
-
-
-def _product(a: Tensor, rows: Tensor) -> Tensor:
-    """(R, C, m) times (R, m, p), or times (1, m, p) for all R: (R, C, p)."""
-    if len(rows) < len(a):
-        return torch.mm(a.flatten(0, 1), rows[0]).view(*a.shape[:2], -1)
-    return torch.bmm(a, rows)
-
-
-def _softmax_objective(Z: Tensor, wY: Tensor, A: Tensor, l2: float) -> tuple[Tensor, Tensor]:
-    """Logits (R, C, n), weighted targets, weights -> probabilities (R, C, n), objectives (R,)."""
-    log_p = torch.log_softmax(Z, 1)
-    loss = -torch.linalg.vecdot(wY.flatten(1), log_p.flatten(1))
-    return log_p.exp_(), loss + 0.5 * l2 * A.flatten(1).square().sum(1)

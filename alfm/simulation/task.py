@@ -14,7 +14,7 @@ from alfm.errors import UserError
 from alfm.features.features import Features
 from alfm.features.spaces import RAW
 from alfm.heads.linear import LinearHead
-from alfm.heads.passes import logits_of
+from alfm.heads.passes import logits_of, together, walk
 from alfm.metrics import TestLabels, evaluate, evaluate_all
 from alfm.threads import side_by_side
 
@@ -57,10 +57,13 @@ class Task:
 
     @devices.full_precision()
     def measure(self, head: LinearHead) -> list[dict[str, float]]:
-        """The test measures of every replicate: side by side on CPU, with one transfer to the host on a GPU."""
+        """The test measures of every replicate: side by side on CPU, several at once on a GPU, as memory allows."""
         self.test.vectors(head.spaces[0] if head.shared else RAW)  # made once, before the jobs ask for it
-        if not devices.of(self.test.device).jobs_run_aside:
-            return evaluate_all(self.test_logits(head), self.test_labels, self.measured)
+        there = devices.of(self.test.device)
+        if not there.jobs_run_aside:
+            parts = together(head.R, there.at_once(head.R, self.test.N * head.C, 1))
+            logits = (walk(self.test, head.part(part), lambda seen: seen.logits) for part in parts)
+            return evaluate_all(logits, self.test_labels, self.measured)
 
         def one(r: int) -> dict[str, float]:
             return evaluate(logits_of(self.test, head, r), self.test_labels, self.measured)

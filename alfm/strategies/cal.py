@@ -10,8 +10,8 @@ from torch import Tensor
 from alfm.geometry.knn import nearest
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.candidates import highest
-from alfm.strategies.query import Query, stack_picks
+from alfm.strategies.parts.candidates import best
+from alfm.strategies.query import Query
 
 
 @dataclass(eq=False)
@@ -31,7 +31,7 @@ class Cal(Strategy):
     neighbours: Count = 10
 
     def select(self, query: Query, budget: int) -> Tensor:
-        return stack_picks(highest(query, self.score(query), budget), budget, query.pool.device)
+        return best(query, self.score(query), budget)
 
     def score(self, query: Query) -> Tensor:
         """Mean divergences (R, N)."""

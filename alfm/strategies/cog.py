@@ -11,8 +11,8 @@ from torch import Tensor
 from alfm.host_ops import add_rows
 from alfm.options import checked
 from alfm.strategies.base import Need, Strategy
-from alfm.strategies.parts.candidates import highest
-from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
+from alfm.strategies.parts.candidates import best
+from alfm.strategies.query import Query, embedding, per_replicate
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class Cog(Strategy):
         return ("embedding", "probabilities") if self.per_class else ("embedding",)
 
     def select(self, query: Query, budget: int) -> Tensor:
-        return stack_picks(highest(query, self.score(query), budget), budget, query.pool.device)
+        return best(query, self.score(query), budget)
 
     def score(self, query: Query) -> Tensor:
         """Distances (R, N)."""

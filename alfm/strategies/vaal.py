@@ -18,8 +18,8 @@ from alfm.features.features import Features
 from alfm.heads.passes import visit
 from alfm.options import checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.candidates import highest
-from alfm.strategies.query import Query, stack_picks
+from alfm.strategies.parts.candidates import best
+from alfm.strategies.query import Query
 from alfm.threads import side_by_side
 
 BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
@@ -59,7 +59,7 @@ class Vaal(Strategy):
     lr: Annotated[float, Ge(1e-8), Le(1)] = 5e-3
 
     def select(self, query: Query, budget: int) -> Tensor:
-        return stack_picks(highest(query, self.score(query), budget), budget, query.pool.device)
+        return best(query, self.score(query), budget)
 
     def score(self, query: Query) -> Tensor:
         """-logit of "labelled", (R, N)."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from alfm.geometry.topk import top
+from alfm import devices
+from alfm.geometry.topk import top, top_each
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])
@@ -33,3 +36,25 @@ def test_nan_is_refused_only_where_it_could_be_picked() -> None:
 
 def test_nothing_allowed() -> None:
     assert top(torch.zeros(4), torch.zeros(4, dtype=torch.bool), 2).shape == (0,)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_each_row_is_ranked_as_it_is_alone(free: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by one sort for all, as on a GPU: few or none allowed, ties, infinities, NaN where it is shut."""
+    there = replace(devices.of("cpu"), looks_are_free=free)
+    monkeypatch.setattr(devices, "of", lambda device: there)
+    rng = np.random.default_rng(5)
+    score = torch.from_numpy(rng.integers(9, size=(4, 60)).astype(np.float32))
+    score[0, ::7], score[1, ::5] = -torch.inf, torch.inf
+    allowed = torch.from_numpy(rng.random((4, 60)) < 0.8)
+    allowed[2, 5:], allowed[3] = False, False
+    score[~allowed & (score > 4)] = torch.nan
+    for k in (0, 1, 20, 60, 99):
+        found = top_each(score, allowed, k)
+        assert found.shape == (4, min(k, 60)) and found.dtype == torch.int64
+        for own, *row in zip(found, score, allowed, strict=True):
+            wanted = top(*row, k).tolist()
+            assert own.tolist() == wanted + [-1] * (len(own) - len(wanted))
+    score[1, 3], allowed[1, 3] = torch.nan, True
+    with pytest.raises(ValueError, match="item 3 is NaN"):
+        top_each(score, allowed, 2)

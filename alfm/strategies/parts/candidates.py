@@ -13,14 +13,20 @@ from alfm.acquisition import margin_uncertainty
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans, nearest_items
 from alfm.geometry.kmeans_on_part import GATHERED, centroids_of_part, nearest_places
-from alfm.geometry.topk import top
+from alfm.geometry.topk import top, top_each
 from alfm.strategies.query import Query
 from alfm.threads import side_by_side
 
 
+def best(query: Query, score: Tensor, k: int) -> Tensor:
+    """The k available items of highest score (R, N), best first: int64 (R, k), padded with -1."""
+    return top_each(score, query.available, k)
+
+
 def highest(query: Query, score: Tensor, k: int) -> list[Tensor]:
-    """The k available items of highest score (R, N), best first; R vectors int64 (<= k,)."""
-    return [top(score[r], query.available[r], k) for r in range(query.R)]
+    """The same as R vectors int64 (<= k,)."""
+    rows = best(query, score, k)
+    return [own[:count] for own, count in zip(rows, (rows >= 0).sum(1).tolist(), strict=True)]
 
 
 def typical(query: Query, score: Tensor, k: int) -> list[Tensor]:

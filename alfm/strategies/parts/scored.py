@@ -14,7 +14,7 @@ from alfm.heads.passes import apart, walk_draws
 from alfm.options import Count, checked
 from alfm.posteriors import DropoutPosterior, Posterior
 from alfm.strategies.base import Need, Strategy
-from alfm.strategies.parts.candidates import clustered, highest, typical
+from alfm.strategies.parts.candidates import best, clustered, highest, typical
 from alfm.strategies.query import Query, stack_picks
 
 JOINED = (entropy, least_confidence, margin_uncertainty)
@@ -55,6 +55,8 @@ class Scored(Strategy):
         """Acquisition score (R, N), higher = sooner."""
 
     def select(self, query: Query, budget: int) -> Tensor:
+        if not self.cluster_features and not self.typical_features:
+            return best(query, self.score(query), budget)
         kept = self.oversample * budget if self.cluster_features else budget
         candidates = (typical if self.typical_features else highest)(query, self.score(query), kept)
         picks = clustered(query, candidates, budget, up_to=kept) if self.cluster_features else candidates
