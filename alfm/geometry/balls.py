@@ -241,13 +241,13 @@ class MultipliedBalls:
         """See `Around`."""
         flags &= ~self._inside(item)[0]
 
-    def look(self, items: Tensor, flags: Tensor) -> tuple[Tensor, Tensor]:
-        """`counts`, and the balls themselves, bool (m, N); kernels only, for `greedy.stepwise`."""
-        ball = _to_all(self.unit, items) < self.limit
-        return (ball & flags).sum(1), ball
-
     def _inside(self, items: Tensor) -> Tensor:
         return below(_to_all(self.unit, items), self.limit.expand(len(items)))
+
+
+def inside(unit: Vectors, items: Tensor, limits: Tensor) -> Tensor:
+    """The balls of int64 (R, m) items, bool (R, m, N), by kernels alone; limits (R,): `pairs.limit` of each radius."""
+    return (_to_all(unit, items.flatten()).view(*items.shape, -1)) < limits[:, None, None]
 
 
 def out_degrees(unit: Vectors, radius: Sequence[Tensor], flags: Sequence[Tensor], block: int | None = None) -> Tensor:

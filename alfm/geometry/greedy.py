@@ -4,22 +4,26 @@ Twice the same picks. `lazy` asks after every refresh whether it decided the pic
 question of the host (`bool(...)`, `.item()`, a mask as an index) waits until all that was enqueued is done, and the
 device then idles until the host has enqueued more. In `stepwise` a step of fixed shape refreshes the largest
 bounds and makes a pick if that decides it; if not, it changes bounds only and the next step goes on. So the host need
-not know which steps made a pick, and asks once in many.
+not know which steps made a pick, and asks once in many. Such a step is one for all replicates, and is captured as a
+graph; what they pick is what each picks alone, but for the rounding of products of another shape.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from alfm import devices
 from alfm.geometry.kernels import WIDTH
+from alfm.threads import side_by_side
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from alfm.features.features import Vectors
 
 STEPS = 32  # steps between two questions
@@ -96,19 +100,76 @@ def enqueued(vectors: Vectors) -> bool:
     return devices.of(vectors.device).enqueues_picks and vectors.pool.memory == "device"
 
 
+def repeat(step: Callable[[], object], state: Sequence[Tensor], times: int) -> None:
+    """A step of fixed shapes so many times, as a graph where there are any; it changes `state` alone, in place."""
+    run = devices.of(state[0]).captured(step, state) if times > 2 else step
+    for _ in range(times):
+        run()
+
+
+class Replicate(Protocol):
+    """One replicate's greedy picks, by itself or together with others'."""
+
+    vectors: Vectors
+
+    def select(self, allowed: Tensor, budget: int) -> Tensor:
+        """The next picks, int64 (min(budget, allowed items),). allowed: bool (N,)."""
+        ...
+
+    def alike(self) -> Hashable:
+        """Equal for those that can go `together`."""
+        ...
+
+    @classmethod
+    def together(cls, states: Sequence[Self], allowed: Tensor, budget: int) -> list[Tensor]:
+        """`select` of states that are alike by the same kernels, the pool read once for all. allowed: bool (R, N)."""
+        ...
+
+
+S = TypeVar("S", bound=Replicate)
+
+
+def of_all(make: Sequence[Callable[[], S]], allowed: Tensor, budget: int) -> list[Tensor]:
+    """Picks of every replicate, each of a state that make[r]() gives. allowed: bool (R, N).
+
+    Where picks are enqueued those that are alike go together; elsewhere each has its own job, side by side.
+    """
+    if not devices.of(allowed).enqueues_picks:
+        jobs = [lambda one=one, free=free: one().select(free, budget) for one, free in zip(make, allowed, strict=True)]
+        return side_by_side(jobs, allowed.device)
+    states = [one() for one in make]
+    groups: dict[Hashable, list[int]] = {}
+    for r, state in enumerate(states):
+        groups.setdefault(state.alike() if enqueued(state.vectors) else r, []).append(r)
+    picks: dict[int, Tensor] = {}
+    for own in groups.values():
+        if len(own) == 1:
+            picks[own[0]] = states[own[0]].select(allowed[own[0]], budget)
+        else:
+            some = allowed if len(own) == len(states) else torch.stack([allowed[r] for r in own])
+            picks |= zip(own, type(states[own[0]]).together([states[r] for r in own], some, budget), strict=True)
+    return [picks[r] for r in range(len(states))]
+
+
 class Stepwise(Protocol):
-    """A monotone submodular function of a growing set of picks that never asks the device for a number."""
+    """R monotone submodular functions of growing sets of picks that never ask the device for a number.
+
+    state: what `take` changes, in place.
+    """
+
+    state: Sequence[Tensor]
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """What each of the items, int64 (m,), would add now, (m,), and what `take` has to know of it, (m, T)."""
+        """What each of the items, int64 (R, m), would add now, (R, m), and what `take` is to know of it, (R, m, T)."""
         ...
 
-    def take(self, row: Tensor, live: Tensor) -> None:
-        """Adds the item whose row (T,) `look` gave, if live, bool (1,); otherwise nothing changes."""
+    def take(self, rows: Tensor, live: Tensor) -> None:
+        """Adds the items whose rows (R, T) `look` gave where live, bool (R, 1); elsewhere nothing changes."""
         ...
 
-    def renew(self, bounds: Tensor) -> bool:
-        """Asked between steps: lowers all bounds (N,) in place where that is cheaper by now, says if it did."""
+    def renew(self, bounds: Tensor, steps: int) -> bool:
+        """Asked between steps, so many since the last question: lowers all bounds (R, N) in place where that is cheaper
+        by now, says if it did."""
         ...
 
 
@@ -119,41 +180,56 @@ def stepwise(
     budget: int,
     least: float = -math.inf,
     steps: int | None = None,
-) -> Tensor:
-    """Picks int64 (m,), m <= min(budget, allowed items): repeatedly the allowed item of largest gain, ties lower index.
+) -> list[Tensor]:
+    """R times picks int64 (m,), m <= min(budget, allowed items): repeatedly the allowed item of largest gain, ties
+    lower index.
 
-    bounds: (N,), at least each item's gain; overwritten with gains as they are found, so it stays valid for the next
-    call. allowed: bool (N,). Ends before the first gain below `least`. The host waits once for how many are allowed,
-    and once per `steps` steps (default STEPS), of which a pick needs one when BATCH bounds decide it.
+    bounds: (R, N), at least each item's gain; overwritten with gains as they are found, so it stays valid for the next
+    call. allowed: bool (R, N). A replicate ends before its first gain below `least`. The host waits once for how many
+    are allowed, and once per `steps` steps (default STEPS), of which a pick needs one when BATCH bounds decide it. A
+    step is of fixed shape whatever it finds, so it is one graph where there are graphs.
     """
     steps = STEPS if steps is None else steps
     free = allowed.to(bounds.device, copy=True)
-    budget = min(budget, int(free.sum()))
-    picks = torch.zeros(budget + 1, dtype=torch.int64, device=bounds.device)  # the last place is for steps without one
-    count, over = picks.new_zeros(1), free.new_zeros(1)
-    made, renewed, ended = 0, 0, False
-    while made < budget and not ended:
-        for _ in range(min(steps, max(budget - made, 8))):
-            open_ = bounds.where(free, -math.inf)
-            values, items = open_.topk(min(BATCH - 1, len(open_)))
-            best = open_.argmax(0, keepdim=True)  # the first of equals, which topk need not hold
-            items = torch.cat([best, torch.where(values > -math.inf, items, best)])
-            gains, rows = objective.look(items)
-            # Never up, though a product may round differently in another batch: so the steps for a pick come to an end.
-            gains = torch.minimum(gains, bounds.index_select(0, items))
-            bounds.index_copy_(0, items, gains)
-            open_.index_copy_(0, items, gains)
-            best = open_.argmax(0, keepdim=True)
-            here = items == best  # if anywhere, its gain is up to date and no other's can be larger
-            known, enough = here.any(0, keepdim=True), open_.index_select(0, best) >= least
-            live = known & enough & (count < budget)
-            over |= known & ~enough
-            objective.take(rows.index_select(0, here.to(torch.uint8).argmax(0, keepdim=True))[0], live)
-            picks.index_copy_(0, torch.where(live, count, budget), best)
-            free.index_copy_(0, best, free.index_select(0, best) & ~live)
-            count += live
-        made, ended = torch.cat([count, over.long()]).tolist()
+    most = free.sum(1, keepdim=True).clamp_max(budget)
+    wanted = most.flatten().tolist()
+    picks = free.new_zeros(len(free), max(wanted) + 1, dtype=torch.int64)  # the last place is for steps without a pick
+    count, over = torch.zeros_like(most), torch.zeros_like(most, dtype=torch.bool)
+
+    def step() -> None:
+        open_ = bounds.where(free, -math.inf)
+        values, items = open_.topk(min(BATCH - 1, open_.shape[1]), 1)
+        best = open_.argmax(1, keepdim=True)  # the first of equals, which topk need not hold
+        items = torch.cat([best, torch.where((values > -math.inf) & (items != best), items, best)], 1)
+        gains, rows = objective.look(items)
+        gains = torch.where(items == best, gains[:, :1], gains)  # an item that is there twice has one gain
+        # Never up, though a product may round differently in another batch: so the steps for a pick come to an end.
+        gains = torch.minimum(gains, bounds.gather(1, items))
+        bounds.scatter_(1, items, gains)
+        open_ = bounds.where(free, -math.inf)
+        best = open_.argmax(1, keepdim=True)
+        here = items == best  # if anywhere, its gain is up to date and no other's can be larger
+        known, enough = here.any(1, keepdim=True), open_.gather(1, best) >= least
+        live = known & enough & (count < most)
+        over.logical_or_(known & ~enough)
+        place = here.to(torch.uint8).argmax(1)[:, None, None].expand(-1, 1, rows.shape[2])
+        objective.take(rows.gather(1, place)[:, 0], live)
+        picks.scatter_(1, torch.where(live, count, picks.shape[1] - 1), best)
+        free.scatter_(1, best, free.gather(1, best) & ~live)
+        count.add_(live)
+
+    made, renewed, since, left = [0] * len(wanted), 0, 0, max(wanted)
+    run = devices.of(bounds).captured(step, [bounds, free, picks, count, over, *objective.state]) if left else step
+    while left:
+        now = min(steps, max(left, 8))
+        for _ in range(now):
+            run()
+        since += now
+        made, ended = torch.cat([count, over.long()], 1).T.tolist()
+        left = max((w - m for w, m, end in zip(wanted, made, ended, strict=True) if not end), default=0)
         # Not again before the next pick: among many equals a second renewal could undo the refreshes.
-        if renewed < made < budget and objective.renew(bounds):
-            renewed = made
-    return picks[:made]
+        if left and renewed < sum(made):
+            if objective.renew(bounds, since):
+                renewed = sum(made)
+            since = 0
+    return [own[:m] for own, m in zip(picks, made, strict=True)]

@@ -13,14 +13,14 @@ Sources: Bae et al. 2024 (MaxHerding, 2407.12212), 2025 (UHerding, 2412.20644); 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from alfm.geometry import greedy
-from alfm.geometry.kernels import WIDTH, Kernel, best_similarity, similarities, target_blocks
+from alfm.geometry.kernels import WIDTH, Kernel, best_similarity, looks, similarities, target_blocks
 from alfm.geometry.pairs import block_pairs
 
 if TYPE_CHECKING:
@@ -155,20 +155,6 @@ class Herding:
         gain = torch.stack(totals) / len(rest)
         return gain if self.bonus is None else gain + self.bonus[items]
 
-    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """See `greedy.Stepwise`: gains (m,), and what kappa would rise to, (m, T)."""
-        self._made += len(items)
-        similar = similarities(self.vectors, self.kernel, items, self.targets)
-        if self.cap is not None:
-            similar = torch.minimum(similar, self.cap)
-        rest = (similar - self.kappa).relu_()
-        gain = (rest.sum(1) if self.weight is None else rest @ self.weight) / rest.shape[1]
-        return gain if self.bonus is None else gain + self.bonus[items], similar
-
-    def take(self, row: Tensor, live: Tensor) -> None:
-        """See `greedy.Stepwise`."""
-        self.kappa = torch.where(live, torch.maximum(self.kappa, row), self.kappa)
-
     def renew(self, bounds: Tensor) -> bool:
         """Exact gains for all by `first_gains`, after a quarter of the pool went through products of WIDTH.
 
@@ -184,21 +170,31 @@ class Herding:
         return True
 
     def _above(self, gains: Tensor) -> Tensor:
-        # First gains come from products of another shape: a little above them bounds what `gains` will find.
-        bounds = gains * (1 + 64 * torch.finfo(gains.dtype).eps)
-        return bounds if self.bonus is None else bounds + self.bonus
+        return _above(gains, self.bonus)
 
     def select(self, allowed: Tensor, budget: int, batch: int = WIDTH) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
         if greedy.enqueued(self.vectors):
-            picks = greedy.stepwise(self, self.bounds, allowed, budget)
-            self._added.append(picks)
-            return picks
+            return self.together([self], allowed[None], budget)[0]
         picks = greedy.lazy(self, self.bounds, allowed, budget, batch, self._choose)
         self._columns.clear()
         self._cached.zero_()
         self._store = self._room = self._store[:0].clone()  # room for the next replicate
         return picks
+
+    def alike(self) -> Hashable:
+        """See `greedy.Replicate`."""
+        return self.vectors, id(self.targets), self.weight is None, self.cap is None, self.bonus is None
+
+    @classmethod
+    def together(cls, states: Sequence[Herding], allowed: Tensor, budget: int) -> list[Tensor]:
+        """See `greedy.Replicate`."""
+        every = _Together(states)
+        found = greedy.stepwise(every, every.bounds, allowed, budget)
+        for r, (state, picks) in enumerate(zip(states, found, strict=True)):
+            state.kappa, state.bounds, state._made = every.kappa[r], every.bounds[r], every.made
+            state._added.append(picks)
+        return found
 
     def _choose(self, stale: Tensor, batch: int) -> Tensor:
         """Candidates whose similarities are at hand if the best is one of them, else a full product of others."""
@@ -230,6 +226,52 @@ class Herding:
                 self._columns[i], self._cached[i] = place, True
                 self._store[place] = column
         return (self._store[self._columns[i]] for i in wanted)
+
+
+class _Together:
+    """Replicates' herding on the same coordinates and targets, for `greedy.stepwise`."""
+
+    def __init__(self, states: Sequence[Herding]) -> None:
+        def stacked(name: str) -> Tensor | None:
+            return None if getattr(states[0], name) is None else torch.stack([getattr(one, name) for one in states])
+
+        self.vectors, self.targets = states[0].vectors, states[0].targets
+        self.kernels = [one.kernel for one in states]
+        self.kappa = torch.stack([one.kappa for one in states])
+        self.bounds = torch.stack([one.bounds for one in states])
+        self.weight, self.cap, self.bonus = stacked("weight"), stacked("cap"), stacked("bonus")
+        self.made = max(one._made for one in states)
+        self.state = [self.kappa]
+
+    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """See `greedy.Stepwise`: gains (R, m), and what kappa would rise to, (R, m, T)."""
+        similar = looks(self.vectors, self.kernels, items, self.targets)
+        if self.cap is not None:
+            similar = torch.minimum(similar, self.cap[:, None])
+        rest = (similar - self.kappa[:, None]).relu_()
+        gain = rest.sum(2) if self.weight is None else torch.linalg.vecdot(rest, self.weight[:, None])
+        gain = gain / rest.shape[2]
+        return gain if self.bonus is None else gain + self.bonus.gather(1, items), similar
+
+    def take(self, rows: Tensor, live: Tensor) -> None:
+        """See `greedy.Stepwise`."""
+        torch.maximum(self.kappa, torch.where(live, rows, -torch.inf), out=self.kappa)
+
+    def renew(self, bounds: Tensor, steps: int) -> bool:
+        """See `Herding.renew`."""
+        self.made += steps * greedy.BATCH
+        if self.made * 4 < self.vectors.N:
+            return False
+        gains = first_gains(self.vectors, self.kernels, self.kappa, self.weight, self.targets, self.cap)
+        bounds.copy_(_above(gains, self.bonus))
+        self.made = 0
+        return True
+
+
+def _above(gains: Tensor, bonus: Tensor | None) -> Tensor:
+    # First gains come from products of another shape: a little above them bounds what `gains` will find.
+    bounds = gains * (1 + 64 * torch.finfo(gains.dtype).eps)
+    return bounds if bonus is None else bounds + bonus
 
 
 def prepare(

@@ -9,7 +9,7 @@ Farthest-first traversal: Gonzalez 1985. As a query strategy: Sener & Savarese 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,6 +49,7 @@ class FarthestFirst:
         # Upper bounds of the squared distance to the nearest centre, and how many centres each bound has met.
         self.bound = torch.full((self.N,), torch.inf, dtype=self.dtype, device=self.device)
         self.met = torch.zeros(self.N, dtype=torch.int32, device=self.device)
+        self._seen = 0  # centres that every row has met, as far as the host knows
         # Rows kept up to date: 1 % of the pool. Fewer are refilled too often, and a refill partitions all bounds.
         self.block = min(1 << 14, max(128, self.N // 100))
         self.floor = _ROUNDING * torch.finfo(self.dtype).eps
@@ -72,6 +73,8 @@ class FarthestFirst:
         allowed: (N,) bool. Ties, all at distance 0 included: the lower index. With no centre yet, the first pick is
         the allowed item farthest from the mean of the pool.
         """
+        if greedy.enqueued(self.vectors):
+            return self.together([self], allowed[None], budget)[0]
         budget = min(budget, int(allowed.sum()))
         if budget <= 0:
             return allowed.nonzero()[:0, 0]
@@ -82,14 +85,60 @@ class FarthestFirst:
             allowed = allowed.clone()
             allowed[first[0]] = False
             budget -= 1
-        if budget and bool(((self.met == 0) & allowed).any()):
+        if budget and not self._seen:
             self._first_pass()
-        pick = self._eager if greedy.enqueued(self.vectors) else self._lazy
-        picks = torch.cat([*first, pick(allowed, budget)])
+        picks = torch.cat([*first, self._lazy(allowed, budget)])
         self._added.append(picks)
         return picks
 
+    def alike(self) -> Hashable:
+        """See `greedy.Replicate`."""
+        return self.N, self.dtype, self.metric
+
     # -- the two ways to pick ------------------------------------------------------------------------------------
+
+    @classmethod
+    def together(cls, states: Sequence[FarthestFirst], allowed: Tensor, budget: int) -> list[Tensor]:
+        """See `greedy.Replicate`: a product of the pool with every replicate's newest centre per pick."""
+        left = allowed.sum(1, keepdim=True).clamp_max(budget)
+        wanted = left.flatten().tolist()
+        picks = left.new_zeros(len(states), max(wanted) + 1)  # the last place is for replicates that are done
+        closed, slot = ~allowed, torch.zeros_like(left)
+        made = [0] * len(states)
+        for r, state in enumerate(states):
+            if wanted[r] and not state.count:
+                picks[r, :1] = first = state._farthest_from_mean(allowed[r])
+                state._append(first)
+                closed[r].index_fill_(0, first, True)
+                slot[r] += 1
+                made[r] = 1
+            if wanted[r]:
+                state._catch_up()
+        bound = torch.stack([state.bound for state in states])
+        shared = all(state.vectors is states[0].vectors for state in states)
+        ways = [state._way() for state in (states[:1] if shared else states)]
+
+        def step() -> None:
+            pick = bound.masked_fill(closed, -torch.inf).argmax(1, keepdim=True)  # the first of equals
+            live = slot < left
+            picks.scatter_(1, torch.where(live, slot, picks.shape[1] - 1), pick)
+            closed.scatter_(1, pick, True)
+            slot.add_(live)
+            distance = torch.cat([way(rows) for way, rows in zip(ways, pick[:, 0].chunk(len(ways)), strict=True)])
+            distance.scatter_(1, pick, 0.0)
+            torch.minimum(bound, torch.where(live, distance, torch.inf), out=bound)
+
+        greedy.repeat(step, [picks, closed, slot, bound], max(w - m for w, m in zip(wanted, made, strict=True)))
+        found = [own[:w] for own, w in zip(picks, wanted, strict=True)]
+        for r, (state, own) in enumerate(zip(states, found, strict=True)):
+            if len(own):
+                state.bound = bound[r]
+                state._append(own[made[r] :])
+                state.met.fill_(state.count)
+                state._seen = state.count
+                state.evaluated += state.N * len(own)
+                state._added.append(own)
+        return found
 
     def _lazy(self, allowed: Tensor, budget: int) -> Tensor:
         open_ = torch.where(allowed, self.bound, -torch.inf).cpu().numpy()
@@ -143,35 +192,23 @@ class FarthestFirst:
         open_[rows[live]] = value[live]
         met[rows] = self.count
 
-    def _eager(self, allowed: Tensor, budget: int) -> Tensor:
-        """Everything on the device and nothing asked of it: a product over the pool per pick."""
-        sq = self.vectors.sq_norms
-        scale = None
+    def _way(self) -> Callable[[Tensor], Tensor]:
+        """int64 (m,) rows -> squared distances (m, N) to all items, by kernels alone."""
+        sq, scale = self.vectors.sq_norms, None
         if self.metric == "cosine":
             scale = sq.sqrt().clamp_min(torch.finfo(sq.dtype).tiny).reciprocal()
             sq = (sq > 0).to(sq.dtype)
-        self._catch_up()
-        open_ = torch.where(allowed, self.bound, -torch.inf)
-        order = torch.arange(self.N, device=self.device)
-        picks = torch.empty(budget, dtype=torch.int64, device=self.device)
-        self._reserve(self.count + budget)
-        for slot in range(budget):
-            pick = torch.where(open_ == open_.amax(), order, self.N).amin().reshape(1)
-            picks[slot] = pick[0]
-            self._append(pick)
-            centre = self.centres[self.count - 1]
-            inner = torch.cat([x @ centre for _, x in self.vectors.blocks()])
+
+        def distances(rows: Tensor) -> Tensor:
+            centres = self._rows(rows)
+            inner = torch.cat([centres @ x.T for _, x in self.vectors.blocks()], 1)
             if scale is not None:
                 inner = inner * scale
-            both = sq + torch.linalg.vecdot(centre, centre)
+            both = sq + torch.linalg.vecdot(centres, centres)[:, None]
             distance = both - 2 * inner
-            distance = torch.where(distance <= self.floor * both, 0, distance)
-            torch.minimum(self.bound, distance, out=self.bound)
-            self.bound.index_fill_(0, pick, 0.0)
-            open_ = torch.where(open_ == -torch.inf, open_, self.bound).index_fill_(0, pick, -torch.inf)
-        self.met.fill_(self.count)
-        self.evaluated += self.N * budget
-        return picks
+            return torch.where(distance <= self.floor * both, 0, distance)
+
+        return distances
 
     # -- passes over the pool ------------------------------------------------------------------------------------
 
@@ -183,17 +220,19 @@ class FarthestFirst:
             self.bound[rows] = torch.minimum(self.bound[rows], distance)
         self.bound[self.is_centre] = 0
         self.met.fill_(few)
+        self._seen = few
         self.evaluated += self.N * few
 
     def _catch_up(self) -> None:
-        """All rows against the centres that some row has not met."""
-        since = int(self.met.min())
+        """All rows against the centres that some row may not have met."""
+        since = self._seen
         if since < self.count:
             for rows, x in self._blocks():
                 distance = self._distances(x, torch.linalg.vecdot(x, x), since)
                 self.bound[rows] = torch.minimum(self.bound[rows], distance)
             self.bound[self.is_centre] = 0
             self.met.fill_(self.count)
+            self._seen = self.count
             self.evaluated += self.N * (self.count - since)
 
     def _farthest_from_mean(self, allowed: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.spaces import Centred
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # Candidates per product, padded to it: with one shape for every product a similarity is the same number, to the last
 # bit, in whatever batch it is computed, so that kappa is a function of the set added and a resumed run picks alike.
 WIDTH = 32
+WIDE = 1024  # on an accelerator, where launches are what costs and last bits follow from the batch anyway
 
 
 # -- similarities ----------------------------------------------------------------------------------------------------
@@ -133,6 +135,25 @@ def similarities(
     return out
 
 
+def looks(vectors: Vectors, kernels: Sequence[Kernel], items: Tensor, targets: Tensor | None = None) -> Tensor:
+    """k_r(items, targets), (R, m, T), each replicate's int64 (R, m) items by its own kernel; one product for all.
+
+    The shape of the product is that of all replicates, so its last bits are too.
+    """
+    R, m = items.shape
+    q, sq_q = vectors.rows(items.flatten(), plain=True), vectors.sq_norms[items.flatten()]
+    out = sq_q.new_empty(R, m, vectors.N if targets is None else len(targets))
+    alike = all(one == kernels[0] for one in kernels)
+    for place, x, sq_x in target_blocks(vectors, targets):
+        dots = q @ x.T
+        if alike:
+            out[:, :, place] = kernels[0](dots, sq_q, sq_x).view(R, m, -1)
+            continue
+        for r, (kernel, own, sq) in enumerate(zip(kernels, dots.chunk(R), sq_q.chunk(R), strict=True)):
+            out[r, :, place] = kernel(own, sq, sq_x)
+    return out
+
+
 def best_similarity(vectors: Vectors, kernel: Kernel, rows: Tensor, targets: Tensor | None = None) -> Tensor:
     """kappa (T,): each target's largest similarity to the items of int64 (m,) rows, at least `kernel.nothing`."""
     kappa = vectors.sq_norms.new_full((vectors.N if targets is None else len(targets),), kernel.nothing)
@@ -144,15 +165,15 @@ def best_similarity(vectors: Vectors, kernel: Kernel, rows: Tensor, targets: Ten
 def _item_products(
     vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None
 ) -> Iterator[tuple[slice, int, Tensor]]:
-    """(places among the targets, first item, k(targets, items) (b, at most WIDTH)) for all blocks and items."""
+    """(places among the targets, first item, k(targets, items) (b, at most WIDTH, or WIDE)) for all blocks and items."""
     if not len(items):
         return
-    short = -len(items) % WIDTH
+    short, width = -len(items) % WIDTH, WIDTH if devices.of(vectors.device).looks_are_free else WIDE
     padded = torch.cat([items, items[:1].expand(short)])
     q, sq_q = vectors.rows(padded, plain=True), vectors.sq_norms[padded]
     for place, x, sq_x in target_blocks(vectors, targets):
-        for start in range(0, len(items), WIDTH):
-            part = slice(start, start + WIDTH)
+        for start in range(0, len(items), width):
+            part = slice(start, start + width)
             # X @ Q.T: faster than Q @ X.T when Q is small.
             yield place, start, kernel(x @ q[part].T, sq_x, sq_q[part])[:, : len(items) - start]
 

@@ -15,7 +15,7 @@ Source: Yehuda et al. 2022 (ProbCover, 2205.11320). DCoM's balls of different si
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -245,27 +245,51 @@ class CoverState:
         allowed: bool (N,). When no allowed item covers anything new, goes on with the item farthest from all centres
         so far (k-center). Picks are covered as they are made; none is repeated.
         """
-        cover, device = self.cover_of, self.cover_of.unit.device
+        cover = self.cover_of
+        if cover.indices is None and greedy.enqueued(cover.unit):
+            return self.together([self], allowed[None], budget)[0]
         free = allowed.cpu().numpy().copy()
         picks: list[int] = []
-        if cover.indices is None and greedy.enqueued(cover.unit):
-            bounds = self.degrees.to(device, torch.float64)
-            picks = greedy.stepwise(_Uncovered(self), bounds, allowed, budget, least=1.0).tolist()
-            free[picks] = False
-            self.add(torch.tensor(picks, dtype=torch.int64))
-        else:
-            degrees = self.degrees.numpy()
-            for _ in range(min(budget, int(np.count_nonzero(free)))):
-                value = np.where(free, degrees, -1)
-                best = int(np.argmax(value))  # the first of equals
-                if value[best] < 1:
-                    break
-                picks.append(best)
-                free[best] = False
-                self._cover(np.array([best]))
+        degrees = self.degrees.numpy()
+        for _ in range(min(budget, int(np.count_nonzero(free)))):
+            value = np.where(free, degrees, -1)
+            best = int(np.argmax(value))  # the first of equals
+            if value[best] < 1:
+                break
+            picks.append(best)
+            free[best] = False
+            self._cover(np.array([best]))
+        return self._completed(picks, free, budget)
+
+    @property
+    def vectors(self) -> Vectors:
+        """See `greedy.Replicate`."""
+        return self.cover_of.unit
+
+    def alike(self) -> Hashable:
+        """See `greedy.Replicate`: with lists, which the host walks, each has its own steps."""
+        return self.cover_of if self.cover_of.indices is None else self
+
+    @classmethod
+    def together(cls, states: Sequence[CoverState], allowed: Tensor, budget: int) -> list[Tensor]:
+        """See `greedy.Replicate`."""
+        device = states[0].vectors.device
+        bounds = torch.stack([state.degrees for state in states]).to(device, torch.float64)
+        found = greedy.stepwise(_Uncovered(states), bounds, allowed, budget, least=1.0)
+        picks = []
+        for state, free, own in zip(states, allowed.cpu().numpy().copy(), found, strict=True):
+            rows = own.cpu()
+            free[rows.numpy()] = False
+            state.add(rows)
+            picks.append(state._completed(rows.tolist(), free, budget))
+        return picks
+
+    def _completed(self, picks: list[int], free: np.ndarray, budget: int) -> Tensor:
+        """The picks on the device, and the farthest items where they are fewer than `budget` and items are free."""
+        device = self.vectors.device
         if len(picks) < budget and free.any():
             if self._far is None:
-                self._far = FarthestFirst(self.cover_of.unit)
+                self._far = FarthestFirst(self.vectors)
             self._far.add(torch.tensor(self._centres, dtype=torch.int64, device=device))
             far = self._far.select(torch.from_numpy(free).to(device), budget - len(picks))
             self._cover(far.cpu().numpy())
@@ -276,22 +300,24 @@ class CoverState:
 class _Uncovered:
     """A batch on the device, for `greedy.stepwise`: how many items that nothing covers yet lie in a ball."""
 
-    def __init__(self, state: CoverState) -> None:
-        self.balls = state.cover_of
-        self.uncovered = ~state.covered.to(self.balls.unit.device)
+    def __init__(self, states: Sequence[CoverState]) -> None:
+        self.balls = states[0].cover_of
+        self.uncovered = ~torch.stack([state.covered for state in states]).to(self.balls.unit.device)
+        self.state = [self.uncovered]
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """See `greedy.Stepwise`: the balls are the rows, bool (m, N)."""
-        ball = self.uncovered.new_empty(len(items), self.balls.N)
-        for rows, hit in self.balls.products(items):
+        """See `greedy.Stepwise`: the balls are the rows, bool (R, m, N)."""
+        ball = self.uncovered.new_empty(items.numel(), self.balls.N)
+        for rows, hit in self.balls.products(items.flatten()):
             ball[:, rows] = hit.T
-        return (ball & self.uncovered).sum(1).double(), ball
+        ball = ball.view(*items.shape, -1)
+        return (ball & self.uncovered[:, None]).sum(2).double(), ball
 
-    def take(self, row: Tensor, live: Tensor) -> None:
+    def take(self, rows: Tensor, live: Tensor) -> None:
         """See `greedy.Stepwise`."""
-        self.uncovered &= ~(row & live)
+        self.uncovered.logical_and_(~(rows & live))
 
-    def renew(self, bounds: Tensor) -> bool:
+    def renew(self, bounds: Tensor, steps: int) -> bool:
         """Never: all degrees would take a pass over all pairs."""
         return False
 

@@ -17,7 +17,7 @@ Similarities s >= 0 throughout: negative ones count as 0 (cut and location funct
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from alfm.geometry import greedy
 from alfm.geometry.herding import Herding, first_gains, prepare
-from alfm.geometry.kernels import Kernel, best_similarity, similarities
+from alfm.geometry.kernels import Kernel, best_similarity, looks, similarities
 
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
@@ -113,23 +113,37 @@ class Cut:
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
         if greedy.enqueued(self.vectors):
-            return self._plain(allowed, budget)
+            return self.together([self], allowed[None], budget)[0]
         # Gains of another round come from products of another shape: a little above them bounds what is found now.
         self.bounds += 64 * torch.finfo(self.total.dtype).eps * self.total.abs()
         return greedy.lazy(self, self.bounds, allowed, budget)
 
-    def _plain(self, allowed: Tensor, budget: int) -> Tensor:
-        """Plain greedy without a question to the device: a pick changes all gains by one product with the pool."""
-        gain = torch.cat([self._gains(rows, x) for rows, x in self.vectors.blocks()])
-        free = allowed.to(gain.device, copy=True)
-        picks = torch.zeros(min(budget, int(free.sum())), dtype=torch.int64, device=gain.device)
-        for slot in range(len(picks)):
-            pick = gain.where(free, -torch.inf).argmax(0, keepdim=True)  # the first of equals
-            picks[slot : slot + 1] = pick
-            free.index_fill_(0, pick, False)
-            gain -= 2 * self.trade * similarities(self.vectors, self.kernel, pick)[0].clamp_min_(0.0)
-        self.add(picks)
-        return picks
+    def alike(self) -> Hashable:
+        """See `greedy.Replicate`."""
+        return self.vectors, self.trade
+
+    @classmethod
+    def together(cls, states: Sequence[Cut], allowed: Tensor, budget: int) -> list[Tensor]:
+        """See `greedy.Replicate`: a pick changes all gains by one product with the pool."""
+        vectors, kernels, trade = states[0].vectors, [state.kernel for state in states], states[0].trade
+        wanted = allowed.sum(1).clamp_max(budget).tolist()
+        blocks = list(vectors.blocks())
+        gain = torch.stack([torch.cat([state._gains(rows, x) for rows, x in blocks]) for state in states])
+        closed, slot = ~allowed, torch.zeros(1, dtype=torch.int64, device=gain.device)
+        picks = slot.new_zeros(len(states), max(wanted))
+
+        def step() -> None:
+            pick = gain.masked_fill(closed, -torch.inf).argmax(1, keepdim=True)  # the first of equals
+            picks.index_copy_(1, slot, pick)
+            closed.scatter_(1, pick, True)
+            gain.sub_(looks(vectors, kernels, pick)[:, 0].clamp_min_(0.0).mul_(2 * trade))
+            slot.add_(1)
+
+        greedy.repeat(step, [gain, closed, slot, picks], max(wanted))
+        found = [own[:w] for own, w in zip(picks, wanted, strict=True)]
+        for state, own in zip(states, found, strict=True):
+            state.add(own)
+        return found
 
 
 # -- determinants ----------------------------------------------------------------------------------------------------
@@ -186,35 +200,69 @@ class Volume:
 
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
-        row_bytes = self.vectors.N * self.bounds.element_size()
-        if greedy.enqueued(self.vectors) and (len(self.added) + budget) * row_bytes <= HELD:
-            return self._plain(allowed, budget)
+        if greedy.enqueued(self.vectors):
+            return self.together([self], allowed[None], budget)[0]
         return greedy.lazy(self, self.bounds, allowed, budget)
 
-    def _plain(self, allowed: Tensor, budget: int) -> Tensor:
-        """Plain greedy without a question to the device; every row of F^-1 S_A. is held for all items, (|A|, N)."""
-        vectors, n = self.vectors, len(self.added)
-        free = allowed.to(vectors.device, copy=True)
-        picks = torch.zeros(min(budget, int(free.sum())), dtype=torch.int64, device=vectors.device)
-        rows = vectors.sq_norms.new_zeros(n + len(picks), vectors.N)
+    def alike(self) -> Hashable:
+        """See `greedy.Replicate`."""
+        return self.vectors, self.ridge, len(self.added)
+
+    @classmethod
+    def together(cls, states: Sequence[Volume], allowed: Tensor, budget: int) -> list[Tensor]:
+        """See `greedy.Replicate`: as many at a time as may hold every row of F^-1 S_A. for all items."""
+        held = (len(states[0].added) + budget) * states[0].bounds.nbytes
+        if held > HELD:
+            return [greedy.lazy(one, one.bounds, free, budget) for one, free in zip(states, allowed, strict=True)]
+        size = max(1, HELD // max(1, held))
+        starts = range(0, len(states), size)
+        return sum((cls._enqueued(states[s : s + size], allowed[s : s + size], budget) for s in starts), [])
+
+    @staticmethod
+    def _enqueued(states: Sequence[Volume], allowed: Tensor, budget: int) -> list[Tensor]:
+        """Plain greedy without a question to the device; the rows of F^-1 S_A. are held for all items, (R, |A|, N)."""
+        vectors, kernels, ridge, n = (
+            states[0].vectors,
+            [one.kernel for one in states],
+            states[0].ridge,
+            len(states[0].added),
+        )
+        wanted = allowed.sum(1).clamp_max(budget).tolist()
+        rows = vectors.sq_norms.new_zeros(len(states), n + max(wanted), vectors.N)
         for place, x in vectors.blocks():
-            rows[:n, place] = self._explained(x, vectors.sq_norms[place])
-        left = self.kernel.diagonal(vectors.sq_norms) + self.ridge - rows[:n].square().sum(0)
-        for slot in range(len(picks)):
-            gain = left.clamp_min_(self.ridge).log()
-            pick = gain.where(free, -torch.inf).argmax(0, keepdim=True)  # the first of equals
-            picks[slot : slot + 1] = pick
-            free.index_fill_(0, pick, False)
-            similar = similarities(vectors, self.kernel, pick)[0]
-            similar.index_add_(0, pick, similar.new_full((1,), self.ridge))
-            rows[n + slot] = _next_row(similar, rows[: n + slot], left, pick)
-            left -= rows[n + slot].square()
-        factor = torch.block_diag(self._factor, rows.new_zeros(len(picks), len(picks)))
-        factor[n:] = rows.index_select(1, picks).T
-        self._factor = factor.tril_()
-        self.added = torch.cat([self.added, picks])
-        self._coordinates = torch.cat([self._coordinates, vectors.rows(picks)])
-        return picks
+            for r, state in enumerate(states):
+                rows[r, :n, place] = state._explained(x, vectors.sq_norms[place])
+        own = torch.stack([kernel.diagonal(vectors.sq_norms) for kernel in kernels]) + ridge
+        left, closed, slot = (
+            own - rows[:, :n].square().sum(1),
+            ~allowed,
+            torch.zeros_like(allowed[0, :1], dtype=torch.int64),
+        )
+        picks = slot.new_zeros(len(states), max(wanted))
+
+        def step() -> None:
+            gain = left.clamp_min_(ridge).log()
+            pick = gain.masked_fill_(closed, -torch.inf).argmax(1, keepdim=True)  # the first of equals
+            picks.index_copy_(1, slot, pick)
+            closed.scatter_(1, pick, True)
+            similar = looks(vectors, kernels, pick)[:, 0]
+            similar.scatter_(1, pick, similar.gather(1, pick) + ridge)
+            # rows to come are still 0, so a step is of one shape
+            before = rows.gather(2, pick[:, None].expand(-1, rows.shape[1], -1))
+            row = (similar - (before.mT @ rows)[:, 0]) / left.gather(1, pick).sqrt()
+            rows.index_copy_(1, slot + n, row[:, None])
+            left.sub_(row.square())
+            slot.add_(1)
+
+        greedy.repeat(step, [left, closed, slot, picks, rows], max(wanted))
+        found = [own[:w] for own, w in zip(picks, wanted, strict=True)]
+        for state, own, mine in zip(states, found, rows, strict=True):
+            factor = torch.block_diag(state._factor, mine.new_zeros(len(own), len(own)))
+            factor[n:] = mine[: n + len(own)].index_select(1, own).T
+            state._factor = factor.tril_()
+            state.added = torch.cat([state.added, own])
+            state._coordinates = torch.cat([state._coordinates, vectors.rows(own)])
+        return found
 
     def _gains(self, x: Tensor, sq: Tensor) -> Tensor:
         left = self.kernel.diagonal(sq) + self.ridge - self._explained(x, sq).square().sum(0)

@@ -53,17 +53,23 @@ class Coreset(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         vectors, metric = zip(*(self._points(query, r) for r in range(query.R)), strict=True)
 
-        def farthest(r: int) -> Tensor:
-            def fits(state: FarthestFirst) -> bool:
-                return state.vectors is vectors[r] and state.metric == metric[r]
+        def state(r: int) -> FarthestFirst:
+            def fits(old: FarthestFirst) -> bool:
+                return old.vectors is vectors[r] and old.metric == metric[r]
 
-            state = query.kept(self.name, r, lambda: FarthestFirst(vectors[r], metric[r]), fits)
-            picks = state.select(query.available[r], budget)
-            return picks if self.robust is None else self._robust(state, query.labelled(r), query.available[r], picks)
+            return query.kept(self.name, r, lambda: FarthestFirst(vectors[r], metric[r]), fits)
 
-        return query.each(farthest, budget)
+        picks = query.greedily(state, budget)
+        if self.robust is not None:
+            kept = query.carry[self.name]
 
-    def _robust(self, state: FarthestFirst, labelled: Tensor, available: Tensor, greedy: Tensor) -> Tensor:
+            def robust(r: int) -> Tensor:
+                return self._robust(kept[r], query.labelled(r), query.available[r], picks[r][picks[r] >= 0])
+
+            return query.each(robust, budget)
+        return picks
+
+    def _robust(self, state: FarthestFirst, labelled: Tensor, available: Tensor, found: Tensor) -> Tensor:
         """The mixed-integer batch; the greedy one completes it where it needs fewer centres."""
         assert self.robust is not None
         N = state.vectors.N
@@ -79,16 +85,16 @@ class Coreset(Strategy):
             distance,
             labelled.cpu().numpy(),
             available.cpu().numpy(),
-            greedy.cpu().numpy(),
+            found.cpu().numpy(),
             int(self.robust * N),
             self.seconds,
         )
-        chosen = torch.from_numpy(picks).to(greedy.device)
+        chosen = torch.from_numpy(picks).to(found.device)
         rest = FarthestFirst(state.vectors, state.metric)
         rest.add(torch.cat([labelled, chosen]))
         free = available.clone()
         free[chosen] = False
-        return torch.cat([chosen, rest.select(free, len(greedy) - len(chosen))])
+        return torch.cat([chosen, rest.select(free, len(found) - len(chosen))])
 
     def _points(self, query: Query, r: int) -> tuple[Vectors, Literal["l2", "cosine"]]:
         """Where distances are taken for replicate r, and which."""

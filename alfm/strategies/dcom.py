@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -15,6 +15,7 @@ from torch import Tensor
 from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
+from alfm.features.features import Vectors
 from alfm.geometry import greedy
 from alfm.geometry.balls import (
     Around,
@@ -24,6 +25,7 @@ from alfm.geometry.balls import (
     NearPairs,
     ball_purity,
     covered_by,
+    inside,
     out_degrees,
 )
 from alfm.options import checked
@@ -80,17 +82,14 @@ class Dcom(Strategy):
             zip(rest, out_degrees(unit, [radius[r] for r in rest], [uncovered[r] for r in rest]), strict=True)
         )
 
-        def select(r: int) -> Tensor:
+        def batch(r: int) -> _Batch:
             own = balls[r]
             degrees = own.degrees(uncovered[r]) if isinstance(own, ListedBalls) else shared[r]
             share = float((~uncovered[r]).double().mean())
             competence = (1 + math.exp(-self.k * (1 - self.a))) / (1 + math.exp(-self.k * (share - self.a)))
-            batch = _Batch(own, uncovered[r], degrees, uncertainty[r], competence, query.available[r])
-            if isinstance(own, MultipliedBalls) and greedy.enqueued(unit):
-                return greedy.stepwise(batch, batch.score(degrees), query.available[r], budget)
-            return greedy.lazy(batch, batch.score(degrees), query.available[r], budget)
+            return _Batch(unit, own, uncovered[r], degrees, uncertainty[r], competence, query.available[r])
 
-        return query.each(select, budget)
+        return query.greedily(batch, budget)
 
     def radii(self, query: Query, r: int, predicted: Tensor, balls: Centres | None = None) -> Tensor:
         """Radius of each labelled item's ball, (n,), by bisection; predicted (N,): the head's classes."""
@@ -123,7 +122,7 @@ class Dcom(Strategy):
 
 
 class _Batch:
-    """The batch's objective, for `greedy.lazy` and `greedy.stepwise`.
+    """One replicate's batch: an objective for `greedy.lazy`, or a part of one for `greedy.stepwise`.
 
     Degrees only fall as balls are covered, so stale scores bound new ones. The density is scaled once per batch, by the
     degrees (N,) at its start. uncovered (N,) is written to.
@@ -131,6 +130,7 @@ class _Batch:
 
     def __init__(
         self,
+        unit: Vectors,
         balls: Around,
         uncovered: Tensor,
         degrees: Tensor,
@@ -138,10 +138,11 @@ class _Batch:
         competence: float,
         available: Tensor,
     ) -> None:
-        self.balls, self.uncovered, self.competence = balls, uncovered, competence
+        self.vectors, self.balls, self.uncovered, self.competence = unit, balls, uncovered, competence
         self.margin = _scaled(uncertainty, uncertainty[available])
         free = degrees[available].to(uncertainty.dtype)
         self.low, self.span = free.min(), (free.max() - free.min()).clamp_min(1)
+        self.bounds = self.score(degrees)
 
     def score(self, degrees: Tensor, items: Tensor | None = None) -> Tensor:
         density = (degrees.to(self.margin.dtype) - self.low) / self.span
@@ -154,15 +155,47 @@ class _Batch:
     def add(self, item: Tensor) -> None:
         self.balls.clear(item, self.uncovered)
 
-    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.balls, MultipliedBalls)
-        degrees, ball = self.balls.look(items, self.uncovered)
-        return self.score(degrees, items), ball
-
-    def take(self, row: Tensor, live: Tensor) -> None:
-        self.uncovered &= ~(row & live)
-
     def renew(self, bounds: Tensor) -> bool:
+        return False
+
+    def select(self, allowed: Tensor, budget: int) -> Tensor:
+        """See `greedy.Replicate`."""
+        if isinstance(self.balls, MultipliedBalls) and greedy.enqueued(self.vectors):
+            return self.together([self], allowed[None], budget)[0]
+        return greedy.lazy(self, self.bounds, allowed, budget)
+
+    def alike(self) -> Hashable:
+        """See `greedy.Replicate`: products go together, lists do not."""
+        return self.vectors if isinstance(self.balls, MultipliedBalls) else self
+
+    @classmethod
+    def together(cls, states: Sequence[_Batch], allowed: Tensor, budget: int) -> list[Tensor]:
+        """See `greedy.Replicate`."""
+        return greedy.stepwise(_Together(states), torch.stack([one.bounds for one in states]), allowed, budget)
+
+
+class _Together:
+    """Replicates' batches on products, for `greedy.stepwise`."""
+
+    def __init__(self, states: Sequence[_Batch]) -> None:
+        self.states, self.unit = states, states[0].vectors
+        self.limits = torch.stack([one.balls.limit for one in states if isinstance(one.balls, MultipliedBalls)])
+        self.uncovered = torch.stack([one.uncovered for one in states])
+        self.state = [self.uncovered]
+
+    def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """See `greedy.Stepwise`: the balls are the rows, bool (R, m, N)."""
+        ball = inside(self.unit, items, self.limits)
+        degrees = (ball & self.uncovered[:, None]).sum(2)
+        scores = [one.score(own, some) for one, own, some in zip(self.states, degrees, items, strict=True)]
+        return torch.stack(scores), ball
+
+    def take(self, rows: Tensor, live: Tensor) -> None:
+        """See `greedy.Stepwise`."""
+        self.uncovered.logical_and_(~(rows & live))
+
+    def renew(self, bounds: Tensor, steps: int) -> bool:
+        """Never: all degrees would take a pass over all pairs."""
         return False
 
 

@@ -57,4 +57,4 @@ class FacilityLocation(Strategy):
                 pairs = zip(chosen, shown_to, strict=True)
                 found = [query_location(unit, Dot(), none, some, self.eta) for none, some in pairs]
             made = made | dict(zip(about, found, strict=True))
-        return query.each(lambda r: made[r].select(query.available[r], budget), budget)
+        return query.greedily(made.__getitem__, budget)

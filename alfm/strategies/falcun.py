@@ -4,19 +4,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
+import numpy as np
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm import devices
 from alfm.acquisition import margin_uncertainty
+from alfm.geometry import greedy
 from alfm.heads.passes import logits_of
 from alfm.host_ops import running_sums
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
+from alfm.threads import batched
+
+HELD = 1 << 30  # probabilities of as many replicates as go together
+Predicted = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(eq=False)
@@ -42,54 +51,73 @@ class Falcun(Strategy):
         return not self.deterministic
 
     def select(self, query: Query, budget: int) -> Tensor:
-        if query.R == 1:
-            # Nobody runs beside it, so torch's threads share the items of each step; no sum spans two of them.
-            (predicted,) = per_replicate(query, lambda r: self._predicted(query, r))
-            picks = [self._picks(query, 0, budget, *predicted)]
+        if query.R > 1 and not devices.of(query.pool.device).joins_replicates:
+            picks = per_replicate(query, lambda r: self._picks(query, [r], budget, [self._predicted(query, r)])[0])
         else:
-            picks = per_replicate(query, lambda r: self._picks(query, r, budget, *self._predicted(query, r)))
+            # One alone has nobody beside it, so torch's threads share the items of each step; no sum spans two of them.
+            seen = per_replicate(query, partial(self._predicted, query))
+            picks = self._picks(query, range(query.R), budget, seen)
         return stack_picks(picks, budget, query.pool.device)
 
-    def _predicted(self, query: Query, r: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _predicted(self, query: Query, r: int) -> Predicted:
         """Available rows int64 (m,), their probabilities (m, C) and uncertainties float64 (m,)."""
         head, rows = query.head, query.available[r].nonzero()[:, 0]
         assert head is not None
         logits = logits_of(embedding(query, r), head, r)[rows]
         return rows, torch.softmax(logits, 1), margin_uncertainty(logits).double()
 
-    def _picks(self, query: Query, r: int, budget: int, rows: Tensor, p: Tensor, u: Tensor) -> Tensor:
-        uniform = torch.from_numpy(query.rng(r, "falcun").random(budget)).to(rows.device)
-        return rows[contrastive(p, u, budget, self.gamma, None if self.deterministic else uniform)]
+    def _picks(self, query: Query, replicates: Sequence[int], budget: int, seen: Sequence[Predicted]) -> list[Tensor]:
+        """Those with as many items left go together, as far as memory allows."""
+        picks: dict[int, Tensor] = {}
+        groups: dict[int, list[int]] = {}
+        for i, (rows, _, _) in enumerate(seen):
+            groups.setdefault(len(rows), []).append(i)
+        for m, every in groups.items():
+            for own in batched(iter(every), max(1, HELD // max(1, m * query.num_classes))):
+                rows, p, u = (torch.stack([seen[i][part] for i in own]) for part in range(3))
+                numbers = np.stack([query.rng(replicates[i], "falcun").random(budget) for i in own])
+                uniform = None if self.deterministic else torch.from_numpy(numbers).to(rows.device)
+                picks |= zip(own, rows.gather(1, contrastive(p, u, budget, self.gamma, uniform)), strict=True)
+        return [picks[i] for i in range(len(seen))]
 
 
 def relevance(d: Tensor, u: Tensor, taken: Tensor) -> Tensor:
-    """d + u with d min-max scaled over the items that are not taken, (m,) float64; -1 for those taken.
+    """d + u with d min-max scaled over the items that are not taken, (R, m) float64; -1 for those taken.
 
-    taken: int64 places, whose d may be overwritten.
+    taken: int64 places (R, n), whose d may be overwritten.
     """
-    low = d.index_fill_(0, taken, math.inf).min()
-    span = d.index_fill_(0, taken, -math.inf).max() - low
+    low = d.scatter_(1, taken, math.inf).amin(1, keepdim=True)
+    span = d.scatter_(1, taken, -math.inf).amax(1, keepdim=True) - low
     flat = span == 0  # all equal: 0 everywhere, and 0 / 1 is
-    return (d - low).div_(span + flat).add_(u).index_fill_(0, taken, -1.0)
+    return (d - low).div_(span + flat).add_(u).scatter_(1, taken, -1.0)
 
 
 def contrastive(p: Tensor, u: Tensor, budget: int, gamma: float, uniform: Tensor | None) -> Tensor:
-    """Places int64 (budget,) of the picks among m items: p (m, C), u (m,) float64; uniform (budget,) in [0, 1)."""
-    d = u.clone()
-    chosen = torch.empty(budget, dtype=torch.int64, device=p.device)
-    for b in range(budget):
-        taken = chosen[:b]
-        value = relevance(d, u, taken)
+    """Places int64 (R, budget) of the picks among m items each: p (R, m, C), u (R, m) float64; uniform (R, budget) in
+    [0, 1). A step is of one shape: there is one place more, taken from the start, where those to come are until then.
+    """
+    m = u.shape[1]
+    u = torch.nn.functional.pad(u, (0, 1))
+    d, slot = u.clone(), torch.zeros(1, dtype=torch.int64, device=p.device)
+    chosen = slot.new_full((len(u), budget), m)
+
+    def step() -> None:
+        value = relevance(d, u, chosen)
         if uniform is None:
-            pick = value.argmax(0, keepdim=True)
+            pick = value.argmax(1, keepdim=True)
         else:
-            largest = value.max()
+            largest = value.amax(1, keepdim=True)
             nothing = largest == 0  # everybody has 0: equal weights
-            weight = value.add_(nothing).div_(largest + nothing).pow_(gamma).index_fill_(0, taken, 0.0)
+            weight = value.add_(nothing).div_(largest + nothing).pow_(gamma).scatter_(1, chosen, 0.0)
             mass = running_sums(weight)
             # strictly below the total, so that the first place beyond the target has a weight of its own
-            target = torch.minimum(uniform[b] * mass[-1:], torch.nextafter(mass[-1:], torch.zeros_like(mass[-1:])))
+            total = mass[:, -1:]
+            target = torch.minimum(uniform.index_select(1, slot) * total, total.nextafter(torch.zeros_like(total)))
             pick = torch.searchsorted(mass, target, right=True)
-        chosen[b : b + 1] = pick
-        torch.minimum(d, torch.cdist(p, p.index_select(0, pick), p=1)[:, 0], out=d)
+        chosen.index_copy_(1, slot, pick)
+        near = torch.cdist(p, p.gather(1, pick[:, :, None].expand(-1, -1, p.shape[2])), p=1)[:, :, 0]
+        torch.minimum(d[:, :m], near, out=d[:, :m])
+        slot.add_(1)
+
+    greedy.repeat(step, [d, chosen, slot], budget)
     return chosen

@@ -46,11 +46,16 @@ class GraphCut(Strategy):
         if not all(map(len, sets)):
             total = query.pool.once("total similarity", lambda: _total(query.pool))
 
+        def cut(r: int) -> Cut:
+            return query.kept(self.name, r, lambda: Cut(unit, Dot(), total, self.trade))
+
+        if not any(map(len, sets)):
+            return query.greedily(cut, budget)
+
         def select(r: int) -> Tensor:
             if len(sets[r]):
                 return top(cut_information(unit, Dot(), sets[r]), query.available[r], budget)
-            cut = query.kept(self.name, r, lambda: Cut(unit, Dot(), total, self.trade))
-            return cut.select(query.available[r], budget)
+            return cut(r).select(query.available[r], budget)
 
         return query.each(select, budget)
 

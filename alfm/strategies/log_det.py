@@ -40,12 +40,20 @@ class LogDet(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = cosines(query.pool, self.name), QuerySet(self.query_rows, self.query_classes)
 
+        sets = [shown.of(query, r) for r in range(query.R)]
+
+        def volume(r: int) -> Volume:
+            made = Volume(unit, Dot(), self.ridge)
+            made.add(query.labelled(r))
+            return made
+
+        if not any(map(len, sets)):
+            return query.greedily(volume, budget)
+
         def select(r: int) -> Tensor:
-            examples, free = shown.of(query, r), query.available[r]
-            if len(examples):
-                return determinant_information(unit, Dot(), examples, free, budget, self.eta, self.ridge)
-            volume = Volume(unit, Dot(), self.ridge)
-            volume.add(query.labelled(r))
-            return volume.select(free, budget)
+            free = query.available[r]
+            if len(sets[r]):
+                return determinant_information(unit, Dot(), sets[r], free, budget, self.eta, self.ridge)
+            return volume(r).select(free, budget)
 
         return query.each(select, budget)

@@ -41,4 +41,4 @@ class MaxHerding(Strategy):
             return Subsampled(self.varied(exact_up_to=query.pool.N), self.sample).select(query, budget)
         unit = query.pool.points()
         states = herders(query, self.name, unit, rbf(unit, self.width), range(query.R))
-        return query.each(lambda r: states[r].select(query.available[r], budget), budget)
+        return query.greedily(states.__getitem__, budget)

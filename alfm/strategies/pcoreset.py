@@ -4,6 +4,7 @@ models" (2506.00910), section 4."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from alfm.heads.passes import logits_of
 from alfm.host_ops import widened
 from alfm.options import checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
+from alfm.strategies.query import Query, embedding
 
 
 @dataclass(eq=False)
@@ -32,13 +33,12 @@ class PCoreSet(Strategy):
     needs = ("probabilities", "labels")
 
     def select(self, query: Query, budget: int) -> Tensor:
-        picks = per_replicate(query, lambda r: self._select_one(query, r, budget))
-        return stack_picks(picks, budget, query.pool.device)
+        return query.greedily(partial(self._state, query), budget)
 
-    def _select_one(self, query: Query, r: int, budget: int) -> Tensor:
+    def _state(self, query: Query, r: int) -> FarthestFirst:
         assert query.head is not None
         p = torch.softmax(widened(logits_of(embedding(query, r), query.head, r)), 1)
         centred = Features((p - p.mean(0)).to(query.pool.device, query.pool.dtype), query.pool.device)
         farthest = FarthestFirst(centred.vectors(RAW))
         farthest.add(query.labelled(r))
-        return farthest.select(query.available[r], budget)
+        return farthest

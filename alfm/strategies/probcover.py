@@ -53,12 +53,11 @@ class ProbCover(Strategy):
             exact = self.varied(memory_cap=self.memory_cap // query.R, exact_up_to=query.pool.N)
             return Subsampled(exact, self.sample).select(query, budget)
 
-        def greedy(r: int) -> Tensor:
+        def state(r: int) -> CoverState:
             # flags belong to one radius
-            state = query.kept(self.name, r, lambda: CoverState(cover), lambda old: old.cover_of is cover)
-            return state.select(query.available[r], budget)
+            return query.kept(self.name, r, lambda: CoverState(cover), lambda old: old.cover_of is cover)
 
-        return query.each(greedy, budget)
+        return query.greedily(state, budget)
 
     def _cover(self, query: Query) -> Cover:
         if query.pool.N > self.exact_up_to:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alfm.features.features import Features, Vectors
 from alfm.features.spaces import RAW, UNIT, unit_rows
+from alfm.geometry import greedy
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
 from alfm.heads.passes import Draws, Seen, walk
@@ -156,6 +157,14 @@ class Query:
         """
         picks = side_by_side([partial(select, r) for r in range(self.R)], self.pool.device)
         return stack_picks(picks, budget, self.pool.device)
+
+    def greedily(self, state: Callable[[int], greedy.Replicate], budget: int) -> Tensor:
+        """Greedy picks of state(r) for every replicate, int64 (R, budget), padded with -1; see `greedy.of_all`.
+
+        `state` shares nothing but what it reads, and its own keeping: on CPU replicates run side by side.
+        """
+        make = [partial(state, r) for r in range(self.R)]
+        return stack_picks(greedy.of_all(make, self.available, budget), budget, self.pool.device)
 
     def score(self, acquisition: Callable[[Tensor], Tensor]) -> Tensor:
         """One pool pass: acquisition(logits (b, C)) -> (b,) for every replicate; returns (R, N)."""

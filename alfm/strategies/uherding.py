@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from alfm import devices
 from alfm.acquisition import margin_uncertainty
+from alfm.geometry.greedy import Replicate
 from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import RBF, rbf
@@ -57,11 +61,10 @@ class UHerding(Strategy):
         labelled = [query.labelled(r) for r in range(query.R)]
         weight = torch.ones(query.R, query.pool.N, dtype=query.pool.dtype, device=query.pool.device)
         if query.head is not None:
-            own = [partial(self._temperature, query, r) for r in range(query.R)]
-            temperature = weight.new_tensor(side_by_side(own, query.pool.device))[:, None, None]
+            temperature = self._temperatures(query)[:, None, None].to(weight.dtype)
             weight = query.walk(lambda seen: margin_uncertainty(seen.logits / temperature[seen.replicates]))
         for r, rows in enumerate(labelled):
-            weight[r, rows] = 0
+            weight[r].index_fill_(0, rows, 0.0)
         kernels = [rbf(unit, smallest_distance(unit.rows(rows), unit.level)) for rows in labelled]
         lists = query.kept_of(
             self.name, range(query.R), lambda missing: make_lists(unit, RBF(), [labelled[r] for r in missing])
@@ -72,35 +75,77 @@ class UHerding(Strategy):
             made = prepare(unit, [kernels[r] for r in rest], [labelled[r] for r in rest], weight[rest])
             others |= zip(rest, made, strict=True)
 
-        def select(r: int) -> Tensor:
+        def state(r: int) -> Replicate:
             own = lists[r]
             if own is None:
-                return others[r].select(query.available[r], budget)
+                return others[r]
             own.prune(1.0)
-            return own.at(kernels[r], weight[r]).select(query.available[r], budget)
+            return own.at(kernels[r], weight[r])
 
-        return query.each(select, budget)
+        return query.greedily(state, budget)
 
-    def _temperature(self, query: Query, r: int) -> float:
-        """The temperature of smallest calibration error on held-out labels, by replicate r's own split."""
-        rows, labels = query.labelled(r), query.labels_of(r)
-        counts = torch.bincount(labels, minlength=query.num_classes)
-        if query.classifier is None or not len(rows) or int(counts[counts > 0].min()) < 2:
-            return 1.0
-        order = torch.from_numpy(query.rng(r, "calibration").permutation(len(rows))).to(rows.device)
-        held = order[: max(1, round(self.held_out * len(rows)))]
-        rest = order[len(held) :]
-        assert query.classifier is not None
-        head = query.classifier.fit(
-            query.pool, rows[rest][None], labels[rest][None], query.num_classes, query.seeds[r : r + 1], query.round
-        )
-        logits = head.logits(query.pool.vectors(head.spaces[0]).rows(rows[held]), 0)
-        hit = (logits.argmax(1) == labels[held]).to(widened(logits).device)
-        temperatures = torch.arange(10, 201, dtype=logits.dtype, device=logits.device) / 10
-        errors = torch.cat(
-            [
-                calibration_error(widened(torch.softmax(logits / some[:, None, None], 2).amax(2)), hit)
-                for some in temperatures.split(max(1, BLOCK // (len(held) * ECE_BINS)))
-            ]
-        )
-        return float(temperatures[errors.argmin()])  # argmin: the first of equals
+    def _temperatures(self, query: Query) -> Tensor:
+        """The temperature (R,) of smallest calibration error on held-out labels, by each replicate's own split."""
+        device, found = query.pool.device, torch.ones(query.R, dtype=query.pool.dtype, device=query.pool.device)
+        splits = self._splits(query)
+        if query.classifier is None or not splits:
+            return found
+        rows = _stacked([one.rest for one in splits], device)
+        labels = _stacked([one.rest_labels for one in splits], device)
+        seeds = [query.seeds[one.r] for one in splits]
+        head = query.classifier.fit(query.pool, rows, labels, query.num_classes, seeds, query.round)
+
+        def best(places: Sequence[int]) -> None:
+            """Of replicates with as many held-out items: the first temperature of smallest error."""
+            held = torch.stack([splits[i].held for i in places]).to(device)
+            logits = torch.stack(
+                [
+                    head.logits(query.pool.vectors(head.spaces[i]).rows(own), i)
+                    for i, own in zip(places, held, strict=True)
+                ]
+            )
+            labels = torch.stack([splits[i].held_labels for i in places]).to(device)
+            hit = (logits.argmax(2) == labels).to(widened(logits).device)
+            temperatures = torch.arange(10, 201, dtype=logits.dtype, device=logits.device) / 10
+            errors = torch.cat(
+                [
+                    calibration_error(widened(torch.softmax(logits / some[:, None, None, None], 3).amax(3)), hit)
+                    for some in temperatures.split(max(1, BLOCK // (held.numel() * ECE_BINS)))
+                ]
+            )
+            least = temperatures.index_select(0, errors.argmin(0).to(device))  # argmin: the first of equals
+            for i, own in zip(places, least, strict=True):
+                found[splits[i].r] = own
+
+        lengths: dict[int, list[int]] = {}
+        for i, one in enumerate(splits):
+            lengths.setdefault(len(one.held) if devices.of(device).joins_replicates else -i, []).append(i)
+        side_by_side([partial(best, places) for places in lengths.values()], device)
+        return found
+
+    def _splits(self, query: Query) -> list[_Split]:
+        """Of the replicates of whose classes none that has labels has fewer than two, made on the host."""
+        splits = []
+        for r, (rows, labels) in enumerate(zip(query.rows.cpu(), query.targets.cpu(), strict=True)):
+            labels, rows = labels[rows >= 0], rows[rows >= 0]
+            counts = torch.bincount(labels, minlength=query.num_classes)
+            if len(rows) and int(counts[counts > 0].min()) >= 2:
+                order = torch.from_numpy(query.rng(r, "calibration").permutation(len(rows)))
+                held, rest = order.tensor_split([max(1, round(self.held_out * len(rows)))])
+                splits.append(_Split(r, rows[held], labels[held], rows[rest], labels[rest]))
+        return splits
+
+
+class _Split(NamedTuple):
+    """Replicate r's labels, int64 on the host: held out, and the rest."""
+
+    r: int
+    held: Tensor
+    held_labels: Tensor
+    rest: Tensor
+    rest_labels: Tensor
+
+
+def _stacked(own: Sequence[Tensor], device: torch.device) -> Tensor:
+    """int64 (R, n), padded with -1."""
+    return pad_sequence(list(own), batch_first=True, padding_value=-1).to(device)

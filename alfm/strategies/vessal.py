@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Vectors
+from alfm.geometry import greedy
 from alfm.heads.passes import walk
 from alfm.host_ops import running_sums, surely_empty
 from alfm.options import checked
@@ -43,61 +47,120 @@ class Vessal(Strategy):
     ridge: Annotated[float, Ge(1e-9), Le(1e6)] = 0.01
 
     def select(self, query: Query, budget: int) -> Tensor:
-        picks = per_replicate(query, lambda r: self._picks(query, r, budget))
-        return stack_picks(picks, budget, query.pool.device)
+        if devices.of(query.pool.device).joins_replicates:
+            seen = [self._seen(query, r) for r in range(query.R)]
+            groups: dict[int, list[int]] = {}
+            for r, (_, order, _) in enumerate(seen):
+                groups.setdefault(len(order), []).append(r)
+            picks = dict(one for own in groups.values() for one in self._picks([seen[r] for r in own], own, budget))
+            return stack_picks([picks[r] for r in range(query.R)], budget, query.pool.device)
+        found = per_replicate(query, lambda r: self._picks([self._seen(query, r)], [r], budget)[0][1])
+        return stack_picks(found, budget, query.pool.device)
 
-    def _picks(self, query: Query, r: int, budget: int) -> Tensor:
+    def _seen(self, query: Query, r: int) -> tuple[Gradients, Tensor, Tensor]:
+        """Replicate r's gradients, (1, T), in the order of its stream, int64 (T,), and uniform numbers (T,)."""
         head, phi, free = query.head, embedding(query, r), query.available[r].nonzero()[:, 0]
         assert head is not None
         rng = query.rng(r, "vessal")
         order = free[torch.from_numpy(rng.permutation(len(free))).to(free.device)]
         uniform = torch.from_numpy(rng.random(len(free))).to(free.device)
         error = walk(phi, head.part(slice(r, r + 1)), lambda seen: prediction_error(seen.logits))[0]
-        return order[accepted(Gradients(phi, error, order), uniform, budget, self.rate, self.ridge)]
+        return Gradients([phi], error[None], order[None]), order, uniform
+
+    def _picks(
+        self, seen: Sequence[tuple[Gradients, Tensor, Tensor]], replicates: Sequence[int], budget: int
+    ) -> list[tuple[int, Tensor]]:
+        """Of replicates whose streams are equally long: (r, rows that are accepted)."""
+        x = seen[0][0] if len(seen) == 1 else Gradients.of([one for one, _, _ in seen])
+        order, uniform = (torch.stack([one[part] for one in seen]) for part in (1, 2))
+        places = accepted(x, uniform, budget, self.rate, self.ridge)
+        return [(r, own[some]) for r, own, some in zip(replicates, order, places, strict=True)]
 
 
 class Gradients:
-    """x_t = d_t (outer) phi_t in stream order: squared lengths (T,) and inner products with one of them, float64."""
+    """x_t = d_t (outer) phi_t in stream order: squared lengths (R, T) and inner products with one of them, float64.
 
-    def __init__(self, phi: Vectors, error: Tensor, order: Tensor) -> None:
+    phi: every replicate's; error (R, N, C); order int64 (R, T).
+    """
+
+    def __init__(self, phi: Sequence[Vectors], error: Tensor, order: Tensor) -> None:
         self.phi, self.order = phi, order
-        self.error = error[order]
-        self.sq_norms = torch.linalg.vecdot(error, error).double().mul_(phi.sq_norms)[order]
+        self.error = torch.stack([own[rows] for own, rows in zip(error, order, strict=True)])
+        lengths = [torch.linalg.vecdot(e, e).double().mul_(p.sq_norms) for e, p in zip(error, phi, strict=True)]
+        self.sq_norms = torch.stack([own[rows] for own, rows in zip(lengths, order, strict=True)])
+
+    @classmethod
+    def of(cls, parts: Sequence[Gradients]) -> Gradients:
+        """Several replicates' as one."""
+        made = object.__new__(cls)
+        made.phi = [one for part in parts for one in part.phi]
+        made.order, made.error, made.sq_norms = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("order", "error", "sq_norms")
+        )
+        return made
 
     def products(self, t: Tensor) -> Tensor:
-        """<x_s, x_t> for all s, (T,); t int64 (1,)."""
-        row = self.phi.rows(self.order[t], plain=True)[0]
-        features = torch.cat([torch.mv(x, row) for _, x in self.phi.blocks()])[self.order]
-        return torch.mv(self.error, self.error[t][0]).double().mul_(features)
+        """<x_s, x_t> for all s, (R, T); t int64 (R, 1)."""
+        at, own = self.order.gather(1, t), self.error.gather(1, t[:, :, None].expand(-1, -1, self.error.shape[2]))
+        return inner(self.error, own[:, 0]).double().mul_(self._features(at[:, 0]).gather(1, self.order))
+
+    def _features(self, rows: Tensor) -> Tensor:
+        """<phi_n, phi_t> for all items n, (R, N); rows int64 (R,)."""
+        if len(rows) > 1 and all(phi is self.phi[0] for phi in self.phi):
+            y = self.phi[0].rows(rows, plain=True)
+            return torch.cat([y @ x.T for _, x in self.phi[0].blocks()], 1)
+        found = []
+        for phi, row in zip(self.phi, rows.split(1), strict=True):
+            y = phi.rows(row, plain=True)[0]
+            found.append(torch.cat([torch.mv(x, y) for _, x in phi.blocks()]))
+        return torch.stack(found)
 
 
-def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, ridge: float) -> Tensor:
-    """Places in the stream that are accepted, int64 (at most budget,), ascending. uniform: (T,) in [0, 1).
+def inner(x: Tensor, y: Tensor) -> Tensor:
+    """<x_rt, y_r>: (R, T, D), (R, D) -> (R, T); of one replicate the product it has alone."""
+    return torch.mv(x[0], y[0])[None] if len(x) == 1 else (x @ y[:, :, None])[:, :, 0]
+
+
+def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, ridge: float) -> list[Tensor]:
+    """Places in the streams that are accepted, R times int64 (at most budget,), ascending. uniform: (R, T) in [0, 1).
 
     Between two acceptances S does not change, so the next accepted place is found in one vectorised step. Where
     looking costs a wait nobody asks whether there is one: what follows the last changes nothing.
     """
-    T, device = len(uniform), uniform.device
+    (R, T), device = uniform.shape, uniform.device
     place = torch.arange(T, device=device)
     leverage = x.sq_norms / ridge  # x^T S^-1 x
-    residuals = torch.zeros(budget, T, dtype=torch.float64, device=device)
-    taken = torch.full((budget,), T, dtype=torch.int64, device=device)
-    last = place.new_full((1,), -1)
-    for b in range(budget):
+    residuals = torch.zeros(R, budget, T, dtype=torch.float64, device=device)
+    taken = torch.full((R, budget), T, dtype=torch.int64, device=device)
+    last, slot = place.new_full((R, 1), -1), place.new_zeros(1)
+
+    def step(before: int) -> bool:
+        """Whether there may have been one to accept. before: at least as many residuals as there are."""
         trace = running_sums(leverage) / (place + 1)
         # nothing but zero gradients so far: all items are alike
         share = torch.where(trace > 0, leverage / trace, 1.0)
-        wanted = rate if rate is not None else (budget - b) / (T - place)
+        wanted = rate if rate is not None else (budget - slot) / (T - place)
         hit = (uniform < wanted * share) & (place > last)
         if surely_empty(hit):
-            break
-        found = hit.any()
-        pick = hit.to(torch.uint8).argmax(0, keepdim=True)  # the first of equals
-        last = torch.where(found, pick, T)
-        taken[b : b + 1] = last
+            return False
+        pick = hit.to(torch.uint8).argmax(1, keepdim=True)  # the first of equals
+        last.copy_(torch.where(hit.any(1, keepdim=True), pick, T))
+        taken.index_copy_(1, slot, last)
         # Cholesky column: what of x_s along x_t is not explained by the items accepted before
-        scale = (ridge * (1 + leverage[pick])).sqrt()
-        column = (x.products(pick) - torch.mv(residuals[:b].T, residuals[:b, pick][:, 0])) / scale
-        residuals[b] = column
-        leverage = (leverage - column.square() / ridge).clamp_min_(0)
-    return taken[taken < T]
+        scale = (ridge * (1 + leverage.gather(1, pick))).sqrt()
+        known = residuals[:, :before]
+        own = known.gather(2, pick[:, None].expand(-1, before, -1))[:, :, 0]
+        column = (x.products(pick) - inner(known.mT, own)) / scale
+        residuals.index_copy_(1, slot, column[:, None])
+        leverage.copy_((leverage - column.square() / ridge).clamp_min_(0))
+        slot.add_(1)
+        return True
+
+    if devices.of(device).looks_are_free:
+        for b in range(budget):
+            if not step(b):
+                break
+    else:
+        greedy.repeat(partial(step, budget), [leverage, residuals, taken, last, slot], budget)
+    counts = (taken < T).sum(1).tolist()
+    return [own[:count] for own, count in zip(taken, counts, strict=True)]

@@ -129,18 +129,25 @@ def test_never_more_than_is_allowed() -> None:
     assert sorted(state.select(allowed, 5).tolist()) == [3, 9]
 
 
-def test_the_eager_form_picks_the_same() -> None:
-    # What runs on CUDA, run here on the CPU's tensors.
-    for metric in ("l2", "cosine"):
-        x = cloud(7, 800, 9)
-        allowed = torch.ones(800, dtype=torch.bool)
-        lazy, eager = FarthestFirst(Features(x).raw, metric), FarthestFirst(Features(x).raw, metric)
-        for state in (lazy, eager):
-            state.add(torch.arange(100))
-            state._first_pass()
-        allowed[:100] = False
-        assert lazy._lazy(allowed, 40).tolist() == eager._eager(allowed, 40).tolist()
-        assert eager.count == 140
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_replicates_together_pick_what_each_picks_alone(metric: str) -> None:
+    """What runs on CUDA, run here on the CPU's tensors; coordinates of one's own, other budgets, no centre yet."""
+    x, other = cloud(7, 800, 9), cloud(8, 800, 5)
+    for pools in ([Features(x)] * 3, [Features(x), Features(other), Features(x)]):
+        allowed = torch.ones(3, 800, dtype=torch.bool)
+        allowed[1, 20:] = False
+        raw = [pool.raw for pool in pools]
+        alone, together = ([FarthestFirst(v, metric) for v in raw] for _ in range(2))
+        for states in (alone, together):
+            states[0].add(torch.arange(100))
+            states[2].add(torch.arange(30))
+        allowed[0, :100], allowed[2, :30] = False, False
+        for _ in range(2):
+            found = FarthestFirst.together(together, allowed, 40)
+            for r, (one, picks) in enumerate(zip(alone, found, strict=True)):
+                assert one.select(allowed[r], 40).tolist() == picks.tolist()
+                assert together[r].added.tolist() == one.added.tolist() and together[r].count == one.count
+                allowed[r, picks] = False
 
 
 def test_unknown_metric() -> None:

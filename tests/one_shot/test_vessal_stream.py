@@ -29,11 +29,11 @@ def taken(stream: VessalStream, phi, logits, block: int) -> list[int]:
 def test_it_takes_what_the_strategy_would(block, ridge):
     phi, logits = gradients()
     uniform = torch.from_numpy(stream(4, 0, "vessal stream").random(120))
-    x = Gradients(Features(phi).vectors(RAW), prediction_error(logits), torch.arange(120))
+    x = Gradients([Features(phi).vectors(RAW)], prediction_error(logits)[None], torch.arange(120)[None])
     by_rate = taken(VessalStream(rate=0.2, ridge=ridge, seed=4), phi, logits, block)
-    assert by_rate == accepted(x, uniform, 120, 0.2, ridge).tolist() and 8 < len(by_rate) < 50
+    assert by_rate == accepted(x, uniform[None], 120, 0.2, ridge)[0].tolist() and 8 < len(by_rate) < 50
     by_count = taken(VessalStream(count=15, length=120, ridge=ridge, seed=4), phi, logits, block)
-    expected = accepted(x, uniform, 15, None, ridge).tolist()
+    expected = accepted(x, uniform[None], 15, None, ridge)[0].tolist()
     assert by_count[: len(expected)] == expected and len(by_count) == 15  # which may end short
 
 

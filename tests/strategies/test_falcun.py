@@ -34,21 +34,23 @@ def test_draw_probabilities(gamma: float) -> None:
         hits = np.zeros(12)
         for i in range(draws):
             numbers = torch.tensor([*uniform[:b], (i + 0.5) / draws], dtype=torch.float64)
-            hits[int(contrastive(torch.from_numpy(p), u, b + 1, gamma, numbers)[b])] += 1
+            hits[int(contrastive(torch.from_numpy(p)[None], u[None], b + 1, gamma, numbers[None])[0, b])] += 1
         np.testing.assert_allclose(hits / draws, expected, atol=2 / draws)
-        picks = contrastive(torch.from_numpy(p), u, b + 1, gamma, torch.from_numpy(uniform[: b + 1])).tolist()
+        numbers = torch.from_numpy(uniform[: b + 1])[None]
+        picks = contrastive(torch.from_numpy(p)[None], u[None], b + 1, gamma, numbers)[0].tolist()
 
 
 def test_certain_items_are_still_drawn_without_repeats() -> None:
     p = torch.eye(4)[torch.arange(20) % 4].double()
     uniform = torch.linspace(0, 1, 21, dtype=torch.float64)[:20]
-    assert sorted(contrastive(p, torch.zeros(20).double(), 20, 10.0, uniform).tolist()) == list(range(20))
+    (picks,) = contrastive(p[None], torch.zeros(1, 20).double(), 20, 10.0, uniform[None])
+    assert sorted(picks.tolist()) == list(range(20))
 
 
 def test_a_uniform_number_next_to_one_points_at_an_item() -> None:
     p = torch.tensor([[0.5, 0.5], [0.6, 0.4], [1.0, 0.0]]).double()
     u = torch.tensor([1.0, 0.8, 0.0]).double()
-    assert contrastive(p, u, 1, 10.0, torch.tensor([1 - 2**-53]).double()).tolist() == [1]
+    assert contrastive(p[None], u[None], 1, 10.0, torch.tensor([[1 - 2**-53]]).double())[0].tolist() == [1]
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
@@ -63,3 +65,16 @@ def test_replicates_seeds_and_order() -> None:
     one, two = (Falcun().select(make_query(seeds=(s,), rows=[list(range(12))]), 10)[0].tolist() for s in (1, 2))
     assert one != two
     assert Falcun().stochastic and not Falcun(deterministic=True).stochastic
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_replicates_together_pick_what_each_picks_alone(deterministic: bool) -> None:
+    rng = np.random.default_rng(0)
+    p = torch.from_numpy(rng.dirichlet(np.ones(4), size=(3, 60)))
+    u = torch.from_numpy(rng.random((3, 60)))
+    uniform = None if deterministic else torch.from_numpy(rng.random((3, 25)))
+    found = contrastive(p, u, 25, 10.0, uniform)
+    for r in range(3):
+        one = slice(r, r + 1)
+        alone = contrastive(p[one], u[one], 25, 10.0, None if uniform is None else uniform[one])
+        assert torch.equal(found[r], alone[0])

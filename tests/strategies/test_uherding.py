@@ -52,7 +52,7 @@ def test_sequence(flips: float, share: float, pairs: int, monkeypatch: pytest.Mo
 
 def test_temperature_is_that_of_smallest_calibration_error() -> None:
     query = noisy(flips=0.8)
-    tau = UHerding()._temperature(query, 0)
+    tau = float(UHerding()._temperatures(query)[0])
     assert tau == pytest.approx(expected_temperature(query, UHerding()))
     assert tau > 1.0
     logits, labels = held_out(query, UHerding())
@@ -62,11 +62,11 @@ def test_temperature_is_that_of_smallest_calibration_error() -> None:
 
 def test_no_temperature_while_a_class_has_fewer_than_two_labels() -> None:
     query = noisy(flips=0.8)
-    assert UHerding()._temperature(query, 0) > 1.0
+    assert float(UHerding()._temperatures(query)[0]) > 1.0
     rare = torch.where(query.targets == 2, 1, query.targets)
     rare[0, 0] = 2
     query.targets = rare
-    assert UHerding()._temperature(query, 0) == 1.0
+    assert float(UHerding()._temperatures(query)[0]) == 1.0
 
 
 def test_without_labels_it_is_maxherding() -> None:

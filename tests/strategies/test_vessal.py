@@ -8,8 +8,9 @@ import torch
 from reference.vessal import vessal
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
 
+from alfm.features.features import Features
 from alfm.heads.dropout import Dropout
-from alfm.strategies.vessal import Gradients, Vessal
+from alfm.strategies.vessal import Gradients, Vessal, accepted
 
 
 def stream_of(query) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,3 +88,19 @@ def test_a_stream_that_has_ended_is_not_walked_for_the_rest_of_the_budget(monkey
     query = make_query(N=300, seeds=(1,))
     picked = Vessal(rate=0.01).select(query, 100)[0]
     assert 0 < len(walks) == int((picked >= 0).sum()) < 50
+
+
+@pytest.mark.parametrize("rate", [None, 0.2])
+def test_replicates_together_accept_what_each_accepts_alone(rate: float | None) -> None:
+    """One space for all, or one each."""
+    rng = np.random.default_rng(0)
+    pools = [Features(rng.normal(size=(90, 6))).raw for _ in range(2)]
+    uniform = torch.from_numpy(rng.random((3, 70)))
+    for phis in ([pools[0]] * 3, [pools[0], pools[1], pools[0]]):
+        parts = []
+        for phi in phis:
+            error = torch.from_numpy(rng.normal(size=(1, 90, 4)))
+            parts.append(Gradients([phi], error, torch.from_numpy(rng.permutation(90)[:70])[None]))
+        found = accepted(Gradients.of(parts), uniform, 20, rate, 0.01)
+        for part, numbers, places in zip(parts, uniform.split(1), found, strict=True):
+            assert places.tolist() == accepted(part, numbers, 20, rate, 0.01)[0].tolist()
