@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -107,13 +108,21 @@ def repeat(step: Callable[[], object], state: Sequence[Tensor], times: int) -> N
         run()
 
 
-class Replicate(Protocol):
-    """One replicate's greedy picks, by itself or together with others'."""
-
-    vectors: Vectors
+class Alone(Protocol):
+    """One replicate's greedy picks."""
 
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),). allowed: bool (N,)."""
+        ...
+
+
+@runtime_checkable
+class Replicate(Alone, Protocol):
+    """One replicate's greedy picks, by itself or together with others'."""
+
+    @property
+    def vectors(self) -> Vectors:
+        """Where its items are."""
         ...
 
     def alike(self) -> Hashable:
@@ -126,38 +135,44 @@ class Replicate(Protocol):
         ...
 
 
-S = TypeVar("S", bound=Replicate)
-
-
-def of_all(make: Sequence[Callable[[], S]], allowed: Tensor, budget: int) -> list[Tensor]:
+def of_all(make: Sequence[Callable[[], Alone]], allowed: Tensor, budget: int) -> list[Tensor]:
     """Picks of every replicate, each of a state that make[r]() gives. allowed: bool (R, N).
 
     Where picks are enqueued those that are alike go together; elsewhere each has its own job, side by side.
     """
+
+    def alone(r: int) -> Tensor:
+        return make[r]().select(allowed[r], budget)
+
     if not devices.of(allowed).enqueues_picks:
-        jobs = [lambda one=one, free=free: one().select(free, budget) for one, free in zip(make, allowed, strict=True)]
-        return side_by_side(jobs, allowed.device)
+        return side_by_side([partial(alone, r) for r in range(len(make))], allowed.device)
     states = [one() for one in make]
     groups: dict[Hashable, list[int]] = {}
     for r, state in enumerate(states):
-        groups.setdefault(state.alike() if enqueued(state.vectors) else r, []).append(r)
+        groups.setdefault(r if (key := _alike(state)) is None else key, []).append(r)
     picks: dict[int, Tensor] = {}
     for own in groups.values():
+        first: Any = states[own[0]]
         if len(own) == 1:
-            picks[own[0]] = states[own[0]].select(allowed[own[0]], budget)
+            picks[own[0]] = first.select(allowed[own[0]], budget)
         else:
             some = allowed if len(own) == len(states) else torch.stack([allowed[r] for r in own])
-            picks |= zip(own, type(states[own[0]]).together([states[r] for r in own], some, budget), strict=True)
+            picks |= zip(own, first.together([states[r] for r in own], some, budget), strict=True)
     return [picks[r] for r in range(len(states))]
 
 
+def _alike(state: Alone) -> Hashable | None:
+    """What those have in common that go together; None for one that goes alone."""
+    return (type(state), state.alike()) if isinstance(state, Replicate) and enqueued(state.vectors) else None
+
+
 class Stepwise(Protocol):
-    """R monotone submodular functions of growing sets of picks that never ask the device for a number.
+    """R monotone submodular functions of growing sets of picks that never ask the device for a number."""
 
-    state: what `take` changes, in place.
-    """
-
-    state: Sequence[Tensor]
+    @property
+    def state(self) -> Sequence[Tensor]:
+        """What `take` changes, in place."""
+        ...
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """What each of the items, int64 (R, m), would add now, (R, m), and what `take` is to know of it, (R, m, T)."""

@@ -165,7 +165,7 @@ def best_similarity(vectors: Vectors, kernel: Kernel, rows: Tensor, targets: Ten
 def _item_products(
     vectors: Vectors, kernel: Kernel, items: Tensor, targets: Tensor | None
 ) -> Iterator[tuple[slice, int, Tensor]]:
-    """(places among the targets, first item, k(targets, items) (b, at most WIDTH, or WIDE)) for all blocks and items."""
+    """(places among the targets, first item, k(targets, items) (b, m)) for all blocks and items, m up to the width."""
     if not len(items):
         return
     short, width = -len(items) % WIDTH, WIDTH if devices.of(vectors.device).looks_are_free else WIDE

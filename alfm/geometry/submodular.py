@@ -215,8 +215,8 @@ class Volume:
         if held > HELD:
             return [greedy.lazy(one, one.bounds, free, budget) for one, free in zip(states, allowed, strict=True)]
         size = max(1, HELD // max(1, held))
-        starts = range(0, len(states), size)
-        return sum((cls._enqueued(states[s : s + size], allowed[s : s + size], budget) for s in starts), [])
+        parts = [slice(start, start + size) for start in range(0, len(states), size)]
+        return [picks for part in parts for picks in cls._enqueued(states[part], allowed[part], budget)]
 
     @staticmethod
     def _enqueued(states: Sequence[Volume], allowed: Tensor, budget: int) -> list[Tensor]:

@@ -158,7 +158,7 @@ class Query:
         picks = side_by_side([partial(select, r) for r in range(self.R)], self.pool.device)
         return stack_picks(picks, budget, self.pool.device)
 
-    def greedily(self, state: Callable[[int], greedy.Replicate], budget: int) -> Tensor:
+    def greedily(self, state: Callable[[int], greedy.Alone], budget: int) -> Tensor:
         """Greedy picks of state(r) for every replicate, int64 (R, budget), padded with -1; see `greedy.of_all`.
 
         `state` shares nothing but what it reads, and its own keeping: on CPU replicates run side by side.

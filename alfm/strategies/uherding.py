@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alfm import devices
 from alfm.acquisition import margin_uncertainty
-from alfm.geometry.greedy import Replicate
+from alfm.geometry.greedy import Alone
 from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import RBF, rbf
@@ -75,7 +75,7 @@ class UHerding(Strategy):
             made = prepare(unit, [kernels[r] for r in rest], [labelled[r] for r in rest], weight[rest])
             others |= zip(rest, made, strict=True)
 
-        def state(r: int) -> Replicate:
+        def state(r: int) -> Alone:
             own = lists[r]
             if own is None:
                 return others[r]
