@@ -246,7 +246,7 @@ def _strategy(folder: Path, group: str, name: str, posterior: str = "") -> Calla
 
         words = [f"{group}={name}", *([f"{group}{posterior}"] if posterior else [])]
         words += [f"init_strategy.path={folder}/rows.txt"] if name == "index_file" else []
-        words += ["classifier.max_epochs=40"] if name in ("adapter", "dropout") else []  # some options never let it stop
+        words += ["classifier.max_epochs=40"] if name in ("adapter", "dropout") else []  # some never stop
         cfg = composed("al_train", *words)
         task = _task(folder)
 
