@@ -101,7 +101,7 @@ def enqueued(vectors: Vectors) -> bool:
     return devices.of(vectors.device).enqueues_picks and vectors.pool.memory == "device"
 
 
-def repeat(step: Callable[[], object], state: Sequence[Tensor], times: int) -> None:
+def repeat(step: Callable[[], None], state: Sequence[Tensor], times: int) -> None:
     """A step of fixed shapes so many times, as a graph where there are any; it changes `state` alone, in place."""
     run = devices.of(state[0]).captured(step, state) if times > 2 else step
     for _ in range(times):

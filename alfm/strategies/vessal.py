@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -72,7 +71,7 @@ class Vessal(Strategy):
     ) -> list[tuple[int, Tensor]]:
         """Of replicates whose streams are equally long: (r, rows that are accepted)."""
         x = seen[0][0] if len(seen) == 1 else Gradients.of([one for one, _, _ in seen])
-        order, uniform = (torch.stack([one[part] for one in seen]) for part in (1, 2))
+        order, uniform = torch.stack([own for _, own, _ in seen]), torch.stack([own for _, _, own in seen])
         places = accepted(x, uniform, budget, self.rate, self.ridge)
         return [(r, own[some]) for r, own, some in zip(replicates, order, places, strict=True)]
 
@@ -156,11 +155,14 @@ def accepted(x: Gradients, uniform: Tensor, budget: int, rate: float | None, rid
         slot.add_(1)
         return True
 
-    if devices.of(device).looks_are_free:
+    def enqueue() -> None:
+        step(budget)
+
+    if not devices.of(device).looks_are_free:
+        greedy.repeat(enqueue, [leverage, residuals, taken, last, slot], budget)
+    else:
         for b in range(budget):
             if not step(b):
                 break
-    else:
-        greedy.repeat(partial(step, budget), [leverage, residuals, taken, last, slot], budget)
     counts = (taken < T).sum(1).tolist()
     return [own[:count] for own, count in zip(taken, counts, strict=True)]

@@ -95,5 +95,5 @@ def test_hard_situations(situation: str) -> None:
 
 def test_replicates_and_seeds() -> None:
     assert_replicates_independent(UHerding, n=30)
-    taus = {UHerding()._temperature(noisy(seeds=(s,), rows=[list(range(40))]), 0) for s in range(6)}
+    taus = {float(UHerding()._temperatures(noisy(seeds=(s,), rows=[list(range(40))]))[0]) for s in range(6)}
     assert len(taus) > 1  # each seed calibrates on a part of its own

@@ -160,22 +160,27 @@ class Diagonal:
     def _information(self, rows: Tensor) -> Tensor:
         """f of pool rows (m,), scaled: (m, C, D)."""
         v = self.v.index_select(0, rows) * self.share
-        return v[:, :, None] * self.phi.rows(rows).double().square()[:, None]
+        return v[:, :, None] * self.phi.rows(rows, plain=True).double().square()[:, None]
 
     def _gains(self, f: Tensor) -> Tensor:
         """Of items with information f (m, C, D): (m,)."""
         return (f / (f + self.now)).mul_(self.F / self.now).flatten(1).sum(1)
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """For `greedy.stepwise`: gains of pool rows (m,) now, and their information (m, C D)."""
-        f = self._information(items)
-        return self._gains(f), f.flatten(1)
+        """For `greedy.stepwise`: gains of pool rows (1, m) now, and their information (1, m, C D)."""
+        f = self._information(items[0])
+        return self._gains(f)[None], f.flatten(1)[None]
 
-    def take(self, row: Tensor, live: Tensor) -> None:
-        """For `greedy.stepwise`: adds the information row (C D,) if live."""
-        self.now += (row * live).view_as(self.now)
+    @property
+    def state(self) -> list[Tensor]:
+        """For `greedy.stepwise`."""
+        return [self.now]
 
-    def renew(self, bounds: Tensor) -> bool:
+    def take(self, rows: Tensor, live: Tensor) -> None:
+        """For `greedy.stepwise`: adds the information rows (1, C D) if live."""
+        self.now += (rows * live).view_as(self.now)
+
+    def renew(self, bounds: Tensor, steps: int) -> bool:
         """For `greedy.stepwise`: never cheaper than looking at the largest."""
         return False
 
@@ -184,7 +189,7 @@ class Diagonal:
         self.now = self.M.clone()
         pieces = torch.arange(self.phi.N, device=free.device).split(max(1, ELEMENTS // self.F.numel()))
         bounds = torch.cat([self._gains(self._information(rows)) for rows in pieces])
-        return greedy.stepwise(self, bounds, free, count)
+        return greedy.stepwise(self, bounds[None], free[None], count)[0]
 
     def keep(self, picks: Tensor, budget: int) -> Tensor:
         """Places (budget,) among the picks (m,) that stay after backward pruning, ascending."""
