@@ -45,8 +45,8 @@ def top_each(score: Tensor, allowed: Tensor, k: int) -> Tensor:
     k = min(k, N)
     if devices.of(score).looks_are_free:
         picks = torch.full((R, k), -1, dtype=torch.int64)
-        for own, *row in zip(picks, score, allowed, strict=True):
-            rows = top(*row, k)
+        for own, row, free in zip(picks, score, allowed, strict=True):
+            rows = top(row, free, k)
             own[: len(rows)] = rows
         return picks
     for row, own, lost in zip(score, allowed, (score.isnan() & allowed).any(1).tolist(), strict=True):
