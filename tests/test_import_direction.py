@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "datasets": "commands errors lazy options streams",
     "backbones": "datasets errors lazy options",
     "cache": "commands datasets errors files options streams",
-    "extraction": "backbones cache commands datasets devices errors options streams threads version",
+    "extraction": "backbones cache commands datasets devices errors files options streams threads version",
     # the maths
     "features": "devices errors files host_ops lazy streams threads version",
     "geometry": "devices errors features host_ops streams threads",
@@ -70,6 +70,7 @@ MAY_IMPORT = {
 BESIDES = {
     ("alfm.report.__main__", "config"),  # a command: it looks for the user's folders
     ("alfm.extraction.session", "config"),  # a command: from a cell to a cache
+    ("alfm.extraction.ray_actors", "config"),  # its workers elsewhere
     ("alfm.labelling.new_items", "backbones"),  # a command: what is new is embedded as the pool was
     ("alfm.labelling.new_items", "extraction"),
     ("alfm.simulation.session", "commands"),  # a command: from a cell to a run folder and its tables

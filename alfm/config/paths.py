@@ -36,7 +36,13 @@ class Paths:
 
 def paths() -> Paths:
     """Read the four folders now: DATASET_DIR, MODEL_CACHE_DIR, FEATURE_CACHE_DIR, LOG_DIR, each with a default."""
-    return Paths(*(Path(value).expanduser() for value in folder_variables().values()))
+    variables = folder_variables()
+    for name, value in variables.items():
+        if "://" in value:
+            raise UserError(
+                f"{name}={value}: give a folder of this machine; caches go to a store with cache.upload=URL."
+            )
+    return Paths(*(Path(value).expanduser() for value in variables.values()))
 
 
 def folder_variables() -> dict[str, str]:

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le
 from alfm.datasets.base import ItemError, Modality
 from alfm.datasets.ids import unescape
 from alfm.datasets.intensity_range import check_range
+from alfm.datasets.places import fetched, is_url, size
 from alfm.errors import UserError, nearest_names
 
 _IMAGE_OPTIONS = {"max_pixels", "decode_size", "intensity_range", "intensity_clip"}
@@ -42,6 +43,8 @@ class Files:
     """Options of `read_image`, `read_audio` or `decode_text`."""
     paths: list[str] | None = None
     """Where the files are when ids are not paths: relative to `root` or absolute."""
+    _fetched: tuple[str, bytes] = field(default=("", b""), init=False, repr=False, compare=False)
+    """The last URL that was read, and what lies there."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,13 +54,27 @@ class Files:
         relative = self.paths[index] if self.paths is not None else unescape(self.ids[index])
         return os.path.join(self.root, relative)
 
-    def encoded(self, index: int) -> str:
-        """Where the item is decoded from."""
-        return self.path(index)
+    def encoded(self, index: int) -> str | bytes:
+        """Where the item is decoded from: its path, or what lies behind its URL. OSError."""
+        path = self.path(index)
+        if not is_url(path):
+            return path
+        if self._fetched[0] != path:  # the same is asked for twice, for the item and for its mark
+            self._fetched = (path, fetched(path))
+        return self._fetched[1]
 
     def load(self, index: int) -> Any:
         """A PIL image in RGB, an `Audio`, or the text of the file. `ItemError` when it cannot be read."""
-        return read_file(self.path(index), self.ids[index], self.modality, self.decode)
+        item_id = self.ids[index]
+        if not is_url(self.path(index)):
+            return read_file(self.path(index), item_id, self.modality, self.decode)
+        try:
+            raw = self.encoded(index)
+        except OSError as error:
+            raise ItemError(f"{item_id}: {error.strerror or error}") from error
+        if not raw:
+            raise ItemError(f"{item_id}: the file is empty (0 bytes)")
+        return decode_item(raw, item_id, self.modality, self.decode)
 
 
 def decode_options(modality: Modality, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +95,7 @@ def decode_options(modality: Modality, given: Mapping[str, Any]) -> dict[str, An
 def file_size(path: str) -> int:
     """Bytes, or -1 for a file that is not there: its item says so when its turn comes."""
     try:
-        return os.path.getsize(path)
+        return size(path)
     except OSError:
         return -1
 

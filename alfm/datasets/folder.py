@@ -18,6 +18,7 @@ from alfm.datasets.intensity import settle
 from alfm.datasets.layout import ask_about_splits, has_ending, split_folders, walk
 from alfm.datasets.left_out import LeftOut
 from alfm.datasets.names import one_spelling
+from alfm.datasets.places import is_folder
 from alfm.datasets.split_lists import take_listed
 from alfm.errors import UserError
 from alfm.options import Fraction, Seed, checked
@@ -61,7 +62,7 @@ def folder(
     """
     endings, how = ENDINGS[modality], decode_options(modality, decode)
     root = os.path.expanduser(root)
-    if not os.path.isdir(root):
+    if not is_folder(root):
         raise UserError(f"dataset.root={root!r} is not a folder: give the folder that holds the {modality} files")
     passed_over = frozenset(exclude)
     places = dict(splits) if splits else split_folders(root, endings, passed_over)
@@ -113,7 +114,7 @@ def folder(
 def _check_there(root: str, places: Mapping[str, str]) -> None:
     """`UserError` when the folder of a split is missing."""
     for split, place in places.items():
-        if not os.path.isdir(os.path.join(root, place)):
+        if not is_folder(os.path.join(root, place)):
             raise UserError(f"split {split!r}: there is no folder {place!r} below {root}")
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from alfm.commands import typed
+from alfm.datasets import places
 from alfm.datasets.ids import escape
 from alfm.datasets.splits import canonical_split, looks_like_split
 from alfm.errors import UserError
@@ -18,6 +19,9 @@ def walk(top: str, exclude: frozenset[str], met: set[str] | None = None) -> Iter
 
     A symlink back to a folder above it is not entered. `met` collects the names of `exclude` that were there.
     """
+
+    if places.is_url(top):
+        return _walk_url(top, "", exclude, set() if met is None else met)
 
     def inside(place: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
         try:
@@ -46,6 +50,23 @@ def walk(top: str, exclude: frozenset[str], met: set[str] | None = None) -> Iter
     return inside(top, "", ())
 
 
+def _walk_url(top: str, prefix: str, exclude: frozenset[str], met: set[str]) -> Iterator[str]:
+    for name, is_folder in _entries(top):
+        if name in exclude:
+            met.add(name)
+        elif not name.startswith(".") and is_folder:
+            yield from _walk_url(f"{top.rstrip('/')}/{name}", f"{prefix}{name}/", exclude, met)
+        elif not name.startswith("."):
+            yield prefix + name
+
+
+def _entries(place: str) -> list[tuple[str, bool]]:
+    try:
+        return places.entries(place)
+    except OSError as error:
+        raise UserError(f"{place}: {error.strerror or error}") from error
+
+
 def has_ending(path: str, endings: Iterable[str]) -> bool:
     """Whether a file is of the kind that `endings` (lower case, without dot) name."""
     return path.rpartition("/")[2].rpartition(".")[2].lower() in endings
@@ -53,9 +74,11 @@ def has_ending(path: str, endings: Iterable[str]) -> bool:
 
 def subfolders(place: str, exclude: frozenset[str]) -> list[str]:
     """Names of the folders right below, sorted, without hidden and excluded ones."""
-    names = sorted(os.listdir(place))
-    kept = (name for name in names if not name.startswith(".") and name not in exclude)
-    return [name for name in kept if os.path.isdir(os.path.join(place, name))]
+    if places.is_url(place):
+        names = [name for name, is_folder in _entries(place) if is_folder]
+    else:
+        names = sorted(name for name in os.listdir(place) if os.path.isdir(os.path.join(place, name)))
+    return [name for name in names if not name.startswith(".") and name not in exclude]
 
 
 def split_folders(root: str, endings: Sequence[str], exclude: frozenset[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from alfm.datasets import places
 from alfm.datasets.ids import escape
 from alfm.datasets.layout import has_ending, subfolders
 
@@ -40,7 +41,8 @@ class LeftOut:
 
     def look_for_loose_files(self, root: str, endings: Sequence[str]) -> None:
         """Items right below `root`, where only the folders of splits are read."""
-        self.loose += [name for name in sorted(os.listdir(root)) if _is_item(os.path.join(root, name), endings)]
+        names = [name for name, _ in places.entries(root)] if places.is_url(root) else sorted(os.listdir(root))
+        self.loose += [name for name in names if _is_item(os.path.join(root, name), endings)]
 
     def endings(self) -> str:
         """See `endings_of`."""
@@ -80,7 +82,7 @@ def endings_of(paths: Sequence[str]) -> str:
 
 def _is_item(path: str, endings: Sequence[str]) -> bool:
     name = os.path.basename(path)
-    return not name.startswith(".") and has_ending(name, endings) and os.path.isfile(path)
+    return not name.startswith(".") and has_ending(name, endings) and places.is_file(path)
 
 
 def _files(count: int) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from io import TextIOWrapper
 from typing import TypeVar
 
 from alfm.datasets.names import same_name
+from alfm.datasets.places import opened
 from alfm.errors import UserError
 
 T = TypeVar("T")
@@ -68,7 +70,7 @@ def _move(table: dict[str, list[T]], split: str, moved: list[bool]) -> None:
 def _lines(root: str, list_file: str, split: str) -> list[str]:
     """The names, as paths below `root` are written here, each once."""
     try:
-        with open(os.path.join(root, list_file), encoding="utf-8-sig", errors="surrogateescape") as lines:
+        with TextIOWrapper(opened(os.path.join(root, list_file)), "utf-8-sig", "surrogateescape") as lines:
             listed = dict.fromkeys(line.strip() for line in lines if line.strip())
     except OSError as error:
         raise UserError(f"split {split!r}: {os.path.join(root, list_file)}: {error.strerror}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
 import os
@@ -25,6 +24,8 @@ from alfm.datasets.ids import escape, file_stem
 from alfm.datasets.intensity import settle
 from alfm.datasets.labels import ASK
 from alfm.datasets.left_out import endings_of
+from alfm.datasets.places import fetched, is_file, is_url, matching, opened
+from alfm.datasets.places import size as size_of
 from alfm.errors import UserError, nearest_names
 from alfm.options import Fraction, Seed, checked
 
@@ -157,7 +158,8 @@ def _rows(
         members = _index(shard, endings, label_ending)
         met.strangers += members.of_no_item()
         met.replaced += members.replaced
-        prefix = escape(os.path.splitext(os.path.relpath(shard, root or None))[0])
+        below = shard.removeprefix(root).lstrip("/") if is_url(shard) else os.path.relpath(shard, root or None)
+        prefix = escape(os.path.splitext(below)[0])
         for stem, (offset, size) in members.items.items():
             rows.append((number, offset, size, f"{prefix}/{escape(stem)}"))
             values.append(_label(shard, members.labelled.get(stem), label_field, stem, met.fields))
@@ -205,8 +207,8 @@ def _expand(root: str, patterns: list[str], split: str) -> list[str]:
     found: list[str] = []
     for pattern in patterns:
         for one in _braces(os.path.join(root, pattern)):
-            matches = sorted(glob.glob(one)) if any(c in one for c in "*?[") else [one]
-            missing = [m for m in matches if not os.path.isfile(m)]
+            matches = matching(one) if any(c in one for c in "*?[") else [one]
+            missing = [m for m in matches if not is_file(m)]
             if missing:
                 raise UserError(f"split {split!r}: there is no shard {missing[0]}")
             found.extend(matches)
@@ -242,11 +244,12 @@ class _Members:
 def _index(shard: str, endings: set[str], label_ending: str) -> _Members:
     members = _Members()
     try:
-        length = os.path.getsize(shard)
-        with tarfile.open(shard, "r:") as archive:  # "r:" refuses compression: offsets would mean nothing
+        length = size_of(shard)
+        # "r:" refuses compression: offsets would mean nothing
+        with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
-                folder, _, file = member.name.rpartition("/")
-                stem, _, ending = file.partition(".")
+                folder, _, base = member.name.rpartition("/")
+                stem, _, ending = base.partition(".")
                 if not member.isreg() or not stem:
                     continue
                 if member.offset_data + member.size > length:
@@ -329,7 +332,9 @@ def _check_found(ending: str, label_field: str, fields: Counter[str], items: int
         remarks.append(f"JSON members without the field {label_field!r}: {without:,} of {members:,}")
 
 
-def _read(shard: str, offset: int, size: int) -> bytes:
+def _read(shard: str, offset: int, length: int) -> bytes:
+    if is_url(shard):
+        return fetched(shard, offset, length) if length else b""
     with open(shard, "rb") as file:
         file.seek(offset)
-        return file.read(size)
+        return file.read(length)

@@ -7,17 +7,12 @@ process of an engine makes one session with `open_session` and gives it cells, t
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from importlib import import_module
 from typing import Protocol
 
 from alfm.config.cell import Cell
-from alfm.config.paths import environment
-from alfm.errors import UserError
+from alfm.config.home import at_home
 
 
 class Session(Protocol):
@@ -64,29 +59,3 @@ def run_alone(text: str) -> None:
     cell = Cell.from_json(text)
     with at_home(cell):
         open_session(cell.task).run(cell)
-
-
-@contextmanager
-def at_home(cell: Cell, besides: Mapping[str, str] | None = None) -> Iterator[None]:
-    """In a process that the command line did not start, be in the folder where it was typed, with what was set there.
-
-    besides: variables of its `.env`, where this machine may not see the file. Raises UserError where the folder is not
-    here.
-    """
-    before = os.getcwd()
-    try:
-        os.chdir(cell.folder)
-    except OSError as error:
-        raise UserError(
-            f"{cell.folder} is not on {socket.gethostname()} ({error.strerror}): type the command in a folder that "
-            "all machines see."
-        ) from error
-    if cell.folder not in sys.path:  # as `python -m` has it: where a user's own classes are
-        sys.path.insert(0, cell.folder)
-    os.environ.update(cell.environment)
-    os.environ.update({name: value for name, value in (besides or {}).items() if not os.environ.get(name)})
-    try:
-        with environment():
-            yield
-    finally:
-        os.chdir(before)

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from alfm.cache.claims import Claims
 from alfm.config.build import causes_of
 from alfm.config.cell import Cell
-from alfm.engines.base import Session, at_home, open_session
+from alfm.config.home import at_home
+from alfm.engines.base import Session, open_session
 from alfm.errors import UserError
 from alfm.files import replacing
 

@@ -38,6 +38,8 @@ class Runner:
     ) -> None:
         self.plan, self.folder, self.items, self.encoder = plan, folder, items, encoder
         self.num_workers, self.on_error, self.advance, self.settled = num_workers, on_error, advance, settled
+        self.finished: Callable[[int], None] = lambda part: None
+        """Called with each part that this worker has finished, in another thread."""
         self.labels = {name: np.asarray(split.labels) for name, split in items.splits.items()}
         self.ids: dict[str, Sequence[str]] = {name: storable(split.ids) for name, split in items.splits.items()}
 
@@ -72,7 +74,7 @@ class Runner:
         pending: tuple[Loaded, Pending] | None = None
         device = self.encoder.device
         spread = self.plan.settings.get("spread", 0.0)  # a plan made by an earlier version has none
-        with Store(self.folder, self.labels, self.ids, self._dtype(), lambda part: self._settle(), spread) as store:
+        with Store(self.folder, self.labels, self.ids, self._dtype(), self._finished_part, spread) as store:
             for loaded in load(self.items, self._tasks(first, share), self.num_workers, device):
                 self._check(loaded)
                 started = None
@@ -130,6 +132,10 @@ class Runner:
     def _skipped(self, loaded: Loaded) -> list[tuple[str, str]]:
         ids = self.ids[loaded.task.split]
         return [(ids[row], reason) for row, reason in loaded.failures]
+
+    def _finished_part(self, part: int) -> None:
+        self.finished(part)
+        self._settle()
 
     def _settle(self) -> None:
         parts = self.plan.parts

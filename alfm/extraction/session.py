@@ -28,8 +28,10 @@ from alfm.extraction.known import Known
 from alfm.extraction.loading import Items, duplicates
 from alfm.extraction.plan import Plan, choose_num_workers
 from alfm.extraction.processes import Place, launch, this_process
+from alfm.extraction.ray_actors import launch_on_ray
 from alfm.extraction.runner import Runner, use_threads
 from alfm.extraction.settings import Settings
+from alfm.extraction.upload import Upload
 from alfm.options import plain, read
 
 _SUCH_AS = {"image": "dino_vit_S14", "text": "all_minilm_l6_v2", "audio": "wav2vec2_base"}
@@ -53,12 +55,16 @@ class Extraction:
     def run(self, cell: Cell) -> None:
         """Make the cache that a cell of conf/extract.yaml describes, or say that it is there. Raises UserError."""
         cfg = cell.cfg()
-        devices = read(Settings, cfg).devices
+        given = read(Settings, cfg)
+        devices, on_ray = given.devices, given.engine == "ray"
         if devices > 1 and ":" in str(cfg.device):
             raise UserError(
                 f"devices={devices} device={cfg.device}: each worker takes a GPU of its own; give device=cuda."
             )
         here = this_process(cfg.get("shard"))
+        if on_ray and here.world == 1:
+            launch_on_ray(cell, devices, given.ray, _child)
+            return
         if devices > 1 and here.world == 1:
             launch(cell.config, devices, _child)
             return
@@ -87,6 +93,9 @@ class Extraction:
         target = cache_file(given.get("dataset") or dataset.name, model)
         if known:
             known.check_target(target, splits, bool(cfg.force))
+        upload = Upload(given.get("upload"), target)
+        if not cfg.force:
+            upload.fetch()
         console.start(dataset, backbone, splits, device, target)
         if cfg.get("augment") and cfg.views == 1:
             console.note("augment= makes no difference without views: add views=8")
@@ -98,6 +107,7 @@ class Extraction:
         if already_there(target, wanted, bool(cfg.force), here.run):
             with PartsFolder(target, float(cfg.lease_seconds)) as folder:
                 folder.tidy(finished=open_cache(target, unlabelled=None).attributes.get("run"))
+            upload.finished()
             console.already_there(target, known)
             return
         if secrets:
@@ -112,8 +122,9 @@ class Extraction:
             with folder:
                 plan = agree(job, folder, wanted, bool(cfg.force), here.run)
                 if plan is not None:
+                    upload.begun(folder)
                     items = Items(splits, backbone, plan, augment, left_out)
-                    merged = _embed(cfg, here, job, plan, folder, items, console)
+                    merged = _embed(cfg, here, job, plan, folder, items, console, upload)
                     if merged is None and not target.exists():
                         console.share_done(folder, plan)
                         return
@@ -124,6 +135,7 @@ class Extraction:
                 raise
             else:
                 raise cannot_write(target, error) from error
+        upload.finished()
         console.finish(target, merged, dataset.left_out, known)
 
     def _load(self, cfg: DictConfig, here: Place) -> tuple[Dataset, dict[str, Split], Backbone, torch.device]:
@@ -150,7 +162,14 @@ class Extraction:
 
 
 def _embed(
-    cfg: DictConfig, here: Place, job: Job, plan: Plan, folder: PartsFolder, items: Items, console: Console
+    cfg: DictConfig,
+    here: Place,
+    job: Job,
+    plan: Plan,
+    folder: PartsFolder,
+    items: Items,
+    console: Console,
+    upload: Upload,
 ) -> Merged | None:
     """This worker's share of the parts; what was put together of all, None when others' are missing."""
     device = job.encoder.device
@@ -160,6 +179,7 @@ def _embed(
     num_workers = choose_num_workers(cfg.num_workers, device.type, rows, here.local_world)
     with console.progress(rows, folder, plan) as bar:
         runner = Runner(plan, folder, items, job.encoder, num_workers, cfg.on_error, bar.advance, bar.settled)
+        runner.finished = lambda part: upload.finished_part(folder, part)
         return runner.run(here.shard)
 
 

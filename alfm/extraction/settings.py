@@ -23,6 +23,17 @@ class CacheChoice:
     dtype: Literal["auto", "float16", "float32"]
     dataset: Name | None
     model: Name | None
+    upload: Annotated[str, Means("a URL such as s3://bucket/features,")] | None
+
+
+@dataclass(frozen=True)
+@checked
+class RayChoice:
+    """`ray.`: where actors run, and what each takes."""
+
+    address: Annotated[str, Means("auto, HOST:PORT or null")] | None
+    num_cpus: Annotated[float, Ge(0), Le(1024)]
+    num_gpus: Annotated[float, Ge(0), Le(64)] | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Settings:
     cache: CacheChoice
     device: Device
     devices: Annotated[int, Ge(1), Le(PROCESSES)]
+    engine: Literal["local", "ray"]
+    ray: RayChoice
     shard: Annotated[str, Means("i/n with i from 0 to n-1, such as shard=0/4,")] | None
     precision: Literal["auto", "float16", "bfloat16", "float32"]
     batch_size: Annotated[int, Ge(1), Le(10**6)] | Literal["auto"]

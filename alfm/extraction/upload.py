@@ -1,0 +1,116 @@
+"""A cache on an object store: `cache.upload=s3://bucket/features`.
+
+    <url>/<dataset>/<model>.h5                      the finished cache
+    <url>/<dataset>/<model>.h5.parts/manifest.json  until then: what the run was begun with
+    <url>/<dataset>/<model>.h5.parts/part-*.part    and its finished parts
+
+Work is done in FEATURE_CACHE_DIR as ever: claims stay there, since they rest on hard links and exclusive creation. What
+is finished goes up as it is; a machine with an empty folder fetches it first and goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from alfm.cache.parts import PartsFolder
+from alfm.datasets.places import store_of
+from alfm.errors import UserError
+from alfm.files import replacing
+
+
+class Upload:
+    """The place of one cache on a store; without a URL nothing is there and nothing is done."""
+
+    def __init__(self, url: str | None, target: Path) -> None:
+        """`target`: where the cache lies on this machine. Raises UserError for a URL that leads nowhere."""
+        self.target = target
+        self.url = None if url is None else f"{url.rstrip('/')}/{target.parent.name}/{target.name}"
+        if self.url is not None:
+            self._store, self._cache = store_of(self.url)
+            self._parts = f"{self._cache}.parts"
+
+    def fetch(self) -> None:
+        """Get what is up there and not here: the cache, or the manifest and the finished parts of one begun."""
+        if self.url is None or self.target.exists():
+            return
+        try:
+            self._store.invalidate_cache()
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            if self._store.exists(self._cache):
+                self._get(self._cache, self.target)
+            elif self._store.exists(f"{self._parts}/manifest.json"):
+                self._fetch_parts()
+        except OSError as error:
+            raise self._failed("read", error) from error
+
+    def _fetch_parts(self) -> None:
+        with PartsFolder(self.target) as folder:
+            manifest = json.loads(self._store.cat_file(f"{self._parts}/manifest.json"))
+            there = folder.read_manifest()
+            if there is None:
+                folder.create_manifest(manifest)
+            elif there["run"] != manifest["run"]:
+                return  # begun anew here, and it will be up there too
+            for path in self._store.glob(f"{self._parts}/part-*.part"):
+                part = folder.path / path.rpartition("/")[2]
+                if not part.exists():
+                    self._get(path, part)
+
+    def begun(self, folder: PartsFolder) -> None:
+        """Send the manifest, and those parts that are here and not up there; another run's go."""
+        if self.url is None:
+            return
+        manifest = folder.read_manifest()
+        try:
+            self._store.invalidate_cache()
+            place = f"{self._parts}/manifest.json"
+            if self._store.exists(place) and json.loads(self._store.cat_file(place))["run"] != (manifest or {})["run"]:
+                self._store.rm(self._parts, recursive=True)
+            self._store.pipe_file(place, json.dumps(manifest).encode())
+            up = {path.rpartition("/")[2] for path in self._store.glob(f"{self._parts}/part-*.part")}
+            for index in folder.done():
+                if folder.part_path(index).name not in up:
+                    self.finished_part(folder, index)
+        except OSError as error:
+            raise self._failed("write", error) from error
+
+    def finished_part(self, folder: PartsFolder, index: int) -> None:
+        """Send a part that is done."""
+        if self.url is not None:
+            part = folder.part_path(index)
+            with contextlib.suppress(FileNotFoundError):  # somebody has put the cache together meanwhile
+                self._put(part, f"{self._parts}/{part.name}")
+
+    def finished(self) -> None:
+        """Send the cache, and remove the parts up there."""
+        if self.url is None:
+            return
+        self._store.invalidate_cache()
+        here = self.target.stat().st_size
+        if not self._store.exists(self._cache) or self._store.info(self._cache)["size"] != here:
+            self._put(self.target, self._cache)
+        try:
+            if self._store.exists(self._parts):
+                self._store.rm(self._parts, recursive=True)
+        except FileNotFoundError:
+            pass  # another worker was quicker
+        except OSError as error:
+            raise self._failed("write", error) from error
+
+    def _get(self, path: str, file: Path) -> None:
+        with replacing(file) as out:
+            self._store.get_file(path, out)
+
+    def _put(self, file: Path, path: str) -> None:
+        try:
+            self._store.put_file(str(file), path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._failed("write", error) from error
+
+    def _failed(self, what: str, error: OSError) -> UserError:
+        reason = str(error.strerror or error).strip().partition("\n")[0]
+        return UserError(f"cache.upload: cannot {what} {self.url}: {reason}; the same command goes on from here.")
