@@ -74,7 +74,8 @@ def fetched(url: str, offset: int = 0, length: int | None = None) -> bytes:
 def entries(url: str) -> list[tuple[str, bool]]:
     """Names right below a URL, sorted as bytes, and whether each is a folder."""
     store, path = store_of(url)
-    below = ((each["name"].rstrip("/").rpartition("/")[2], each["type"] == "directory") for each in store.ls(path))
+    there = [(each["name"].rstrip("/"), each["type"] == "directory") for each in store.ls(path, detail=True)]
+    below = [(name.rpartition("/")[2], is_dir) for name, is_dir in there if name != path.rstrip("/")]  # itself, on some
     return sorted(below, key=lambda entry: os.fsencode(entry[0]))
 
 
