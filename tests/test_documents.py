@@ -13,13 +13,15 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import yaml
+from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
+from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from PIL import Image
 
 from alfm.metrics import METRICS
@@ -172,6 +174,8 @@ def settings() -> set[str]:
         node = yaml.safe_load(path.read_text())
         known |= {group, *node, *(f"{group}.{key}" for key in node)}
         known |= {f"{key}.{inner}" for key, value in node.items() if isinstance(value, dict) for inner in value}
+    for launcher in (JobLibLauncherConf, SlurmQueueConf):
+        known |= {"hydra/launcher", *(f"hydra.launcher.{option.name}" for option in fields(launcher))}
     return known
 
 

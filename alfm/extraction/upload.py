@@ -101,7 +101,7 @@ class Upload:
 
     def _get(self, path: str, file: Path) -> None:
         with replacing(file) as out:
-            self._store.get_file(path, out)
+            self._store.get_file(path, out.name)  # by name: not every store takes an open file
 
     def _put(self, file: Path, path: str) -> None:
         try:
