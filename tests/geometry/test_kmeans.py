@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
-from waits import Waits
 
 from alfm import devices
 from alfm.geometry.kmeans import kmeans, kmeans_each, nearest_items
@@ -179,8 +178,8 @@ def test_nearest_items_in_conflict() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_pass_waits_for_a_device_once(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And comes to what it does where looks cost nothing; passes that fill empty clusters too."""
+def test_where_looks_are_waits_a_pass_comes_to_the_same(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With sums taken anew and one look; passes that fill empty clusters too."""
     rng = np.random.default_rng(8)
     blocks = torch.cat([blobs(16, 900, 7), torch.zeros(50, 8, dtype=torch.float64)])
     weight = torch.from_numpy(rng.random(950)) if weighted else None
@@ -191,13 +190,6 @@ def test_a_pass_waits_for_a_device_once(weighted: bool, monkeypatch: pytest.Monk
             other = replace(devices.of("cpu"), looks_are_free=False, numpy_reads=False)
             patch.setattr(devices, "of", lambda x, other=other: other)
             found = kmeans(x, k, np.random.default_rng(3), w, seeding=seeding)
-            counts = []
-            for passes in (1, 3):
-                with Waits() as waits:
-                    kmeans(x, k, np.random.default_rng(3), w, passes, 0, seeding)
-                counts.append(waits.count)
         assert torch.equal(found.assignment, expected.assignment)
         torch.testing.assert_close(found.centroids, expected.centroids)
         assert found.inertia == pytest.approx(expected.inertia)
-        if seeding == "d2":
-            assert counts[1] - counts[0] == 2
