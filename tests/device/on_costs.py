@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 from device import start
 from device.budgets import BUDGETS, UNORDERED, WAITS
-from device.rounds import VARIANTS, third_round
+from device.rounds import STRATEGIES, VARIANTS, third_round
 
 SEEDS = [1, 2, 3, 4, 5]
+
+
+def test_every_strategy_has_a_budget() -> None:
+    assert list(BUDGETS) == STRATEGIES
 
 
 @pytest.mark.skipif(start.REAL, reason="only a simulated device counts")
