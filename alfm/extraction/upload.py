@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from alfm.cache.parts import PartsFolder
-from alfm.datasets.places import store_of
+from alfm.datasets.places import is_url, store_of
 from alfm.errors import UserError
 from alfm.files import replacing
 
@@ -25,6 +25,8 @@ class Upload:
 
     def __init__(self, url: str | None, target: Path) -> None:
         """`target`: where the cache lies on this machine. Raises UserError for a URL that leads nowhere."""
+        if url is not None and not is_url(url):
+            raise UserError(f"cache.upload={url}: give a URL such as cache.upload=s3://bucket/features.")
         self.target = target
         self.url = None if url is None else f"{url.rstrip('/')}/{target.parent.name}/{target.name}"
         if self.url is not None:
@@ -89,13 +91,12 @@ class Upload:
             return
         self._store.invalidate_cache()
         here = self.target.stat().st_size
-        if not self._store.exists(self._cache) or self._store.info(self._cache)["size"] != here:
-            self._put(self.target, self._cache)
         try:
+            if not self._store.exists(self._cache) or self._store.info(self._cache)["size"] != here:
+                self._put(self.target, self._cache)
             if self._store.exists(self._parts):
-                self._store.rm(self._parts, recursive=True)
-        except FileNotFoundError:
-            pass  # another worker was quicker
+                with contextlib.suppress(FileNotFoundError):  # another worker was quicker
+                    self._store.rm(self._parts, recursive=True)
         except OSError as error:
             raise self._failed("write", error) from error
 
@@ -106,9 +107,9 @@ class Upload:
     def _put(self, file: Path, path: str) -> None:
         try:
             self._store.put_file(str(file), path)
-        except FileNotFoundError:
-            raise
         except OSError as error:
+            if not file.exists():
+                raise
             raise self._failed("write", error) from error
 
     def _failed(self, what: str, error: OSError) -> UserError:

@@ -126,6 +126,7 @@ def test_from_a_store_to_a_store_also_after_a_failure(
 @pytest.mark.parametrize(
     ("word", "says"),
     [
+        ("cache.upload=folder", "give a URL such as"),
         ("cache.upload=nowhere://bucket", "nowhere:// is not known to fsspec"),
         ("dataset.root=nowhere://bucket", "nowhere:// is not known to fsspec"),
         ("dataset.root=memory://empty", "is not a folder"),
