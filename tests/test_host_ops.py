@@ -45,6 +45,7 @@ OPERATIONS: dict[str, Callable[[], Tensor]] = {
     "running_sums": lambda: host_ops.running_sums(ROW),
     "running_sums of one": lambda: host_ops.running_sums(ROW[:1]),
     "running_sums of rows": lambda: host_ops.running_sums(X.repeat(1, 80)[None]),
+    "means_of_groups": lambda: host_ops.means_of_groups(X, torch.arange(40) % 8, 8),
     "widened": lambda: host_ops.widened(X),
 }
 
@@ -56,10 +57,19 @@ def test_both_ways_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "of", lambda x: other)
     there = OPERATIONS[name]()
     assert here.dtype == there.dtype
-    if name == "log":
+    if name in ("log", "means_of_groups"):
         torch.testing.assert_close(here, there)
     else:
         assert torch.equal(here, there)
+
+
+def test_a_group_that_does_not_occur_has_the_mean_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = 2 * (torch.arange(40) % 3) + 1
+    here = host_ops.means_of_groups(X, group, 6)
+    other = replace(devices.of("cpu"), numpy_reads=False)
+    monkeypatch.setattr(devices, "of", lambda x: other)
+    there = host_ops.means_of_groups(X, group, 6)
+    torch.testing.assert_close(there, here[[0, 0, 0, 1, 0, 2]])
 
 
 def test_a_range_of_rows_is_a_view() -> None:

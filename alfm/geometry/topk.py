@@ -45,12 +45,12 @@ def top_each(score: Tensor, allowed: Tensor, k: int) -> Tensor:
     k = min(k, N)
     if devices.of(score).looks_are_free:
         picks = torch.full((R, k), -1, dtype=torch.int64)
-        for own, row, free in zip(picks, score, allowed, strict=True):
-            rows = top(row, free, k)
+        for own, one, free in zip(picks, score, allowed, strict=True):
+            rows = top(one, free, k)
             own[: len(rows)] = rows
         return picks
-    for row, own, lost in zip(score, allowed, (score.isnan() & allowed).any(1).tolist(), strict=True):
+    for one, free, lost in zip(score, allowed, (score.isnan() & allowed).any(1).tolist(), strict=True):
         if lost:
-            top(row, own, k)  # says which item's
+            top(one, free, k)  # says which item's
     order = torch.where(allowed, -score, torch.nan).sort(dim=1, stable=True).indices[:, :k]  # NaN comes last
     return order.where(allowed.gather(1, order), -1)

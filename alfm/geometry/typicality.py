@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from alfm import devices
+from alfm.features.features import Vectors
 from alfm.geometry.kmeans_on_part import Take
 from alfm.geometry.knn import CLOSE, SPARE, knn
 from alfm.host_ops import holds_any
@@ -17,6 +20,8 @@ _BLOCK = 1 << 24  # distances held at once on a GPU: 64 MB
 PART = 1024  # members among which the most typical is looked for, of a cluster of a large pool
 _FINAL = 64  # of these, the ones that are measured among more
 _WIDE = 10  # times as many members
+_MANY = 16  # groups from which on they are found together on a GPU
+_TOGETHER = 1024  # members up to which, on a GPU, all distances of a group come from differences, beside other groups'
 
 
 def most_typical(x: Tensor, neighbours: int) -> Tensor:
@@ -61,6 +66,51 @@ def _mean_to_nearest(x: Tensor, k: int) -> Tensor:
     size = _rows_at_once(m)
     parts = [slice(start, min(start + size, m)) for start in range(0, m, size)]
     return torch.cat([_mean_distances(x, sq, rows, k, ask) for rows in parts])
+
+
+def most_typical_each(points: Vectors, groups: Sequence[Tensor], neighbours: int) -> list[Tensor]:
+    """`most_typical` of each group of items, int64 (m,) each: its place there, int64 (1,).
+
+    Where looks cost a wait, groups are made as large as the largest of some and found together, for one wait of the
+    host; few are not worth it.
+    """
+    if len(groups) < _MANY or devices.of(points.device).looks_are_free:
+        return [most_typical(points.rows(rows, plain=True), neighbours) for rows in groups]
+    out: dict[int, Tensor] = {}
+    batch: list[int] = []
+    for i in sorted(range(len(groups)), key=lambda i: -len(groups[i])):
+        if len(groups[i]) > _TOGETHER:
+            out[i] = most_typical(points.rows(groups[i], plain=True), neighbours)
+            continue
+        batch.append(i)
+        side = len(groups[batch[0]])
+        if (len(batch) + 1) * side * max(side, points.dim) > _BLOCK:
+            out.update(zip(batch, _together(points, [groups[j] for j in batch], neighbours), strict=True))
+            batch = []
+    if batch:
+        out.update(zip(batch, _together(points, [groups[j] for j in batch], neighbours), strict=True))
+    return [out[i] for i in range(len(groups))]
+
+
+def _together(points: Vectors, groups: Sequence[Tensor], neighbours: int) -> Sequence[Tensor]:
+    """The same for some groups, the largest first."""
+    device, side = points.device, len(groups[0])
+    size = torch.tensor([len(rows) for rows in groups], device=device)
+    place = torch.arange(side, device=device)
+    inside = place < size[:, None]
+    start = (size.cumsum(0) - size)[:, None]
+    rows = torch.cat(list(groups)).index_select(0, torch.where(inside, start + place, start).flatten())
+    x = points.rows(rows, plain=True).view(len(groups), side, -1)
+    every = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    every.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    every.masked_fill_(~inside[:, None], torch.inf)
+    k = (size // 2).clamp_max(neighbours)
+    near = every.topk(min(neighbours, max(1, side // 2)), dim=2, largest=False).values
+    counts = torch.arange(near.shape[2], device=device) < k[:, None, None]
+    mean = near.where(counts, 0).sum(2) / k[:, None].clamp_min(1)
+    best = mean.masked_fill(~inside, torch.inf).argmin(1)
+    equal = (x == x.gather(1, best[:, None, None].expand(-1, 1, x.shape[2]))).all(2) & inside
+    return equal.to(torch.uint8).argmax(1).split(1)
 
 
 def _found(x: Tensor, sq: Tensor, k: int) -> Tensor:

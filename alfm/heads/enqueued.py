@@ -46,14 +46,14 @@ class Enqueued:
                 self.again()
             if done % LOOK == 0 and not bool(self.running.any()):
                 break
-        return Point(*(part.clone() for part in self.at))
+        return self.at._replace(A=self.at.A.clone(), b=self.at.b.clone())
 
     def _stand(self, at: Point) -> None:
         """Begin at a point; all that a step changes is in tensors that stay."""
         if self.again is None:
             R, C, k = at.A.shape
             size = C * k + C + -C % 16
-            self.at = Point(*(part.clone() for part in at))
+            self.at = at._replace(A=at.A.clone(), b=at.b.clone())  # the rest is nobody else's
             self.pairs = _Products(self.history, at.A.new_zeros(R, size))
             self.d, self.moved, self.old = at.A.new_zeros(3, R, size)
             self.natural, self.every = torch.ones_like(at.f), torch.ones_like(at.f, dtype=torch.bool)

@@ -125,6 +125,8 @@ class Logistic:
             groups = _groups(rows, targets, num_classes, pool.vectors(space).dim)
         jobs = [partial(fit, group) for group in groups]
         weights, biases = zip(*side_by_side(jobs, pool.device), strict=True)
+        if len(groups) == 1:
+            return LinearHead((space,) * R, weights[0], biases[0])
         place = torch.cat(groups).argsort()
         return LinearHead((space,) * R, torch.cat(weights)[place], torch.cat(biases)[place])
 
@@ -219,7 +221,7 @@ class Logistic:
         few = not _joined(pool) and R == 1 and targets.dim() == 2 and _few(targets, num_classes)
         phi, w, Y = padded(phi, 2), padded(w, 1), padded(Y, 1)
         w, mass, seen = self._weighed(w, Y)
-        columns = torch.arange(num_classes, device=phi.device)
+        columns: Tensor | slice = slice(None)
         if few or same:
             columns = seen.any(0).nonzero()[:, 0]
         Y, mass, active = Y[:, columns], mass[:, columns], seen[:, columns]
@@ -229,7 +231,7 @@ class Logistic:
         X = torch.bmm(phi, basis.expand(len(phi), -1, -1))  # item by item the same in any batch, unlike `@`
         basis = basis.expand(R, -1, -1)
         bias = torch.where(active, torch.log(mass / w.sum(1, keepdim=True)), -1e4)
-        start = torch.zeros(R, len(columns), X.shape[2], dtype=phi.dtype, device=phi.device)
+        start = torch.zeros(R, mass.shape[1], X.shape[2], dtype=phi.dtype, device=phi.device)
         if previous is not None:
             start, bias = _warm(previous[0][:, columns], previous[1][:, columns], active, bias, basis, centre)
         return _Laid(X, Y, w, active, start, bias, basis, centre, columns, seen, dim)
@@ -311,7 +313,8 @@ def _warm(W: Tensor, b: Tensor, active: Tensor, bias: Tensor, basis: Tensor, cen
 
 class _Laid(NamedTuple):
     """A problem in the solver's coordinates: X, Y, w, active, start, bias as `solve` takes them; the way back: basis
-    (R, D', k) and centre of the features, which of all classes `columns` (c,) are, and which are seen, bool (R, C).
+    (R, D', k) and centre of the features, which of all classes `columns` are, (c,) or all, and which are seen, bool
+    (R, C).
     """
 
     X: Tensor
@@ -322,7 +325,7 @@ class _Laid(NamedTuple):
     bias: Tensor
     basis: Tensor
     centre: Tensor
-    columns: Tensor
+    columns: Tensor | slice
     seen: Tensor
     dim: int
 

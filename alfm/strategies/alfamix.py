@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.geometry.kmeans_on_part import GATHERED
+from alfm.host_ops import means_of_groups
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins
@@ -47,13 +48,12 @@ class AlfaMix(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         needed = self.flipping_caps(query)
+        caps = [min(1.0, i * self.step) for i in range(1, math.ceil(1 / self.step - 1e-9) + 1)]
+        flipped = torch.stack([((needed <= cap) & query.available).sum(1) for cap in caps], 1).tolist()
         candidates = []
-        for r in range(query.R):
-            for i in range(1, math.ceil(1 / self.step - 1e-9) + 1):
-                rows = torch.nonzero(query.available[r] & (needed[r] <= min(1.0, i * self.step)))[:, 0]
-                if len(rows) > budget:
-                    break
-            candidates.append(rows)
+        for r, counts in enumerate(flipped):
+            cap = next((cap for cap, count in zip(caps, counts, strict=True) if count > budget), caps[-1])
+            candidates.append(torch.nonzero(query.available[r] & (needed[r] <= cap))[:, 0])
         picks = clustered(query, candidates, budget, partial(unit_embedding, query), up_to=self.cluster_up_to)
         if self.fill == "margins":
             picks = filled_by_margins(query, picks, budget)
@@ -68,7 +68,7 @@ class AlfaMix(Strategy):
             phi, y = pool.vectors(head.spaces[r]).rows(query.labelled(r)), query.labels_of(r)
             origin = pool.origin(head.spaces[r])
             phi = phi if origin is None else phi - origin
-            anchors.append((torch.stack([phi[y == c].mean(0) for c in y.unique()]), origin))
+            anchors.append((means_of_groups(phi, y, query.num_classes), origin))
 
         def caps(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
             (a, origin), W = anchors[r], head.weight[r]

@@ -12,7 +12,7 @@ from torch import Tensor
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans_each
 from alfm.geometry.kmeans_on_part import GATHERED, centroids_of_part, nearest_clusters
-from alfm.geometry.typicality import most_typical, most_typical_of_part
+from alfm.geometry.typicality import most_typical_each, most_typical_of_part
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
@@ -65,16 +65,20 @@ class TypiClust(Strategy):
         for small in (False, True):
             ring = [c for c in order if (size[c] <= self.min_size) == small and len(members[c])]
             while ring and len(picks) < budget:
-                for c in ring[: budget - len(picks)]:
+                asked = ring[: budget - len(picks)]
+                groups = [members[c] for c in asked]
+                if large:
+                    takes = [(partial(_members, points, rows), len(rows)) for rows in groups]
+                    found = [most_typical_of_part(*one, self.neighbours, rng, points.device) for one in takes]
+                else:
+                    found = most_typical_each(points, groups, self.neighbours)
+                last = len(picks) + len(asked) == budget
+                for c, best in zip(asked, found, strict=True):
                     rows = members[c]
-                    if large:
-                        take = partial(_members, points, rows)
-                        best = most_typical_of_part(take, len(rows), self.neighbours, rng, rows.device)
-                    else:
-                        best = most_typical(points.rows(rows, plain=True), self.neighbours)
                     picks.append(rows.index_select(0, best))
-                    others = torch.arange(len(rows) - 1, device=rows.device)
-                    members[c] = rows.index_select(0, others + (others >= best))
+                    if not last:
+                        others = torch.arange(len(rows) - 1, device=rows.device)
+                        members[c] = rows.index_select(0, others + (others >= best))
                 ring = [c for c in ring if len(members[c])]
         return torch.cat(picks)
 

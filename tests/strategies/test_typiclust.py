@@ -13,7 +13,7 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, cluste
 from alfm import devices
 from alfm.features.features import Features
 from alfm.geometry import typicality as module
-from alfm.geometry.typicality import most_typical
+from alfm.geometry.typicality import most_typical, most_typical_each
 from alfm.strategies.ask import ask
 from alfm.strategies.typiclust import TypiClust, cluster_pool
 
@@ -210,3 +210,20 @@ def test_the_most_typical_of_a_part_is_among_the_most_typical(monkeypatch: pytes
     assert found.shape == (1,) and int((mean < mean[found]).sum()) < 100
     few = module.most_typical_of_part(lambda rows: x[rows], 150, 20, np.random.default_rng(1), x.device)
     assert torch.equal(few, most_typical(x[:150], 20))
+
+
+def test_many_clusters_at_once_are_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one item, of two, equal items, more than some are found together, in several batches."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(400, 6)).astype(np.float32)
+    x[50:60] = x[50]
+    points = Features(x).points()
+    groups = [torch.from_numpy(rng.choice(400, size, replace=False)) for size in [1, 2, 3, 80, 41, 40, 5] * 4]
+    groups.append(torch.arange(45, 70))
+    for neighbours in (1, 20):
+        wanted = [most_typical(points.rows(rows), neighbours).tolist() for rows in groups]
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_TOGETHER", 60)
+            patch.setattr(module, "_BLOCK", 12000)
+            looks_cost(patch)
+            assert [own.tolist() for own in most_typical_each(points, groups, neighbours)] == wanted
