@@ -109,7 +109,7 @@ def contrastive(p: Tensor, u: Tensor, budget: int, gamma: float, uniform: Tensor
             largest = value.amax(1, keepdim=True)
             nothing = largest == 0  # everybody has 0: equal weights
             weight = value.add_(nothing).div_(largest + nothing).pow_(gamma).scatter_(1, chosen, 0.0)
-            mass = running_sums(weight)
+            mass = running_sums(weight).contiguous()
             # strictly below the total, so that the first place beyond the target has a weight of its own
             total = mass[:, -1:]
             target = torch.minimum(uniform.index_select(1, slot) * total, total.nextafter(torch.zeros_like(total)))
