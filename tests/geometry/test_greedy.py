@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -218,9 +219,11 @@ def test_where_nothing_is_enqueued_each_has_its_own_job(monkeypatch: pytest.Monk
     free = allowed.expand(3, -1)
     apart = greedy.of_all([make] * 3, free, 10)
     asked = []
-    monkeypatch.setattr(Herding, "together", lambda states, free, budget: asked.append(len(states)) or apart)
+    together = classmethod(lambda cls, states, free, budget: asked.append(len(states)) or apart)
+    monkeypatch.setattr(Herding, "together", together)
     assert len(apart) == 3 and not asked
-    monkeypatch.setattr(devices, "of", lambda x: SimpleNamespace(enqueues_picks=True))
+    there = replace(devices.of("cpu"), enqueues_picks=True)
+    monkeypatch.setattr(devices, "of", lambda x: there)
     assert greedy.of_all([make] * 3, free, 10) == apart and asked == [3]
 
 
