@@ -125,8 +125,8 @@ class Replicate(Alone, Protocol):
         """Where its items are."""
         ...
 
-    def alike(self) -> Hashable:
-        """Equal for those that can go `together`."""
+    def alike(self) -> Hashable | None:
+        """Equal for those that can go `together`; None for one that goes alone."""
         ...
 
     @classmethod
@@ -142,7 +142,7 @@ def of_all(make: Sequence[Callable[[], Alone]], allowed: Tensor, budget: int) ->
     """
 
     def alone(r: int) -> Tensor:
-        return make[r]().select(allowed[r], budget)
+        return of_one(make[r](), allowed[r], budget)
 
     if not devices.of(allowed).enqueues_picks:
         return side_by_side([partial(alone, r) for r in range(len(make))], allowed.device)
@@ -154,16 +154,25 @@ def of_all(make: Sequence[Callable[[], Alone]], allowed: Tensor, budget: int) ->
     for own in groups.values():
         first: Any = states[own[0]]
         if len(own) == 1:
-            picks[own[0]] = first.select(allowed[own[0]], budget)
+            picks[own[0]] = of_one(first, allowed[own[0]], budget)
         else:
             some = allowed if len(own) == len(states) else torch.stack([allowed[r] for r in own])
             picks |= zip(own, first.together([states[r] for r in own], some, budget), strict=True)
     return [picks[r] for r in range(len(states))]
 
 
+def of_one(state: Alone, allowed: Tensor, budget: int) -> Tensor:
+    """Picks of one replicate, int64 (min(budget, allowed items),), enqueued where they can be. allowed: bool (N,)."""
+    if isinstance(state, Replicate) and _alike(state) is not None:
+        return state.together([state], allowed[None], budget)[0]
+    return state.select(allowed, budget)
+
+
 def _alike(state: Alone) -> Hashable | None:
     """What those have in common that go together; None for one that goes alone."""
-    return (type(state), state.alike()) if isinstance(state, Replicate) and enqueued(state.vectors) else None
+    if not isinstance(state, Replicate) or not enqueued(state.vectors) or (own := state.alike()) is None:
+        return None
+    return type(state), own
 
 
 class Stepwise(Protocol):

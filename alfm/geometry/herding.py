@@ -174,8 +174,6 @@ class Herding:
 
     def select(self, allowed: Tensor, budget: int, batch: int = WIDTH) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
-        if greedy.enqueued(self.vectors):
-            return self.together([self], allowed[None], budget)[0]
         picks = greedy.lazy(self, self.bounds, allowed, budget, batch, self._choose)
         self._columns.clear()
         self._cached.zero_()

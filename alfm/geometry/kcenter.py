@@ -73,8 +73,6 @@ class FarthestFirst:
         allowed: (N,) bool. Ties, all at distance 0 included: the lower index. With no centre yet, the first pick is
         the allowed item farthest from the mean of the pool.
         """
-        if greedy.enqueued(self.vectors):
-            return self.together([self], allowed[None], budget)[0]
         budget = min(budget, int(allowed.sum()))
         if budget <= 0:
             return allowed.nonzero()[:0, 0]

@@ -118,8 +118,7 @@ class _Run:
         self.inertia, self.moves, self.ahead, self.done = math.inf, 0, True, False
 
     def blocks(self) -> Iterator[slice]:
-        numbers = devices.of(self.x).block_numbers
-        size = max(256, min(numbers >> 11, numbers // self.k))
+        size = devices.of(self.x).block_rows(max(2048, self.k))
         for start in range(0, len(self.x), size):
             yield slice(start, start + size)
 

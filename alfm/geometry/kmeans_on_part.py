@@ -62,7 +62,7 @@ def nearest_clusters(points: Vectors, centroids: Sequence[Tensor]) -> list[Tenso
         for own, c, half in zip(found, centroids, halves, strict=True):
             own[rows] = argmax_rows(torch.addmm(half, x, c.T)).int()
 
-    size = _size(devices.of(points.device), points.pool.D, max(map(len, centroids)))
+    size = devices.of(points.device).block_rows(max(points.pool.D, max(map(len, centroids))))
     for _ in each_of(points.blocks(size), assign, points.device, _AHEAD):
         pass
     return found
@@ -115,18 +115,13 @@ def _nearest(take: Take, n: int, centroids: Tensor, count: int) -> tuple[np.ndar
         place = argmax_rows(score)[:, None] if count == 1 else score.topk(min(count, len(x))).indices
         return place.cpu().numpy() + rows.start, score.gather(1, place).cpu().numpy()
 
-    size = _size(devices.of(device), centroids.shape[1], len(centroids))
+    size = devices.of(device).block_rows(max(centroids.shape[1], len(centroids)))
     places, scores = np.zeros((len(centroids), 0), dtype=np.int64), np.zeros((len(centroids), 0))
     for _, (place, score) in each_of(_slices(n, size), look, device, _AHEAD):
         places, scores = np.concatenate([places, place], 1), np.concatenate([scores, score], 1)
         order = np.lexsort((places, -scores))[:, :count]
         places, scores = np.take_along_axis(places, order, 1), np.take_along_axis(scores, order, 1)
     return places, scores
-
-
-def _size(there: devices.Device, dim: int, k: int) -> int:
-    """Items of a block, so that they and their products with k centroids stay small."""
-    return max(256, there.block_numbers // max(dim, k))
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

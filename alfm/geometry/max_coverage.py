@@ -245,9 +245,6 @@ class CoverState:
         allowed: bool (N,). When no allowed item covers anything new, goes on with the item farthest from all centres
         so far (k-center). Picks are covered as they are made; none is repeated.
         """
-        cover = self.cover_of
-        if cover.indices is None and greedy.enqueued(cover.unit):
-            return self.together([self], allowed[None], budget)[0]
         free = allowed.cpu().numpy().copy()
         picks: list[int] = []
         degrees = self.degrees.numpy()
@@ -266,9 +263,9 @@ class CoverState:
         """See `greedy.Replicate`."""
         return self.cover_of.unit
 
-    def alike(self) -> Hashable:
+    def alike(self) -> Hashable | None:
         """See `greedy.Replicate`: with lists, which the host walks, each has its own steps."""
-        return self.cover_of if self.cover_of.indices is None else self
+        return self.cover_of if self.cover_of.indices is None else None
 
     @classmethod
     def together(cls, states: Sequence[CoverState], allowed: Tensor, budget: int) -> list[Tensor]:

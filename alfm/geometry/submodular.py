@@ -112,8 +112,6 @@ class Cut:
 
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
-        if greedy.enqueued(self.vectors):
-            return self.together([self], allowed[None], budget)[0]
         # Gains of another round come from products of another shape: a little above them bounds what is found now.
         self.bounds += 64 * torch.finfo(self.total.dtype).eps * self.total.abs()
         return greedy.lazy(self, self.bounds, allowed, budget)
@@ -200,8 +198,6 @@ class Volume:
 
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """The next picks, int64 (min(budget, allowed items),), added as they are made. allowed: bool (N,)."""
-        if greedy.enqueued(self.vectors):
-            return self.together([self], allowed[None], budget)[0]
         return greedy.lazy(self, self.bounds, allowed, budget)
 
     def alike(self) -> Hashable:

@@ -160,13 +160,11 @@ class _Batch:
 
     def select(self, allowed: Tensor, budget: int) -> Tensor:
         """See `greedy.Replicate`."""
-        if isinstance(self.balls, MultipliedBalls) and greedy.enqueued(self.vectors):
-            return self.together([self], allowed[None], budget)[0]
         return greedy.lazy(self, self.bounds, allowed, budget)
 
-    def alike(self) -> Hashable:
+    def alike(self) -> Hashable | None:
         """See `greedy.Replicate`: products go together, lists do not."""
-        return self.vectors if isinstance(self.balls, MultipliedBalls) else self
+        return self.vectors if isinstance(self.balls, MultipliedBalls) else None
 
     @classmethod
     def together(cls, states: Sequence[_Batch], allowed: Tensor, budget: int) -> list[Tensor]:

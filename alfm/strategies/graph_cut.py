@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from alfm.features.features import Features
+from alfm.geometry import greedy
 from alfm.geometry.kernels import Dot
 from alfm.geometry.submodular import Cut, cut_information, total_similarity
 from alfm.geometry.topk import top
@@ -55,7 +56,7 @@ class GraphCut(Strategy):
         def select(r: int) -> Tensor:
             if len(sets[r]):
                 return top(cut_information(unit, Dot(), sets[r]), query.available[r], budget)
-            return cut(r).select(query.available[r], budget)
+            return greedy.of_one(cut(r), query.available[r], budget)
 
         return query.each(select, budget)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm.geometry import greedy
 from alfm.geometry.kernels import Dot
 from alfm.geometry.submodular import Volume, determinant_information
 from alfm.options import Rows, Share, checked
@@ -54,6 +55,6 @@ class LogDet(Strategy):
             free = query.available[r]
             if len(sets[r]):
                 return determinant_information(unit, Dot(), sets[r], free, budget, self.eta, self.ridge)
-            return volume(r).select(free, budget)
+            return greedy.of_one(volume(r), free, budget)
 
         return query.each(select, budget)

@@ -150,6 +150,8 @@ def test_folders_of_this_machine_are_no_urls(
 @pytest.mark.slow
 def test_s3_also_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against moto's server: the first process is killed, and its machine's folder is gone with it."""
+    for package in ("moto", "s3fs"):
+        pytest.importorskip(package, reason="pip install 'alfm[test-s3]'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
