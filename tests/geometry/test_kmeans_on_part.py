@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Features
 from alfm.geometry import kmeans_on_part as module
 from alfm.geometry.kmeans import kmeans, nearest_items
@@ -15,7 +16,7 @@ from alfm.geometry.kmeans_on_part import centroids_of_part, nearest_clusters, ne
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_size", lambda there, dim, k: 97)
+    monkeypatch.setattr(devices.Device, "block_rows", lambda self, dim: 97)
 
 
 def blobs(n: int, k: int = 12, d: int = 8) -> Tensor:
