@@ -69,6 +69,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "alfm.strategies.query_set": ("alfm.strategies.parts.query_set",),
     "alfm.strategies.sampled": ("alfm.strategies.parts.sub_pool",),
     "alfm.strategies.scored": ("alfm.strategies.parts.scored",),
+    "alfm.strategies.typiclust": ("alfm.geometry.typicality",),
 }  # fmt: skip
 """Module -> where the names are that it has no more. Some of these modules are gone, others are still there."""
 

@@ -158,7 +158,7 @@ def test_a_shortage_filled_by_margins_is_the_strategys_own(monkeypatch: pytest.M
 def test_many_candidates_are_never_gathered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """k-means learns from some; no more than a block of the others is gathered, and each replicate is as if alone."""
     monkeypatch.setattr("alfm.geometry.kmeans_on_part._EACH", 1)
-    monkeypatch.setattr("alfm.geometry.kmeans_on_part._size", lambda there, dim, k: 40)
+    monkeypatch.setattr("alfm.devices.Device.block_rows", lambda self, dim: 40)
     query = make_query(N=500, n=12, seeds=(1, 2))
     built = from_config("query_strategy", name, cluster_up_to=60)
     picks = built.select(query, 4)
