@@ -8,6 +8,8 @@ from device.budgets import BUDGETS, UNORDERED, WAITS
 from device.rounds import STRATEGIES, VARIANTS, third_round
 
 SEEDS = [1, 2, 3, 4, 5]
+LONG = {"batchbald", "boss", "filtered", "parbals_epig", "vaal"}
+"""Half a minute together: by hand, `-m slow`."""
 
 
 def test_every_strategy_has_a_budget() -> None:
@@ -15,7 +17,7 @@ def test_every_strategy_has_a_budget() -> None:
 
 
 @pytest.mark.skipif(start.REAL, reason="only a simulated device counts")
-@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.slow if one in LONG else ()) for one in BUDGETS])
 def test_a_round_costs_what_it_may(name: str) -> None:
     """Launches with one replicate and with five, waits with five: the third round with its fit and its measures."""
     (_, one), (_, five) = (third_round(name, "cuda", seeds) for seeds in (SEEDS[:1], SEEDS))
