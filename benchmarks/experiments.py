@@ -96,7 +96,9 @@ def curves_of(folder: Path, name: str, data: str) -> list[dict[str, Any]]:
         if REFERENCE in set(df["strategy"]):
             frame = runs_against_random(df, "accuracy", "strategy")
             gains = {one["strategy"]: one for one in frame.to_dict("records")}
-        for strategy, own in df.groupby("strategy", sort=False):
+        apart = setting.own.assign(strategy=setting.own["strategy"] + " (" + setting.own["init_strategy"] + " start)")
+        named = [one for runs in (df, apart) for one in runs.groupby("strategy", sort=False)]
+        for strategy, own in named:  # those with a cold start of their own have no paired gain
             mean = 100 * own.groupby("num_labeled")["accuracy"].mean()
             one = gains.get(str(strategy), {})
             gain = {key: plain(one.get(key)) for key in ("gap", "low", "high", "verdict")}
