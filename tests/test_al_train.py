@@ -240,6 +240,8 @@ def test_a_missing_cache_names_the_command_that_makes_it(tmp_path, capsys):
     assert "python -m alfm.extract dataset=digits model=pixels" in err and "digits/pixels.h5" in err
     assert main([f"cache={tmp_path}/none.h5"]) == 1
     assert "There is no feature cache" in capsys.readouterr().err
+    assert main(["cache=s3://bucket/x.h5"]) == 1
+    assert "was given as a URL: caches are read from a disk, so download it first" in capsys.readouterr().err
 
 
 def nan_features(x: np.ndarray) -> np.ndarray:

@@ -72,6 +72,8 @@ class FeatureCache:
         if self.path.is_dir():
             raise UserError(f"{self.path} is a folder: name the cache file in it.")
         if not self.path.exists():
+            if any(part.endswith(":") for part in self.path.parts):  # a path keeps one slash of s3://
+                raise UserError(f"{self.path} was given as a URL: caches are read from a disk, so download it first.")
             raise UserError(f"There is no feature cache {self.path}: make one with python -m alfm.extract.")
         with self.file() as file:
             self.attributes: dict[str, Any] = {key: plain(value) for key, value in file.attrs.items()}

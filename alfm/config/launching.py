@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from alfm.config.mistakes import syntax
 from alfm.config.paths import paths
-from alfm.errors import UserError
+from alfm.errors import UserError, nearest_names
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -125,6 +125,12 @@ def launcher_of(words: Sequence[str], extra: Path | None) -> Launcher:
     try:
         config = loader.load_configuration(_CONFIG, words, run_mode=RunMode.MULTIRUN)
     except (HydraException, OmegaConfBaseException) as error:
+        plain = loader.load_configuration(_CONFIG, [*search, f"{_CHOICE}={name}"], run_mode=RunMode.MULTIRUN)
+        for word in words:
+            key = word.partition("=")[0]
+            if key.startswith("hydra.launcher.") and key.split(".")[2] not in plain.hydra.launcher:
+                near = nearest_names(key.split(".")[2], [str(one) for one in plain.hydra.launcher])
+                raise UserError(f"{word}: hydra/launcher={name} has no such setting; {near}") from error
         raise UserError(syntax(error)) from error
     each = config.sweep.cells_per_job
     if each is not None and (not isinstance(each, int) or isinstance(each, bool) or each < 1):

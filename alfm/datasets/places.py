@@ -1,13 +1,16 @@
 """Files and folders by path or by URL (s3://, gs://, hf://, memory://): what readers of data sets ask of either.
 
 URLs are read through fsspec, whose packages for each kind (s3fs, gcsfs, ...) are the reader's to install; a folder is
-there when something lies below it, as object stores have it. Errors are OSErrors, as for paths.
+there when something lies below it, as object stores have it. Errors are OSErrors, as for paths: a store's own kinds,
+such as missing credentials, become those.
 """
 
 from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 from alfm.errors import UserError
@@ -30,23 +33,49 @@ def store_of(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         kind = url.partition("://")[0]
         extra = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "az": "adlfs"}.get(kind)
-        raise UserError(f"{url}: {f'pip install {extra}' if extra else f'{kind}:// is not known to fsspec'}") from error
+        known = f"pip install {extra}" if extra else f"{kind}:// is not known to fsspec, see the spelling"
+        raise UserError(f"{url}: {known}.") from error
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """What a store raises inside is an OSError, whatever it was."""
+    try:
+        yield
+    except (OSError, UserError):
+        raise
+    except Exception as error:  # each store's client has errors of its own
+        raise OSError(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+def _is(what: str, url: str) -> bool:
+    """What a store says of a URL. UserError where it does not answer."""
+    store, path = store_of(url)
+    try:
+        with answered():
+            return bool(getattr(store, what)(path))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: OSError) -> UserError:
+    return UserError(f"{url} cannot be reached ({error}): see that address, credentials and network are right.")
 
 
 def is_folder(place: str) -> bool:
     """Whether a folder is there."""
     if not is_url(place):
         return os.path.isdir(place)
-    store, path = store_of(place)
-    return bool(store.isdir(path))
+    return _is("isdir", place)
 
 
 def is_file(place: str) -> bool:
     """Whether a file is there."""
     if not is_url(place):
         return os.path.isfile(place)
-    store, path = store_of(place)
-    return bool(store.isfile(path))
+    return _is("isfile", place)
 
 
 def size(place: str) -> int:
@@ -54,7 +83,8 @@ def size(place: str) -> int:
     if not is_url(place):
         return os.path.getsize(place)
     store, path = store_of(place)
-    return int(store.info(path)["size"])
+    with answered():
+        return int(store.info(path)["size"])
 
 
 def opened(place: str) -> BinaryIO:
@@ -62,28 +92,36 @@ def opened(place: str) -> BinaryIO:
     if not is_url(place):
         return open(place, "rb")
     store, path = store_of(place)
-    return cast(BinaryIO, store.open(path, "rb"))
+    with answered():
+        return cast(BinaryIO, store.open(path, "rb"))
 
 
 def fetched(url: str, offset: int = 0, length: int | None = None) -> bytes:
     """A piece of a file behind a URL, in one request. OSError."""
     store, path = store_of(url)
-    return store.cat_file(path, start=offset or None, end=None if length is None else offset + length)
+    with answered():
+        return cast(bytes, store.cat_file(path, start=offset or None, end=None if length is None else offset + length))
 
 
 def entries(url: str) -> list[tuple[str, bool]]:
     """Names right below a URL, sorted as bytes, and whether each is a folder."""
     store, path = store_of(url)
-    there = [(each["name"].rstrip("/"), each["type"] == "directory") for each in store.ls(path, detail=True)]
+    with answered():
+        there = [(each["name"].rstrip("/"), each["type"] == "directory") for each in store.ls(path, detail=True)]
     below = [(name.rpartition("/")[2], is_dir) for name, is_dir in there if name != path.rstrip("/")]  # itself, on some
     return sorted(below, key=lambda entry: os.fsencode(entry[0]))
 
 
 def matching(pattern: str) -> list[str]:
-    """Files that match a glob, sorted."""
+    """Files that match a glob, sorted. UserError where a store does not answer."""
     if not is_url(pattern):
         return sorted(glob.glob(pattern))
     store, path = store_of(pattern)
+    try:
+        with answered():
+            there = sorted(store.glob(path))
+    except OSError as error:
+        raise _unreachable(pattern, error) from error
     kind, _, rest = pattern.partition("://")
     top = "/" if rest.startswith("/") else ""  # as it was typed: ids are what follows the root
-    return [f"{kind}://{top}{found.lstrip('/')}" for found in sorted(store.glob(path))]
+    return [f"{kind}://{top}{found.lstrip('/')}" for found in there]

@@ -10,12 +10,13 @@ is finished goes up as it is; a machine with an empty folder fetches it first an
 
 from __future__ import annotations
 
-import contextlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alfm.cache.parts import PartsFolder
-from alfm.datasets.places import is_url, store_of
+from alfm.datasets.places import answered, is_url, store_of
 from alfm.errors import UserError
 from alfm.files import replacing
 
@@ -37,15 +38,13 @@ class Upload:
         """Get what is up there and not here: the cache, or the manifest and the finished parts of one begun."""
         if self.url is None or self.target.exists():
             return
-        try:
+        with self._asked("read"):
             self._store.invalidate_cache()
             self.target.parent.mkdir(parents=True, exist_ok=True)
             if self._store.exists(self._cache):
                 self._get(self._cache, self.target)
             elif self._store.exists(f"{self._parts}/manifest.json"):
                 self._fetch_parts()
-        except OSError as error:
-            raise self._failed("read", error) from error
 
     def _fetch_parts(self) -> None:
         with PartsFolder(self.target) as folder:
@@ -65,7 +64,7 @@ class Upload:
         if self.url is None:
             return
         manifest = folder.read_manifest()
-        try:
+        with self._asked("write"):
             self._store.invalidate_cache()
             place = f"{self._parts}/manifest.json"
             if self._store.exists(place) and json.loads(self._store.cat_file(place))["run"] != (manifest or {})["run"]:
@@ -75,14 +74,12 @@ class Upload:
             for index in folder.done():
                 if folder.part_path(index).name not in up:
                     self.finished_part(folder, index)
-        except OSError as error:
-            raise self._failed("write", error) from error
 
     def finished_part(self, folder: PartsFolder, index: int) -> None:
         """Send a part that is done."""
         if self.url is not None:
             part = folder.part_path(index)
-            with contextlib.suppress(FileNotFoundError):  # somebody has put the cache together meanwhile
+            with suppress(FileNotFoundError):  # somebody has put the cache together meanwhile
                 self._put(part, f"{self._parts}/{part.name}")
 
     def finished(self) -> None:
@@ -91,14 +88,20 @@ class Upload:
             return
         self._store.invalidate_cache()
         here = self.target.stat().st_size
-        try:
+        with self._asked("write"):
             if not self._store.exists(self._cache) or self._store.info(self._cache)["size"] != here:
                 self._put(self.target, self._cache)
             if self._store.exists(self._parts):
-                with contextlib.suppress(FileNotFoundError):  # another worker was quicker
+                with suppress(FileNotFoundError):  # another worker was quicker
                     self._store.rm(self._parts, recursive=True)
+
+    @contextmanager
+    def _asked(self, what: str) -> Iterator[None]:
+        try:
+            with answered():
+                yield
         except OSError as error:
-            raise self._failed("write", error) from error
+            raise self._failed(what, error) from error
 
     def _get(self, path: str, file: Path) -> None:
         with replacing(file) as out:
@@ -106,7 +109,8 @@ class Upload:
 
     def _put(self, file: Path, path: str) -> None:
         try:
-            self._store.put_file(str(file), path)
+            with answered():
+                self._store.put_file(str(file), path)
         except OSError as error:
             if not file.exists():
                 raise

@@ -161,6 +161,7 @@ def test_words_of_the_launcher_are_not_words_of_the_cells() -> None:
     [
         (["hydra/launcher=joblib"], "launchers run the cells of a sweep; add -m"),
         (["-m", "sweep.cells_per_job=2"], "add -m hydra/launcher=joblib"),
+        (["-m", "hydra/launcher=joblib", "hydra.launcher.n_job=2"], "has no such setting; did you mean n_jobs"),
         (["-m", "hydra/launcher=slurm"], "There is no hydra/launcher=slurm: there are joblib, submitit_local"),
         (["-m", "hydra/launcher=joblib", "sweep.cells_per_job=0"], "a whole number from 1 on"),
         (["-m", "hydra/launcher=joblib", "hydra.launcher.jobs=2"], "jobs"),

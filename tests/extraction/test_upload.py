@@ -200,3 +200,26 @@ def test_s3_also_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.mark.parametrize("where", ["isdir", "ls", "exists", "put_file"])
+def test_a_store_that_does_not_answer_is_said_in_a_sentence(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    """Whatever its client raises: missing credentials are no OSError."""
+
+    class NoCredentials(Exception):
+        pass
+
+    def refused(*args: object, **options: object) -> None:
+        raise NoCredentials("Unable to locate credentials")
+
+    monkeypatch.setenv("FEATURE_CACHE_DIR", str(tmp_path / "features"))
+    photos = up(pictures(tmp_path / "photos", 8), f"{memory}/photos")
+    words = ["dataset=image_folder", f"dataset.root={photos}", "model=pixels", f"cache.upload={memory}/up", *WORDS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(fsspec.filesystem("memory")), where, refused)
+        assert extract.main(words) == 1
+    said = capsys.readouterr().err
+    assert "NoCredentials: Unable to locate credentials" in said and "Traceback" not in said
+    assert not list((tmp_path / "features").rglob("*.h5")) or where == "put_file"
