@@ -317,6 +317,39 @@ def test_a_list_that_is_chosen_while_another_is_fetched_is_shown(make_desk: Desk
         page.wait_for_selector("#tile-59")
 
 
+@pytest.mark.parametrize("chosen", ["click", "words", "empty queue"])
+def test_a_grid_that_is_chosen_before_the_server_has_answered_is_filled(make_desk: Desks, opened, chosen: str):
+    desk = make_desk("image", n=20)
+    with served(desk) as url:
+        held: list[Any] = []
+
+        def hold(route: Any) -> None:
+            if chosen == "empty queue" and not held:  # the first batch is being made yet
+                held.append(route.fetch())
+                route.fulfill(response=held[0], json=held[0].json() | {"queue": [], "version": 0})
+            elif chosen != "empty queue" and not held:
+                held.append(route)
+            else:
+                route.continue_()
+
+        page = opened("about:blank")
+        page.route("**/api/standing*", hold)
+        page.goto(url)
+        if chosen == "words":
+            page.fill("#words", ".png")
+            page.wait_for_selector("#grid")
+        else:
+            page.click("#view-grid")
+        for _ in range(1000):
+            if held:
+                break
+            page.wait_for_timeout(20)
+        assert page.locator(".tile").count() == 0
+        if chosen != "empty queue":
+            held[0].continue_()
+        page.wait_for_selector(".tile")
+
+
 def test_many_at_once_in_the_grid(make_desk: Desks, opened):
     desk = make_desk("image", n=20)
     with served(desk) as url:

@@ -129,6 +129,7 @@ function take(found) {
   if (found.version === undefined || found.version < desk.version) return;   // overtaken by a later answer
   desk.version = found.version;
   if (!found.classes) return;
+  const first = desk.standing === null;
   desk.standing = found;
   for (const gesture of outbox) gesture.acts.forEach((act, index) => noted(act, ...gesture.changes[index]));
   found.queue.forEach(learn);
@@ -141,6 +142,7 @@ function take(found) {
   const seen = new Set(behind);
   desk.line = [...behind, ...desk.queue.filter((row) => !seen.has(row))];
   if (desk.view === "one" && (desk.at < 0 || desk.at >= desk.line.length)) forward();
+  if (desk.view === "grid" && (first || (asksNext() && !desk.rows.length && desk.queue.length))) fillGrid();   // it was chosen sooner
   prepare();
 }
 
@@ -477,12 +479,16 @@ function small(row) {
 
 // ---- the grid -------------------------------------------------------------------------------------------------------
 
+// Whether the grid shows what is asked next, which needs no question to the server.
+const asksNext = () => $("which").value === "queue" && !$("words").value && !$("of").value;
+
 async function fillGrid() {
+  if (!desk.standing) return;    // the server's first word fills it
   const which = $("which").value;
   const mark = fillGrid.mark = {};
   let rows;
   let notes = {};
-  if (which === "queue" && !$("words").value && !$("of").value) rows = [...desk.queue];
+  if (asksNext()) rows = [...desk.queue];
   else {
     const like = which === "like" || which === "varied";
     const query = new URLSearchParams({ which: which === "queue" ? "unlabelled" : which, sort: $("sort").value, words: $("words").value, label: $("of").value });
