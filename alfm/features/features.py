@@ -123,11 +123,11 @@ class PartViews:
 class Features:
     """N items' features, float16 or float32 (N, D), with one `memory=` setting for where they live.
 
-    `device`: on the device as stored. `host`: in (pinned) host memory, blocks cross when visited. `file`: read from
-    a `RowReader`. `auto`: `device` when the features fit into half of the free memory, else `host`. Where there is
-    room (a quarter of the free memory for float32 coordinates), coordinates of shared spaces are kept resident; of a
-    `large` pool those of one space, its heads' as a rule, and others are made block by block (`held` says what was
-    decided).
+    `device`: on the device as stored. `host`: in host memory as they are, blocks cross (pinned) when visited. `file`:
+    read from a `RowReader`. `auto`: `device` when the features fit into half of the free memory, else `host`. Where
+    there is room (a quarter of the free memory for float32 coordinates), coordinates of shared spaces are kept
+    resident; of a `large` pool those of one space, its heads' as a rule, and others are made block by block (`held`
+    says what was decided).
     Computation is in float32, or in float64 when the features are float64 (for checks against references).
 
     views: further views of the items, (N, V - 1, D), kept in host memory. Passes see the plain items only; heads may
@@ -168,8 +168,6 @@ class Features:
                 memory = "device" if stored * 2 <= free or there.numpy_reads else "host"
             if memory == "device":
                 features = features.to(self.device)
-            elif memory == "host" and there.pins_host_memory:
-                features = features.pin_memory()
         else:
             memory = "file"
         self.memory = memory
@@ -204,17 +202,25 @@ class Features:
                 x = self.features[rows]
             else:
                 x = torch.from_numpy(self.features.read(rows.start, rows.stop))
-            yield rows, x.to(self.device, non_blocking=True).to(self.dtype)
+            yield rows, self._over(x)
+
+    def _over(self, x: Tensor) -> Tensor:
+        """A block of features, in float32 on the device.
+
+        Only blocks are pinned, in memory that torch gives out again once they are across: the whole, pinned, would be a
+        second copy of the pool, rounded up to a power of two.
+        """
+        if devices.of(x).numpy_reads and devices.of(self.device).pins_host_memory:
+            x = x.pin_memory()
+        return x.to(self.device, non_blocking=True).to(self.dtype)
 
     def gather(self, index: Tensor, plain: bool = False) -> Tensor:
         """Raw features of pool rows, int64 (m,) -> (m, D) float32 on the device; plain: see `Vectors.rows`."""
         if not plain and self.views is not None and bool((index >= self.N).any()):
             return self._gather_views(index)
         if isinstance(self.features, Tensor):
-            x = self.features.index_select(0, index.to(self.features.device))
-            return x.to(self.device, non_blocking=True).to(self.dtype)
-        x = torch.from_numpy(self.features.take(index.cpu().numpy()))
-        return x.to(self.device, self.dtype)
+            return self._over(self.features.index_select(0, index.to(self.features.device)))
+        return self._over(torch.from_numpy(self.features.take(index.cpu().numpy())))
 
     def _gather_views(self, index: Tensor) -> Tensor:
         assert self.views is not None
@@ -222,7 +228,7 @@ class Features:
         out = self.gather(row)
         other = view > 0
         x = self.views[row[other].cpu(), view[other].cpu() - 1]
-        out[other] = x.to(self.device, self.dtype)
+        out[other] = self._over(x)
         return out
 
     def training_rows(
@@ -346,8 +352,8 @@ class Features:
             return None  # far from it: no pass
         # Whole numbers add up to the same sum in any order.
         scale = 2.0 ** (61 - max(self.N - 1, 1).bit_length())
-        total = sum((wide_unit_rows(x) * scale).round_().long().sum(0).cpu() for _, x in self.raw_blocks())
-        mean = torch.as_tensor(total).double() / (scale * self.N)
+        total = sum((wide_unit_rows(x) * scale).round_().long().sum(0) for _, x in self.raw_blocks())
+        mean = torch.as_tensor(total).cpu().double() / (scale * self.N)
         return mean if float(mean.square().sum()) > OFFSET else None
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -93,6 +93,27 @@ def test_wherever_features_live(memory: str, dtype: str) -> None:
     assert np.array_equal(*picks)
 
 
+@pytest.mark.parametrize("name", ["coreset", "uherding"])
+def test_an_interruption_or_company_changes_no_pick(name: str) -> None:
+    """What is promised where replicates share products: the picks that one makes alone, and after it was resumed."""
+    whole = [made.picks for made in rounds(task("cuda", "float64"), name, SEEDS[:2])]
+    done = np.concatenate(whole[:2], 1)
+    resumed = [made.picks for made in rounds(task("cuda", "float64"), name, SEEDS[:2], done=done)]
+    alone = [made.picks[0] for made in rounds(task("cuda", "float64"), name, SEEDS[1:2])]
+    assert len(resumed) == len(whole) - 2 and all(map(np.array_equal, resumed, whole[2:]))
+    assert all(map(np.array_equal, alone, (made[1] for made in whole)))
+
+
+@pytest.mark.skipif(start.REAL, reason="of the simulated device")
+def test_features_of_the_host_are_pinned_by_blocks_and_cross_without_a_wait() -> None:
+    pool = features("cuda", "float16", "host")
+    assert isinstance(pool.features, torch.Tensor) and not pool.features.is_pinned()
+    with start.simulated.counting() as cost:
+        seen = [x for _, x in pool.raw_blocks(100)]
+    assert cost.syncs == 0
+    assert np.array_equal(torch.cat(seen).cpu().numpy(), X.astype("float16").astype("float32"))
+
+
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_posteriors_draw_as_on_the_cpu(name: str) -> None:
     posterior = POSTERIORS[name]

@@ -60,11 +60,11 @@ def task(device: str, dtype: str = "float32", memory: Any = "auto") -> alfm.Task
     return alfm.Task(Features(x, device, memory=memory), y, test, y[:TESTED], C)
 
 
-def rounds(of: alfm.Task, strategy: str, seeds: Sequence[int], init: str = "random", **parts: Any):
+def rounds(of: alfm.Task, strategy: str, seeds: Sequence[int], init: str = "random", done: Any = None, **parts: Any):
     classifier = parts.get("classifier") or from_config("classifier", "logistic")
     name, options = VARIANTS.get(strategy, (strategy, SMALLER.get(strategy, {})))
     query = from_config("query_strategy", name, **options)
-    return alfm.run(of, classifier, from_config("init_strategy", init), query, [B] * 4, seeds)
+    return alfm.run(of, classifier, from_config("init_strategy", init), query, [B] * 4, seeds, done)
 
 
 def third_round(strategy: str, device: str, seeds: Sequence[int], dtype: str = "float32"):
