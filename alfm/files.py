@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import BinaryIO
 @contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
     """A file beside `file` to write into, renamed over it when the block ends well and removed when not; OSError."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    # process numbers are alike in containers that share a folder
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         with temporary.open("wb") as handle:
             yield handle

@@ -18,7 +18,7 @@ from alfm.datasets.intensity import settle
 from alfm.datasets.layout import ask_about_splits, has_ending, split_folders, walk
 from alfm.datasets.left_out import LeftOut
 from alfm.datasets.names import one_spelling
-from alfm.datasets.places import is_folder
+from alfm.datasets.places import is_folder, shown
 from alfm.datasets.split_lists import take_listed
 from alfm.errors import UserError
 from alfm.options import Fraction, Seed, checked
@@ -63,7 +63,9 @@ def folder(
     endings, how = ENDINGS[modality], decode_options(modality, decode)
     root = os.path.expanduser(root)
     if not is_folder(root):
-        raise UserError(f"dataset.root={root!r} is not a folder: give the folder that holds the {modality} files")
+        raise UserError(
+            f"dataset.root={shown(root)!r} is not a folder: give the folder that holds the {modality} files"
+        )
     passed_over = frozenset(exclude)
     places = dict(splits) if splits else split_folders(root, endings, passed_over)
     _check_there(root, places)

@@ -64,7 +64,7 @@ def _entries(place: str) -> list[tuple[str, bool]]:
     try:
         return places.entries(place)
     except OSError as error:
-        raise UserError(f"{place}: {error.strerror or error}") from error
+        raise UserError(f"{places.shown(place)}: {error.strerror or error}") from error
 
 
 def has_ending(path: str, endings: Iterable[str]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -21,20 +22,33 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
+def shown(url: str) -> str:
+    """A URL without the name and password that may be in it."""
+    return re.sub(r"(?<=://)[^/\s@]*@", "", url)
+
+
 def store_of(url: str) -> tuple[Any, str]:
     """The file system behind a URL, the same object in a process as long as it lives, and the path in it.
 
-    Raises UserError where its kind is not known, or its package is missing.
+    Raises UserError where its kind is not known, its package is missing, or it does not answer.
     """
     import fsspec
 
+    kind = url.partition("://")[0]
     try:
         return fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        kind = url.partition("://")[0]
+    except ImportError as error:
         extra = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "az": "adlfs"}.get(kind)
-        known = f"pip install {extra}" if extra else f"{kind}:// is not known to fsspec, see the spelling"
-        raise UserError(f"{url}: {known}.") from error
+        missing = f"pip install {extra}" if extra else _first_line(error)  # which names the package
+        raise UserError(f"{shown(url)}: {missing}.") from error
+    except Exception as error:  # some kinds connect at once, and each has errors of its own
+        if kind not in fsspec.available_protocols():
+            raise UserError(f"{shown(url)}: {kind}:// is not known to fsspec, see the spelling.") from error
+        raise _unreachable(url, error) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 @contextmanager
@@ -45,7 +59,7 @@ def answered() -> Iterator[None]:
     except (OSError, UserError):
         raise
     except Exception as error:  # each store's client has errors of its own
-        raise OSError(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
+        raise OSError(f"{type(error).__name__}: {_first_line(error)}") from error
 
 
 def _is(what: str, url: str) -> bool:
@@ -60,8 +74,9 @@ def _is(what: str, url: str) -> bool:
         raise _unreachable(url, error) from error
 
 
-def _unreachable(url: str, error: OSError) -> UserError:
-    return UserError(f"{url} cannot be reached ({error}): see that address, credentials and network are right.")
+def _unreachable(url: str, error: Exception) -> UserError:
+    why = _first_line(error)
+    return UserError(f"{shown(url)} cannot be reached ({why}): see that address, credentials and network are right.")
 
 
 def is_folder(place: str) -> bool:

@@ -5,7 +5,8 @@
     <url>/<dataset>/<model>.h5.parts/part-*.part    and its finished parts
 
 Work is done in FEATURE_CACHE_DIR as ever: claims stay there, since they rest on hard links and exclusive creation. What
-is finished goes up as it is; a machine with an empty folder fetches it first and goes on from there.
+is finished goes up as it is; a machine with an empty folder fetches it first and goes on from there. A file that is up
+there in part, since its sender was stopped and not every store writes whole or not at all, is as good as none.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from alfm.cache.parts import PartsFolder
-from alfm.datasets.places import answered, is_url, store_of
+import h5py
+
+from alfm.cache.layout import METADATA_CHECKSUM
+from alfm.cache.parts import PartsFolder, read_part
+from alfm.datasets.places import answered, is_url, shown, store_of
 from alfm.errors import UserError
 from alfm.files import replacing
 
@@ -26,7 +30,7 @@ class Upload:
 
     def __init__(self, url: str | None, target: Path) -> None:
         """`target`: where the cache lies on this machine. Raises UserError for a URL that leads nowhere."""
-        if url is not None and not is_url(url):
+        if url is not None and not (is_url(url) and url.partition("://")[2].strip("/")):
             raise UserError(f"cache.upload={url}: give a URL such as cache.upload=s3://bucket/features.")
         self.target = target
         self.url = None if url is None else f"{url.rstrip('/')}/{target.parent.name}/{target.name}"
@@ -41,7 +45,7 @@ class Upload:
         with self._asked("read"):
             self._store.invalidate_cache()
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            if self._store.exists(self._cache):
+            if self._signature():
                 self._get(self._cache, self.target)
             elif self._store.exists(f"{self._parts}/manifest.json"):
                 self._fetch_parts()
@@ -58,6 +62,10 @@ class Upload:
                 part = folder.path / path.rpartition("/")[2]
                 if not part.exists():
                     self._get(path, part)
+                    try:
+                        read_part(part, with_features=False)
+                    except UserError:
+                        part.unlink()  # it is made again
 
     def begun(self, folder: PartsFolder) -> None:
         """Send the manifest, and those parts that are here and not up there; another run's go."""
@@ -69,6 +77,7 @@ class Upload:
             place = f"{self._parts}/manifest.json"
             if self._store.exists(place) and json.loads(self._store.cat_file(place))["run"] != (manifest or {})["run"]:
                 self._store.rm(self._parts, recursive=True)
+            self._make_room(place)
             self._store.pipe_file(place, json.dumps(manifest).encode())
             up = {path.rpartition("/")[2] for path in self._store.glob(f"{self._parts}/part-*.part")}
             for index in folder.done():
@@ -87,13 +96,31 @@ class Upload:
         if self.url is None:
             return
         self._store.invalidate_cache()
-        here = self.target.stat().st_size
+        with h5py.File(self.target) as here:
+            own = here.attrs.get(METADATA_CHECKSUM)
         with self._asked("write"):
-            if not self._store.exists(self._cache) or self._store.info(self._cache)["size"] != here:
+            if own is None or self._signature() != own:
                 self._put(self.target, self._cache)
             if self._store.exists(self._parts):
                 with suppress(FileNotFoundError):  # another worker was quicker
                     self._store.rm(self._parts, recursive=True)
+
+    def _signature(self) -> str | None:
+        """What tells the cache up there from others, of whatever run; None where there is no whole one."""
+        if not self._store.exists(self._cache):
+            return None
+        with self._store.open(self._cache, "rb") as file:
+            try:
+                with h5py.File(file) as there:
+                    return there.attrs.get(METADATA_CHECKSUM)
+            except OSError:
+                return None
+
+    def _make_room(self, path: str) -> None:
+        """The folder of a path, where a store has folders."""
+        kinds = (self._store.protocol,) if isinstance(self._store.protocol, str) else self._store.protocol
+        if {"file", "sftp", "ftp", "smb", "webhdfs", "hdfs"} & set(kinds):
+            self._store.makedirs(path.rpartition("/")[0], exist_ok=True)
 
     @contextmanager
     def _asked(self, what: str) -> Iterator[None]:
@@ -110,6 +137,7 @@ class Upload:
     def _put(self, file: Path, path: str) -> None:
         try:
             with answered():
+                self._make_room(path)
                 self._store.put_file(str(file), path)
         except OSError as error:
             if not file.exists():
@@ -118,4 +146,6 @@ class Upload:
 
     def _failed(self, what: str, error: OSError) -> UserError:
         reason = str(error.strerror or error).strip().partition("\n")[0]
-        return UserError(f"cache.upload: cannot {what} {self.url}: {reason}; the same command goes on from here.")
+        return UserError(
+            f"cache.upload: cannot {what} {shown(str(self.url))}: {reason}; the same command goes on from here."
+        )

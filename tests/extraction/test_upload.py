@@ -127,7 +127,10 @@ def test_from_a_store_to_a_store_also_after_a_failure(
     ("word", "says"),
     [
         ("cache.upload=folder", "give a URL such as"),
+        ("cache.upload=memory://", "give a URL such as"),
         ("cache.upload=nowhere://bucket", "nowhere:// is not known to fsspec"),
+        ("cache.upload=ftp://joe:hunter2@127.0.0.1:1/up", "ftp://127.0.0.1:1/up/photos/tiny.h5 cannot be reached"),
+        ("dataset.root=ftp://joe:hunter2@127.0.0.1:1/up", "ftp://127.0.0.1:1/up cannot be reached"),
         ("dataset.root=nowhere://bucket", "nowhere:// is not known to fsspec"),
         ("dataset.root=memory://empty", "is not a folder"),
     ],
@@ -136,7 +139,38 @@ def test_a_store_that_is_not_there_is_said(
     tmp_path: Path, word: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert extract.main([*words(tmp_path, str(pictures(tmp_path / "photos"))), word]) == 1
-    assert says in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert says in said and "hunter2" not in said
+
+
+def test_another_cache_of_the_same_size_is_sent(tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATURE_CACHE_DIR", str(tmp_path / "here"))
+    typed = words(tmp_path, str(pictures(tmp_path / "photos", 8)), f"cache.upload={memory}/up", "force=true")
+    sizes = set()
+    for seed in (0, 1):
+        assert extract.main([*typed, f"model.seed={seed}"]) == 0
+        here = (tmp_path / "here/photos/tiny.h5").read_bytes()
+        assert fsspec.filesystem("memory").cat_file("/bucket/up/photos/tiny.h5") == here
+        sizes.add(len(here))
+    assert len(sizes) == 1
+
+
+def test_what_is_up_there_in_part_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a mounted folder a kill leaves a beginning: of a part, or of the cache."""
+    typed = words(tmp_path, str(pictures(tmp_path / "photos", 24)), f"cache.upload=file://{tmp_path}/up")
+    up = tmp_path / "up/photos/tiny.h5"
+    monkeypatch.setenv("FEATURE_CACHE_DIR", str(tmp_path / "first"))
+    assert extract.main([*typed, "shard=0/2"]) == 0
+    part = sorted(up.with_name("tiny.h5.parts").glob("part-*.part"))[0]
+    part.write_bytes(part.read_bytes()[:-40])
+    monkeypatch.setenv("FEATURE_CACHE_DIR", str(tmp_path / "second"))
+    assert extract.main(typed) == 0
+    whole = up.read_bytes()
+    up.write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setenv("FEATURE_CACHE_DIR", str(tmp_path / "third"))
+    assert extract.main(typed) == 0
+    same(tmp_path / "third/photos/tiny.h5", tmp_path / "second/photos/tiny.h5")
+    assert up.read_bytes() == (tmp_path / "third/photos/tiny.h5").read_bytes()
 
 
 def test_folders_of_this_machine_are_no_urls(
