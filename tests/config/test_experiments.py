@@ -47,6 +47,12 @@ def test_there_is_one_for_each_published_setting():
         assert config["budget"]["unit"] == "labels"
 
 
+def test_strategies_with_a_cold_start_of_their_own_begin_where_all_do():
+    for name in sorted(set(NAMES) - set(TO_BE_GIVEN)):
+        made = cells(f"experiment={name}", "query_strategy=uherding,typiclust,random")
+        assert {cell.choices["init_strategy"] for cell in made} == {"random"}, name
+
+
 def test_what_is_typed_besides_wins(digits_cache, capsys):
     words = ["experiment=mdalth_ag_news", f"cache={digits_cache}", "query_strategy=random,margins", "seeds=[1]"]
     assert main([*words, "iterations.n=2", "stopping=[]", "device=cpu"]) == 0
