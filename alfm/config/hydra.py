@@ -93,6 +93,9 @@ def run_hydra(
     except UserError as error:
         say(str(error))
         return 2
+    except KeyboardInterrupt:  # before a cell is begun, while packages are loaded
+        say("Interrupted.", "")
+        return 130
     except BrokenPipeError:  # `... --help | head`: nobody is listening any more, the interpreter's last flush included
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

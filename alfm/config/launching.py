@@ -66,7 +66,10 @@ class Launcher:
         if self.name == "joblib":
             from joblib import effective_n_jobs
 
-            return int(effective_n_jobs(settings.n_jobs))
+            try:
+                return int(effective_n_jobs(settings.n_jobs))
+            except ValueError as error:
+                raise UserError(f"hydra.launcher.n_jobs={settings.n_jobs}: {error}; give 2, or -1 for all.") from error
         if self.name == "submitit_slurm":
             return int(settings.array_parallelism)
         return len(os.sched_getaffinity(0)) if self.name == "submitit_local" else None
@@ -91,6 +94,7 @@ def for_launcher(words: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises UserError for `sweep.` without one.
     """
     ours = [word for word in words if word.lstrip("+~").startswith("sweep.")]
+    words = [word.lstrip("+") if word.lstrip("+").startswith(f"{_CHOICE}=") else word for word in words]
     named = [word.partition("=")[2] for word in words if word.partition("=")[0] == _CHOICE]
     if not named or named[-1] == "basic":
         if ours:

@@ -29,6 +29,7 @@ def run_launched(launcher: Launcher, cells: Sequence[Cell]) -> int:
     session = open_session(cells[0].task)
     cells = in_order(cells, session.key)
     keys = [session.key(cell) for cell in cells]
+    launcher.workers()  # says what is wrong with their number, before anything is written
     with Sweep.create(launcher.folder, cells, env_file()) as sweep:
         print(f"{len(cells)} cells through hydra/launcher={launcher.name}; what each says: {sweep.cells}", flush=True)
         try:
@@ -72,8 +73,12 @@ def _launch_until_done(launcher: Launcher, sweep: Sweep, keys: Sequence[Hashable
         launches += 1
         if sweep.begun() == begun:
             if error is not None and not begun:
-                traceback.print_exception(error)
-                raise UserError(f"hydra/launcher={launcher.name} began no job: {type(error).__name__}: {error}")
+                log = sweep.folder / "launcher.log"
+                log.write_text("".join(traceback.format_exception(error)))
+                why = str(error).strip().partition("\n")[0]
+                raise UserError(
+                    f"hydra/launcher={launcher.name} began no job: {type(error).__name__}: {why} (see {log})"
+                )
             return
 
 

@@ -119,11 +119,29 @@ def test_a_lost_job_takes_nothing_with_it(cache: Path, tmp_path: Path, monkeypat
     assert launcher.launched == [["cells=[0,1]"], ["cells=[2,3]"], ["cells=[2]"], ["cells=[3]"], ["cells=[3]"]]
 
 
-def test_a_launcher_that_begins_nothing_says_why(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_begins_nothing_says_why(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def lose(job: int) -> None:
-        raise FileNotFoundError("sbatch")
+        raise FileNotFoundError("sbatch\nand more")
 
     assert launched(InProcess(tmp_path / "sweep", lose), [*FOUR, f"cache={cache}"], monkeypatch) == 2
+    log = tmp_path / "sweep/launcher.log"
+    assert (
+        capsys.readouterr().err == f"Error: hydra/launcher=here began no job: FileNotFoundError: sbatch (see {log})\n"
+    )
+    assert "Traceback" in log.read_text()
+
+
+def test_ctrl_c_before_a_cell_is_begun_is_no_traceback(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(task: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alfm.engines.launched.open_session", interrupted)
+    assert launched(InProcess(tmp_path / "sweep"), [*FOUR, f"cache={cache}"], monkeypatch) == 130
+    assert "Interrupted." in capsys.readouterr().err and not (tmp_path / "sweep").exists()
 
 
 def test_a_cell_that_another_job_is_at_is_left_to_it(cache: Path, tmp_path: Path) -> None:
@@ -153,6 +171,7 @@ def test_words_of_the_launcher_are_not_words_of_the_cells() -> None:
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep.cells_per_job=3"],
         ["seeds=1", "budget.init=2"],
     )
+    assert for_launcher(["+hydra/launcher=joblib", "seeds=1"]) == (["hydra/launcher=joblib"], ["seeds=1"])
     assert for_launcher(["hydra/launcher=basic", "seeds=1"]) == ([], ["hydra/launcher=basic", "seeds=1"])
 
 
@@ -165,6 +184,7 @@ def test_words_of_the_launcher_are_not_words_of_the_cells() -> None:
         (["-m", "hydra/launcher=slurm"], "There is no hydra/launcher=slurm: there are joblib, submitit_local"),
         (["-m", "hydra/launcher=joblib", "sweep.cells_per_job=0"], "a whole number from 1 on"),
         (["-m", "hydra/launcher=joblib", "hydra.launcher.jobs=2"], "jobs"),
+        (["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "give 2, or -1 for all"),
     ],
 )
 def test_a_wrong_launcher_is_said(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
