@@ -29,6 +29,9 @@ class Backbone(Protocol):
         """One item, in a worker process (so picklable, without the weights) -> what `collate` takes."""
         ...
 
+    # a backbone that may be run with decode=gpu also has
+    #   preprocess_decoded(image): uint8 RGB (3, H', W') on any device -> what `preprocess` gives, there
+
     def collate(self, items: list[Any]) -> Any:
         """A list of preprocessed items -> one batch: a tensor or a dict of tensors on the CPU."""
         ...

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from alfm.backbones.on_device import Step, steps_on_tensors
 from alfm.backbones.weights import digest
 
 
@@ -22,6 +23,8 @@ class FrozenModel:
     fingerprint: str = ""
     provenance: dict[str, Any]
     model: nn.Module = None  # type: ignore[assignment]  # until `load`
+    channels_last: bool | None = None
+    """How images and weights lie in memory; None: as is usual on the device."""
 
     def _ready(self, model: nn.Module, device: torch.device, identity: dict[str, Any], licence: str | None) -> None:
         """`identity`: plain values that decide the features beside the weights; they go into the cache too."""
@@ -42,6 +45,7 @@ class ImageEncoder(FrozenModel):
     """
 
     modality = "image"
+    _on_tensors: list[Step] | None = None
 
     def _setup(self, transform: Any, mean: Any, std: Any) -> None:
         self.transform = transform
@@ -50,6 +54,14 @@ class ImageEncoder(FrozenModel):
     def preprocess(self, item: Any) -> torch.Tensor:
         """PIL image -> uint8 (3, H, W)."""
         return self.transform(item if item.mode == "RGB" else item.convert("RGB"))
+
+    def preprocess_decoded(self, image: torch.Tensor) -> torch.Tensor:
+        """RGB as uint8 (3, H', W') on any device -> uint8 (3, H, W) there."""
+        if self._on_tensors is None:
+            self._on_tensors = steps_on_tensors(self.transform, self.name)
+        for step in self._on_tensors:
+            image = step(image)
+        return image
 
     def collate(self, items: list[torch.Tensor]) -> torch.Tensor:
         """uint8 (B, 3, H, W)."""
@@ -61,6 +73,6 @@ class ImageEncoder(FrozenModel):
         if scale is None or scale.device != batch.device:  # once: a copy per batch would make the device wait
             scale = self._scale = torch.tensor([self.mean, self.std], device=batch.device).view(2, -1, 1, 1)
         pixels = batch.to(torch.float32).div_(255).sub_(scale[0]).div_(scale[1])
-        if batch.is_cuda:  # convolutions, patch embeddings included, are faster this way there
+        if batch.is_cuda and self.channels_last is not False:  # convolutions, patch embeddings included, are faster so
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         return pixels

@@ -55,6 +55,15 @@ class TransformersVision(TransformersEncoder):
         image = item if item.mode == "RGB" else item.convert("RGB")
         return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 
+    def preprocess_decoded(self, image: torch.Tensor) -> torch.Tensor:
+        """RGB as uint8 (3, H', W') on any device -> float32 (3, H, W) there. `UserError`: the processor needs PIL."""
+        if getattr(self.processor, "backend", None) != "torchvision":
+            raise UserError(
+                f"decode=gpu: the image processor of {self.label} works on PIL images only: use decode=pil."
+            )
+        given = {"return_tensors": "pt", "device": image.device, "input_data_format": "channels_first"}
+        return self.processor(images=image, **given)["pixel_values"][0]
+
     def collate(self, items: list[torch.Tensor]) -> torch.Tensor:
         """float32 (B, 3, H, W)."""
         return torch.stack(items)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ class Merged:
     rows: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, list[list[str]]] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
+    on_cpu: Counter[str] = field(default_factory=Counter)
+    """See `Part.on_cpu`."""
 
 
 def expected_parts(manifest: dict[str, Any]) -> list[tuple[str, int, int]]:
@@ -61,6 +64,7 @@ def merge(folder: PartsFolder, besides: Mapping[str, Any] | None = None) -> Merg
         merged.rows[split] = merged.rows.get(split, 0) + len(tail.labels)
         merged.skipped.setdefault(split, []).extend(tail.skipped)
         merged.events.extend(tail.events)
+        merged.on_cpu.update(tail.on_cpu)
         marked |= {split} if tail.marks is not None and any(tail.marks) else set()
         if len(tail.labels):
             shape = list(tail.features.shape[1:])
@@ -76,6 +80,7 @@ def merge(folder: PartsFolder, besides: Mapping[str, Any] | None = None) -> Merg
         "num_skipped": sum(map(len, merged.skipped.values())),
         "num_events": len(merged.events),
         "events": merged.events[:20],
+        **({"decoded_on_cpu": dict(merged.on_cpu)} if merged.on_cpu else {}),
     }
     # a temporary file inside the folder goes away with it, whoever left it there
     with CacheWriter(folder.target, attributes, folder.path / f"merged.{uuid.uuid4().hex[:12]}.tmp") as writer:

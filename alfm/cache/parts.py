@@ -17,8 +17,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,6 +48,8 @@ class Part:
     events: list[str]
     checksum: str
     marks: list[str] | None = None
+    on_cpu: dict[str, int] = field(default_factory=dict)
+    """Images that were decoded on the CPU though a GPU decodes, counted by what they are."""
 
 
 class PartWriter:
@@ -64,6 +67,7 @@ class PartWriter:
         self._marks: list[str] = []
         self._skipped: list[Sequence[str]] = []
         self._events: list[str] = []
+        self._on_cpu: Counter[str] = Counter()
 
     def append(
         self, features: np.ndarray, labels: np.ndarray, ids: Sequence[str], marks: Sequence[str] | None = None
@@ -86,6 +90,10 @@ class PartWriter:
         self._skipped.extend(skipped)
         self._events.extend(events)
 
+    def count_on_cpu(self, images: Mapping[str, int]) -> None:
+        """See `Part.on_cpu`."""
+        self._on_cpu.update(images)
+
     def finish(self) -> None:
         """Write labels and tail, sync, and rename into place."""
         labels = np.concatenate(self._labels) if self._labels else np.empty(0, "<i8")
@@ -102,6 +110,7 @@ class PartWriter:
                 "skipped": self._skipped,
                 "events": self._events,
                 "checksum": self._digest.hexdigest(),
+                **({"on_cpu": dict(self._on_cpu)} if self._on_cpu else {}),
             }
         ).encode()
         self._file.write(labels.tobytes())
@@ -148,7 +157,10 @@ def read_part(path: Path, with_features: bool = True) -> Part:
             features = np.fromfile(file, dtype, count).reshape(rows, *shape)
         file.seek(count * dtype.itemsize)
         labels = np.fromfile(file, "<i8", rows)
-    return Part(features, labels, tail["ids"], tail["skipped"], tail["events"], tail["checksum"], tail.get("marks"))
+    return Part(
+        features, labels, tail["ids"], tail["skipped"], tail["events"], tail["checksum"], tail.get("marks"),
+        tail.get("on_cpu", {}),
+    )  # fmt: skip
 
 
 def part_is_whole(part: Part) -> bool:

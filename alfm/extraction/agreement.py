@@ -22,11 +22,11 @@ from alfm.datasets.base import Dataset, Split
 from alfm.errors import UserError, nearest_names
 from alfm.extraction.dtype import choose_dtype
 from alfm.extraction.encoding import Encoder, choose_batch_size
-from alfm.extraction.plan import Plan, choose_part_size, choose_threads, differences
+from alfm.extraction.plan import UNSAID, Plan, choose_part_size, choose_threads, differences
 
 _IDENTITY = (
     "dataset", "dataset_fingerprint", "model", "model_fingerprint", "splits", "dtype",
-    "new_items", "views", "view_splits", "augment", "seed",
+    "decode", "new_items", "views", "view_splits", "augment", "seed",
 )  # fmt: skip
 """What makes two finished caches the same; the rest of the settings decides only the last bits."""
 
@@ -79,6 +79,7 @@ def wanted_settings(job: Job, cfg: DictConfig) -> dict[str, Any]:
         "device": job.encoder.device.type,
         "precision": job.encoder.precision,
         "threads": cfg.threads if job.encoder.device.type == "cpu" else None,
+        **{key: None if cfg.get(key, usual) == usual else cfg[key] for key, usual in UNSAID.items()},
         "batch_size": cfg.batch_size,
         "part_size": cfg.part_size,
     }

@@ -111,6 +111,10 @@ class Console:
                 self.out.print(f"left out: {escape(item)} ({escape(reason)})")
             if len(skipped) > _LISTED:
                 self.out.print(f"... and {len(skipped) - _LISTED} more: see <split>/skipped in the cache")
+            if merged.on_cpu:
+                kinds = ", ".join(f"{kind} {count:,}" for kind, count in merged.on_cpu.most_common())
+                total = sum(merged.rows.values()) + len(skipped)
+                self.note(f"decoded on the CPU: {merged.on_cpu.total():,} of {total:,} images ({kinds})")
             for event in merged.events[:5]:
                 self.out.print(f"note: {escape(event)}")
             if len(merged.events) > 5:

@@ -13,6 +13,7 @@ import torch
 from alfm import devices
 from alfm.backbones.base import Backbone
 from alfm.cache.layout import rows_not_finite
+from alfm.datasets.hub import first_line
 from alfm.errors import UserError
 
 _HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -35,14 +36,45 @@ class Encoder:
     not copy while it computes.
     """
 
-    def __init__(self, backbone: Backbone, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, backbone: Backbone, device: torch.device, precision: str, channels_last: bool | None = None
+    ) -> None:
+        """channels_last: how images and weights lie in memory; None: on CUDA with the channels last.
+
+        Raises UserError where that is asked of a backbone that has no such weights.
+        """
         self.backbone, self.device, self.precision = backbone, device, precision
+        self.compiled = False
+        self._channels_last = device.type == "cuda" if channels_last is None else channels_last
+        if _is_compiled(backbone):  # for an encoder before
+            backbone.model = backbone.model._orig_mod  # type: ignore[attr-defined]
+        if channels_last is not None:
+            check_torch_images(backbone, f"channels_last={str(channels_last).lower()}", "channels_last=auto")
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            backbone.model.to(memory_format=layout)  # type: ignore[attr-defined]
+            backbone.channels_last = channels_last  # type: ignore[attr-defined]
         if device.type == "cuda" and precision == "float32":
             torch.backends.cudnn.allow_tf32 = False  # float32 convolutions would be rounded to 10 bits
 
-    def start(self, batch: Any, size: int) -> Pending:
-        """Begin on a batch of `size` rows."""
+    def compile(self) -> None:
+        """Have the model compiled by its first batch, for batches of one size. `UserError` for what is no model of
+        images."""
+        check_torch_images(self.backbone, "compile=true", "compile=false")
+        model = self.backbone.model  # type: ignore[attr-defined]
+        self.backbone.model = torch.compile(model, dynamic=False)  # type: ignore[attr-defined]
+        self.compiled = True
+
+    def start(self, batch: Any, size: int, full: int = 0) -> Pending:
+        """Begin on a batch of `size` rows; `full`: of a whole batch, as which a compiled model sees smaller ones too,
+        or it would be compiled for each size."""
         on_device = _apply(batch, self._to_device)
+        if self.compiled and size < full:
+            on_device = _apply(on_device, lambda rows: _filled(rows, full))
+            pending = self._start(on_device, full)
+            return Pending(_slice(on_device, 0, size), pending.features[:size], pending.arrived, pending.events)
+        return self._start(on_device, size)
+
+    def _start(self, on_device: Any, size: int) -> Pending:
         events: list[str] = []
         features = self._encode(on_device, size, self.precision, events)
         if self.device.type != "cuda":
@@ -66,7 +98,7 @@ class Encoder:
         return features, events
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.device.type == "cuda" and tensor.ndim == 4:  # images
+        if self._channels_last and tensor.ndim == 4:  # images
             return tensor.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         return tensor.to(self.device, non_blocking=True)
 
@@ -83,6 +115,11 @@ class Encoder:
                     raise UserError(f"{self.backbone.name} gave features {shape} for {size} items, not ({size}, D).")
                 return features.float()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if self.compiled and _from_compiler(error):
+                raise UserError(
+                    f"compile=true: torch cannot compile {self.backbone.name} here ({first_line(error)}): use "
+                    "compile=false."
+                ) from error
             if not _out_of_memory(error):
                 raise
             if size == 1:
@@ -93,6 +130,29 @@ class Encoder:
         events.append(f"out of memory with {size} rows: tried again with {middle}")
         pieces = [(_slice(batch, 0, middle), middle), (_slice(batch, middle, size), size - middle)]
         return torch.cat([self._encode(piece, rows, precision, events) for piece, rows in pieces])
+
+
+def check_torch_images(backbone: Any, asked: str, instead: str) -> None:
+    """`UserError` for what is no torch model of images: `asked` is for those, and `instead` does."""
+    if backbone.modality != "image" or not isinstance(getattr(backbone, "model", None), torch.nn.Module):
+        raise UserError(f"{asked} is for models of images, and {backbone.name} is none: use {instead}.")
+
+
+def _is_compiled(backbone: Any) -> bool:
+    """Whether its model is what `torch.compile` gave."""
+    return hasattr(getattr(backbone, "model", None), "_orig_mod")
+
+
+def _from_compiler(error: BaseException) -> bool:
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
+    return isinstance(error, TorchDynamoException | InductorError)
+
+
+def _filled(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """`rows` (b, ...) and copies of the last one, `count` in all."""
+    return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

@@ -41,6 +41,11 @@ class SomeRows:
         """See the split."""
         return self.split.load(self.rows[index])
 
+    @property
+    def decode(self) -> Any:
+        """The split's options of reading, where it has some."""
+        return getattr(self.split, "decode", None)
+
     def encoded(self, index: int) -> Any:
         """Where the item is decoded from, where the split says it."""
         return self.split.encoded(self.rows[index]) if hasattr(self.split, "encoded") else None
@@ -68,7 +73,7 @@ class Known:
     def __str__(self) -> str:
         return ", ".join(str(cache.path) for cache in self.caches)
 
-    def check(self, dataset: Dataset, backbone: Backbone) -> None:
+    def check(self, dataset: Dataset, backbone: Backbone, decode: str) -> None:
         """`UserError` for a cache that was made with another model, or read its images otherwise: see what differs."""
         here = {"model": backbone.name, **backbone.provenance, "model_fingerprint": backbone.fingerprint}
         for cache in self.caches:
@@ -79,6 +84,11 @@ class Known:
                 raise UserError(
                     f"known={cache.path} was made with another model ({found}), and features of two models cannot be "
                     "compared: give the same model=, or leave out known=."
+                )
+            if (theirs := there.get("decode", "pil")) != decode:
+                raise UserError(
+                    f"known={cache.path} was made with decode={theirs}, and features would differ a little beside its "
+                    f"own: give decode={theirs}, or leave out known=."
                 )
             scale = _list(there.get("intensity_range"))
             if scale and dataset.intensity_range and scale != list(dataset.intensity_range):

@@ -12,6 +12,7 @@ from alfm.backbones.base import Backbone
 from alfm.datasets.base import ItemError, Split
 from alfm.datasets.marks import content_mark
 from alfm.errors import UserError
+from alfm.extraction import decoding
 from alfm.extraction.plan import Plan
 from alfm.streams import integer
 
@@ -38,6 +39,8 @@ class Loaded(NamedTuple):
     """A user's mistake that concerns the whole batch."""
     marks: Sequence[str] = ()
     """Of the content of each of `rows`: see `alfm.datasets.marks`."""
+    on_cpu: Mapping[str, int] = {}
+    """Images that were decoded on the CPU though a GPU decodes, counted by what they are."""
 
 
 class Items(Dataset[Loaded]):
@@ -55,6 +58,8 @@ class Items(Dataset[Loaded]):
         self.left_out = left_out or {}
         self.views = {name: plan.views(name) for name in splits}
         self.seed = plan.settings["seed"] or 0
+        self.for_decoder = plan.settings.get("decode") == "gpu"
+        """Batches are what `alfm.extraction.decoding.Decoder` takes."""
 
     def __getitem__(self, task: BatchRows) -> Loaded:
         split, left_out = self.splits[task.split], self.left_out.get(task.split, {})
@@ -67,9 +72,13 @@ class Items(Dataset[Loaded]):
                 failures.append((row, left_out[row]))
                 continue
             try:
-                item = split.load(row)
-                mark = content_mark(split, row, item)
-                items.extend(self._views(task.split, split, row, item))
+                if self.for_decoder:
+                    item, mark = decoding.read(split, row, self.backbone)
+                    items.append(item)
+                else:
+                    item = split.load(row)
+                    mark = content_mark(split, row, item)
+                    items.extend(self._views(task.split, split, row, item))
                 rows.append(row)
                 marks.append(mark)
             except UserError as error:  # wrong for all items, such as a missing package
@@ -79,7 +88,8 @@ class Items(Dataset[Loaded]):
             except Exception as error:  # decoders raise nearly anything on a damaged file
                 failures.append((row, f"{type(error).__name__}: {error}"))
         try:
-            return Loaded(task, rows, self.backbone.collate(items) if items else None, failures, None, marks)
+            together = decoding.pack if self.for_decoder else self.backbone.collate
+            return Loaded(task, rows, together(items) if items else None, failures, None, marks)
         except UserError as error:
             return Loaded(task, [], None, [], str(error))
 

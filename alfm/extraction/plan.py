@@ -13,6 +13,9 @@ from alfm.cache.merge import expected_parts
 
 _PART_ROWS = 4096
 
+UNSAID = {"decode": "pil", "compile": False, "channels_last": "auto"}
+"""Settings that are None in a plan where they are so, since plans of earlier versions have none."""
+
 
 class PartRange(NamedTuple):
     """Rows [start, stop) of one split."""
@@ -83,11 +86,16 @@ def available_cores() -> int:
 def differences(here: Mapping[str, Any], there: Mapping[str, Any], keys: Sequence[str]) -> str:
     """`"batch_size: 64 there, 32 now"` for every key that differs, joined; empty when nothing does."""
     found = [
-        f"{key}: {_short(there.get(key))} there, {_short(here.get(key))} now"
+        f"{key}: {_short(_said(key, there))} there, {_short(_said(key, here))} now"
         for key in keys
         if here.get(key) != there.get(key)
     ]
     return "; ".join(found)
+
+
+def _said(key: str, settings: Mapping[str, Any]) -> Any:
+    value = settings.get(key)
+    return UNSAID.get(key) if value is None else value
 
 
 def _short(value: Any) -> str:

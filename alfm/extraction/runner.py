@@ -14,6 +14,7 @@ from alfm.cache.merge import Merged, merge
 from alfm.cache.parts import PartsFolder
 from alfm.datasets.ids import escape
 from alfm.errors import UserError
+from alfm.extraction.decoding import Decoder
 from alfm.extraction.encoding import Encoder, Pending
 from alfm.extraction.loading import BatchRows, Items, Loaded, load, tasks_of
 from alfm.extraction.plan import Plan
@@ -40,6 +41,7 @@ class Runner:
         self.num_workers, self.on_error, self.advance, self.settled = num_workers, on_error, advance, settled
         self.finished: Callable[[int], None] = lambda part: None
         """Called with each part that this worker has finished, in another thread."""
+        self.decoder = Decoder(encoder.backbone, encoder.device) if items.for_decoder else None
         self.labels = {name: np.asarray(split.labels) for name, split in items.splits.items()}
         self.ids: dict[str, Sequence[str]] = {name: storable(split.ids) for name, split in items.splits.items()}
 
@@ -76,11 +78,13 @@ class Runner:
         spread = self.plan.settings.get("spread", 0.0)  # a plan made by an earlier version has none
         with Store(self.folder, self.labels, self.ids, self._dtype(), self._finished_part, spread) as store:
             for loaded in load(self.items, self._tasks(first, share), self.num_workers, device):
+                loaded = self._decoded(loaded)
                 self._check(loaded)
                 started = None
                 if loaded.rows:
-                    size = len(loaded.rows) * self.plan.views(loaded.task.split)
-                    started = (loaded, self.encoder.start(loaded.batch, size))
+                    views = self.plan.views(loaded.task.split)
+                    size, full = len(loaded.rows) * views, self.plan.batch_size * views
+                    started = (loaded, self.encoder.start(loaded.batch, size, full))
                 if pending is not None:
                     store.put(self._finish(*pending))
                 pending = started
@@ -94,6 +98,21 @@ class Runner:
         while part is not None:
             yield from tasks_of(part, self.plan)
             part = self.folder.claim_first(share)
+
+    def _decoded(self, loaded: Loaded) -> Loaded:
+        """With images in place of files, where the device decodes."""
+        if self.decoder is None or loaded.batch is None:
+            return loaded
+        batch, failures, on_cpu = self.decoder.decode(loaded.batch, self.items.splits[loaded.task.split], loaded.rows)
+        lost = {place for place, _ in failures}
+        kept = [place for place in range(len(loaded.rows)) if place not in lost]
+        return loaded._replace(
+            batch=batch,
+            rows=[loaded.rows[place] for place in kept],
+            marks=[loaded.marks[place] for place in kept],
+            failures=[*loaded.failures, *((loaded.rows[place], reason) for place, reason in failures)],
+            on_cpu=on_cpu,
+        )
 
     def _check(self, loaded: Loaded) -> None:
         if loaded.mistake is not None:
@@ -123,11 +142,12 @@ class Runner:
             kept = np.flatnonzero(~bad).tolist()
             features, rows, marks = features[kept], [rows[place] for place in kept], [marks[place] for place in kept]
         self.advance(task.stop - task.start)
-        return Encoded(task, rows, features, skipped, events, marks)
+        return Encoded(task, rows, features, skipped, events, marks, loaded.on_cpu)
 
     def _nothing(self, loaded: Loaded) -> Encoded:
         self.advance(loaded.task.stop - loaded.task.start)
-        return Encoded(loaded.task, [], np.empty((0, 0), np.float32), self._skipped(loaded), [])
+        skipped = self._skipped(loaded)
+        return Encoded(loaded.task, [], np.empty((0, 0), np.float32), skipped, [], on_cpu=loaded.on_cpu)
 
     def _skipped(self, loaded: Loaded) -> list[tuple[str, str]]:
         ids = self.ids[loaded.task.split]

@@ -23,7 +23,8 @@ from alfm.devices import choose_device
 from alfm.errors import UserError, nearest_names
 from alfm.extraction.agreement import Job, agree, already_there, wanted_settings
 from alfm.extraction.console import Console
-from alfm.extraction.encoding import Encoder, choose_precision
+from alfm.extraction.decoding import check_device, check_images
+from alfm.extraction.encoding import Encoder, check_torch_images, choose_precision
 from alfm.extraction.known import Known
 from alfm.extraction.loading import Items, duplicates
 from alfm.extraction.plan import Plan, choose_num_workers
@@ -83,7 +84,7 @@ class Extraction:
         given = cfg.cache
         known = Known(plain(cfg.known))
         if known:
-            known.check(dataset, backbone)
+            known.check(dataset, backbone, cfg.decode)
             count = sum(map(len, splits.values()))
             splits = known.new(splits)
             console.known(known, count - sum(map(len, splits.values())), count)
@@ -99,7 +100,10 @@ class Extraction:
         console.start(dataset, backbone, splits, device, target)
         if cfg.get("augment") and cfg.views == 1:
             console.note("augment= makes no difference without views: add views=8")
-        encoder = Encoder(backbone, device, choose_precision(str(cfg.precision), device))
+        channels_last = None if cfg.channels_last == "auto" else bool(cfg.channels_last)
+        encoder = Encoder(backbone, device, choose_precision(str(cfg.precision), device), channels_last)
+        if cfg.compile:
+            check_torch_images(backbone, "compile=true", "compile=false")
         config, secrets = stored_config(plain(cfg.dataset))
         model_config, _ = stored_config(plain(cfg.model))
         job = Job(dataset, splits, backbone, encoder, config, known.digest(splits), model_config)
@@ -141,9 +145,11 @@ class Extraction:
     def _load(self, cfg: DictConfig, here: Place) -> tuple[Dataset, dict[str, Split], Backbone, torch.device]:
         """What is embedded with what, checked, the backbone with its weights on the device."""
         device = choose_device(str(cfg.device), here.local_rank)
+        if cfg.decode == "gpu":
+            check_device(device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # else threads that pin memory would open a context on the first GPU as well
-        key = f"{_model_key(cfg)} on {device}"
+        key = f"{_model_key(cfg)} on {device}, channels_last={cfg.channels_last}"
         # the last backbone again, as it is, when neither it nor the device changed
         backbone = self._loaded.get(key) or build(cfg.get("model"), source_kind("model"), "model")
         dataset: Dataset = build(cfg.get("dataset"), source_kind("dataset"), "dataset")
@@ -153,6 +159,8 @@ class Extraction:
                 f"{backbone.name} takes {backbone.modality} and {dataset.name} is {dataset.modality}: "
                 f"choose a model= for that kind of data, such as model={_SUCH_AS[dataset.modality]}."
             )
+        if cfg.decode == "gpu":
+            check_images(dataset, splits, backbone, cfg.views)
         if key not in self._loaded:
             self._loaded.clear()  # before the next one is loaded: two large models may not fit
             backbone.load(device)
@@ -174,6 +182,8 @@ def _embed(
     """This worker's share of the parts; what was put together of all, None when others' are missing."""
     device = job.encoder.device
     use_threads(device, plan.settings["threads"])
+    if cfg.compile:
+        job.encoder.compile()
     console.plan(plan)
     rows = sum(map(len, job.splits.values()))
     num_workers = choose_num_workers(cfg.num_workers, device.type, rows, here.local_world)

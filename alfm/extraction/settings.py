@@ -52,6 +52,9 @@ class Settings:
     ray: RayChoice
     shard: Annotated[str, Means("i/n with i from 0 to n-1, such as shard=0/4,")] | None
     precision: Literal["auto", "float16", "bfloat16", "float32"]
+    decode: Literal["pil", "gpu"]
+    compile: bool
+    channels_last: bool | Literal["auto"]
     batch_size: Annotated[int, Ge(1), Le(10**6)] | Literal["auto"]
     num_workers: Annotated[int, Ge(0), Le(PROCESSES)] | Literal["auto"]
     part_size: Annotated[int, Ge(1), Le(10**7)] | Literal["auto"]

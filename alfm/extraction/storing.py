@@ -32,6 +32,8 @@ class Encoded(NamedTuple):
     events: list[str]
     marks: Sequence[str] = ()
     """Of the content of each of `rows`."""
+    on_cpu: Mapping[str, int] = {}
+    """See `Loaded.on_cpu`."""
 
 
 class Store:
@@ -99,6 +101,7 @@ class Store:
         features = self._cast(encoded.features, ids)
         self._part.append(features, self._labels[task.split][rows], ids, encoded.marks)
         self._part.note(encoded.skipped, [f"part {task.part}: {event}" for event in encoded.events])
+        self._part.count_on_cpu(encoded.on_cpu)
         if task.last:
             self._check_rounding(task)
             self._part.finish()

@@ -40,12 +40,12 @@ def embedded(cell: Cell, learner: ActiveLearner) -> list[tuple[FeatureCache, set
         there.append(open_cache(path))
     known = [cache for cache, _ in learner.caches] + there
     if ids - {item for cache in known for split in cache.splits for item in cache.ids(split) or []}:
-        _extract(cell, model, path, known)
+        _extract(cell, model, path, known, pool)
         there.append(open_cache(path))
     return [(cache, ids) for cache in there]
 
 
-def _extract(cell: Cell, model: Mapping[str, Any], path: Path, known: list[FeatureCache]) -> None:
+def _extract(cell: Cell, model: Mapping[str, Any], path: Path, known: list[FeatureCache], pool: FeatureCache) -> None:
     from omegaconf import OmegaConf
 
     config: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "extract.yaml"))
@@ -55,6 +55,7 @@ def _extract(cell: Cell, model: Mapping[str, Any], path: Path, known: list[Featu
         "model": dict(model),
         "augment": None,
         "device": cell.config["device"],
+        "decode": pool.attributes.get("decode", "pil"),
     }
     config["cache"] |= {"dataset": path.parent.name, "model": path.stem}
     config["known"] = [str(cache.path) for cache in known if all(cache.ids(split) for split in cache.splits)]
