@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from alfm.cache import FeatureCache, open_cache
 from alfm.datasets.folder import folder
 from alfm.errors import UserError
 from alfm.extraction import decoding
+from alfm.extraction.encoding import Encoder
 
 CPU = torch.device("cpu")
 TURNED = Image.Exif()
@@ -242,3 +247,115 @@ def test_a_torchvision_that_cannot_is_said(
     monkeypatch.setattr(decoding, "decode_jpegs", never)
     assert run("decode=gpu") == 1
     assert "does not decode JPEGs on cpu (not compiled with nvJPEG support): use decode=pil." in capsys.readouterr().err
+
+
+# ---- torch.compile and channels_last --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled_shapes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """`torch.compile` gives the module as it is, and each batch's shape is noted here."""
+    shapes: list[list[int]] = []
+
+    class Compiled(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self._orig_mod = model
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            shapes.append(list(batch.shape))
+            return self._orig_mod(batch)
+
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: Compiled(model))
+    return shapes
+
+
+def test_a_compiled_model_sees_whole_batches_only(
+    run: Callable[..., int], photographs: Path, compiled_shapes: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """13 photographs in batches of 4; one that cannot be read leaves a gap."""
+    (photographs / "a" / "0.jpg").write_bytes(b"nothing")
+    assert run("cache.model=plain", "on_error=skip") == 0
+    assert not compiled_shapes
+    assert run("cache.model=compiled", "on_error=skip", "compile=true") == 0
+    assert compiled_shapes == [[4, 3, 32, 32]] * 4
+    plain, compiled = cache(photographs, "plain"), cache(photographs, "compiled")
+    np.testing.assert_allclose(compiled.features("train"), plain.features("train"), atol=1e-5)
+    assert len(plain.features("train")) == 12
+    assert compiled.attributes["compile"] and "compile" not in plain.attributes
+    assert run("cache.model=compiled", "on_error=skip") == 0  # as with another precision, it is the same cache
+    assert "Already cached" in capsys.readouterr().out
+
+
+def test_the_next_of_a_sweep_is_not_compiled(run: Callable[..., int], compiled_shapes: list) -> None:
+    assert run("-m", "compile=true,false", "force=true") == 0
+    assert len(compiled_shapes) == 4
+
+
+def test_channels_last_is_asked_of_images_and_weights(
+    photographs: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["model.arch=test_convnext", "cache.dtype=float32"]
+    assert run("cache.model=usual", *words) == 0
+    assert run("cache.model=last", "channels_last=true", *words) == 0
+    usual, last = cache(photographs, "usual"), cache(photographs, "last")
+    scale = np.abs(usual.features("train")).max()
+    np.testing.assert_allclose(last.features("train"), usual.features("train"), atol=1e-5 * scale)
+    assert last.attributes["channels_last"] and "channels_last" not in usual.attributes
+    backbone = Timm(arch="test_convnext", pretrained=False, input_size=32)
+    backbone.load(CPU)
+    seen: list[bool] = []
+    stem = next(module for module in backbone.model.modules() if isinstance(module, torch.nn.Conv2d))
+    stem.register_forward_pre_hook(
+        lambda _, given: seen.append(given[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    batch = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    for wanted in (None, True, False):
+        Encoder(backbone, CPU, "float32", wanted).start(batch, 2)
+        assert stem.weight.is_contiguous(memory_format=torch.channels_last) == bool(wanted)
+    assert seen == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["compile=true"], "compile=true is for models of images, and pixels is none: use compile=false."),
+        (
+            ["channels_last=true"],
+            "channels_last=true is for models of images, and pixels is none: use channels_last=auto",
+        ),
+        (["compile=yes please"], "compile=yes please: true or false is needed"),
+        (["channels_last=first"], "channels_last=first: "),
+    ],
+    ids=str,
+)
+def test_what_they_are_not_for_is_said(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert extract.main(["device=cpu", *words]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_model_is_compiled(
+    run: Callable[..., int], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes on a slow machine, the first time."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    assert run("cache.model=plain") == 0
+    assert run("cache.model=compiled", "compile=true") == 0
+    features = [cache(photographs, name).features("train") for name in ("plain", "compiled")]
+    np.testing.assert_allclose(features[1], features[0], atol=1e-4 * np.abs(features[0]).max())
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_is_said(photographs: Path, tmp_path: Path) -> None:
+    """In a process of its own: torch keeps which compiler it has found."""
+    words = [f"dataset.root={photographs}", "dataset=image_folder", "model=timm", "model.arch=test_vit", "compile=true"]
+    words += ["model.pretrained=false", "device=cpu", "num_workers=0", "model.input_size=32"]
+    there = os.environ | {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    done = subprocess.run(
+        [sys.executable, "-m", "alfm.extract", *words], cwd=tmp_path, env=there, text=True, capture_output=True
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Error: compile=true: torch cannot compile test_vit" in done.stderr
