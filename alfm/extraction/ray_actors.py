@@ -1,8 +1,8 @@
 """engine=ray: actors of a Ray cluster, each with a backbone, that claim parts of one target as local workers do.
 
 The folder of parts lies where all nodes see it, so nothing but words goes through Ray. An actor that is lost is started
-again where there is room, a node's on another; what it was at is taken over (`alfm.cache.claims`), so that it costs the
-parts in flight. Who has no room any more is not waited for: the first actor to return has seen the finished cache.
+again where there is room, a node's on another, some times; what it was at is taken over (`alfm.cache.claims`), so that it
+costs the parts in flight. Who has no room any more is not waited for: the first actor to return has seen the finished cache.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from alfm.errors import UserError
 from alfm.extraction.processes import Place, this_process
 from alfm.extraction.settings import RayChoice
 
+_RESTARTS = 10
+"""Of an actor: one that dies of what it is at, for want of memory say, would be started again for ever."""
 _LEAVING_SECONDS = 10.0
 """What the other actors get to see that the cache is finished."""
 
@@ -60,9 +62,9 @@ def launch_on_ray(cell: Cell, count: int, given: RayChoice, child: Callable[[dic
             # output of actors comes here, and none of Ray's own
             ray.init(address=given.address or "local", logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            first = str(error).strip().partition("\n")[0]
+            first = str(error).strip().partition("\n")[0].rstrip(".")
             raise UserError(
-                f"ray.address={given.address}: {first} Start one with ray start --head, or leave ray.address out."
+                f"ray.address={given.address}: {first}; start one with ray start --head, or leave ray.address out."
             ) from error
     try:
         _run(cell, count, given, child)
@@ -83,7 +85,7 @@ def _run(cell: Cell, count: int, given: RayChoice, child: Callable[[dict[str, An
             raise UserError(f"{setting}: no machine of the cluster has them, it has {have.get(name, 0):g} in all.")
     shard, run = this_process(cell.config.get("shard")).shard, uuid.uuid4().hex
     kind: Any = ray.remote(Worker).options(
-        num_cpus=given.num_cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=-1,
+        num_cpus=given.num_cpus, num_gpus=gpus, max_restarts=_RESTARTS, max_task_retries=_RESTARTS,
         runtime_env={"env_vars": _variables()},
     )  # fmt: skip
     actors = [kind.remote() for _ in range(count)]
@@ -103,7 +105,10 @@ def _run(cell: Cell, count: int, given: RayChoice, child: Callable[[dict[str, An
             if waiting:
                 ray.wait(waiting, num_returns=len(waiting), timeout=_LEAVING_SECONDS)
             return
-        raise UserError(f"All {count} actors were lost: the same command goes on from here.")
+        raise UserError(
+            f"All {count} actors were lost, each {_RESTARTS + 1} times: see whether they have memory enough; "
+            "the same command goes on from here."
+        )
     finally:
         for actor in actors:
             ray.kill(actor)
