@@ -1,7 +1,7 @@
 """engine=ray: actors of a Ray cluster, each with a backbone, that claim parts of one target as local workers do.
 
 The folder of parts lies where all nodes see it, so nothing but words goes through Ray. An actor that is lost is started
-again where there is room, a node's on another, `_RESTARTS` times; what it was at is taken over (`alfm.cache.claims`), so
+again where there is room, a node's on another, some times; what it was at is taken over (`alfm.cache.claims`), so
 that it costs the parts in flight. Who has no room any more is not waited for: the first actor to return has seen the
 finished cache.
 """
