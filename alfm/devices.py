@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import torch
@@ -128,11 +128,13 @@ class Device:
         """
         if self.device.type != "cuda":
             return step
+        if (graph := self._again(step)) is not None:
+            return graph.replay
         before = [s.clone() for s in state]
-        again = self.repeated(step)
+        graph = self._first(step)
         for s, b in zip(state, before, strict=True):
             s.copy_(b)
-        return again
+        return graph.replay
 
     def repeated(self, step: Callable[[], None]) -> Callable[[], None]:
         """Runs a step of fixed shapes once, and gives what runs it again: a graph to replay, where there are any.
@@ -142,25 +144,77 @@ class Device:
         if self.device.type != "cuda":
             step()
             return step
+        if (graph := self._again(step)) is not None:
+            graph.replay()
+            return graph.replay
+        return self._first(step).replay
+
+    def _again(self, step: Callable[[], None]) -> Any:
+        """A graph of a step that this thread has run here before; None where it has not, or a library allocates."""
+        with self._aside() as own:
+            known = _code(step) in own.known
+        try:
+            return self._graph(step) if known else None
+        except RuntimeError:
+            return None
+
+    def _first(self, step: Callable[[], None]) -> Any:
+        """A graph of a step, after it was run."""
+        with self._aside() as own:
+            step()
+            own.known.add(_code(step))
+        return self._graph(step)
+
+    def _graph(self, step: Callable[[], None]) -> Any:
+        """A step as a graph; nothing is run.
+
+        Not `torch.cuda.graph`, whose stream is of the device that was current at the first capture of all and which
+        gives the cache of freed memory back each time. Other threads may go on meanwhile.
+        """
+        with self._aside():
+            graph = torch.cuda.CUDAGraph()
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                step()
+            finally:
+                graph.capture_end()
+        return graph
+
+    @contextmanager
+    def _aside(self) -> Iterator[_Aside]:
+        """On this thread's stream for captures."""
         with torch.cuda.device(self.device):  # a capture belongs to the current device, whatever its stream's is
-            side, own, graph = torch.cuda.Stream(), torch.cuda.current_stream(), torch.cuda.CUDAGraph()
-            side.wait_stream(own)
-            with torch.cuda.stream(side):
-                step()  # lets libraries allocate before the capture
-                # not `torch.cuda.graph`, whose stream is of the device that was current at the first capture of all and
-                # which gives the cache of freed memory back each time; other threads may go on meanwhile
-                graph.capture_begin(capture_error_mode="thread_local")
+            every, current = _Aside.of_thread.__dict__, torch.cuda.current_stream()
+            own = every.get(str(self.device)) or every.setdefault(str(self.device), _Aside())
+            own.stream.wait_stream(current)
+            with torch.cuda.stream(own.stream):
                 try:
-                    step()
+                    yield own
                 finally:
-                    graph.capture_end()
-            own.wait_stream(side)
-        return graph.replay
+                    current.wait_stream(own.stream)
 
     def finish(self) -> None:
         """Waits until all that was enqueued is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+class _Aside:
+    """A thread's stream for captures on a device, and steps it has run there.
+
+    Libraries allocate what they need at their first call, by thread and by stream, and may not while a step is
+    captured: so a step runs once before it is, and need not again.
+    """
+
+    of_thread = local()
+
+    def __init__(self) -> None:
+        self.stream, self.known = torch.cuda.Stream(), set[Any]()
+
+
+def _code(step: Callable[[], None]) -> Any:
+    """What a step does, whatever tensors it works on."""
+    return getattr(step, "__code__", step)
 
 
 def of(x: Tensor | torch.device | str) -> Device:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from threading import Thread, local
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,35 +155,58 @@ def test_a_graph_is_captured_on_its_own_device_without_giving_memory_back(monkey
     @contextmanager
     def entered(what: str) -> Iterator[None]:
         told.append(f"in {what}")
-        yield
-        told.append(f"out {what}")
+        try:
+            yield
+        finally:
+            told.append(f"out {what}")
 
     def stream(name: str) -> SimpleNamespace:
         return SimpleNamespace(name=name, wait_stream=lambda other: told.append(f"{name} waits for {other.name}"))
 
+    def end() -> None:
+        told.append("end")
+        if refused:
+            raise RuntimeError(refused.pop())
+
     graph = SimpleNamespace(
         capture_begin=lambda capture_error_mode: told.append(f"begin {capture_error_mode}"),
-        capture_end=lambda: told.append("end"), replay=lambda: None,
+        capture_end=end, replay=lambda: told.append("replay"),
     )  # fmt: skip
     for name, stand_in in {
         "Stream": lambda: stream("side"), "current_stream": lambda: stream("own"), "CUDAGraph": lambda: graph,
         "device": lambda device: entered(str(device)), "stream": lambda one: entered(one.name),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    state = torch.zeros(2)
+    monkeypatch.setattr(devices._Aside, "of_thread", local())
+    state, refused = torch.zeros(2), list[str]()
 
     def step() -> None:
         told.append("step")
         state.add_(1)
 
+    def what() -> str:
+        """What was done since, between going there and coming back."""
+        there, back = "in cuda:1, side waits for own, in side", "own waits for side, out side, out cuda:1"
+        done = ", ".join(told)
+        told.clear()
+        assert done.count(there) == done.count(back) > 0
+        return ", ".join(word for word in done.split(", ") if word not in f"{there}, {back}")
+
+    begun = "begin thread_local, step, end"
     assert devices.of("cuda:1").captured(step, [state]) is graph.replay
-    assert told == [
-        "in cuda:1", "side waits for own", "in side", "step", "begin thread_local", "step", "end", "out side",
-        "own waits for side", "out cuda:1",
-    ]  # fmt: skip
+    assert what() == f"step, {begun}"
     assert state.tolist() == [0, 0]  # as it went in
-    assert devices.of("cuda:1").repeated(step) is graph.replay  # here run once; the stand-in runs what it captures
-    assert state.tolist() == [2, 2]
+    assert devices.of("cuda:1").captured(step, [state]) is graph.replay
+    assert what() == begun  # it had run there before
+    assert devices.of("cuda:1").repeated(step) is graph.replay
+    assert what() == f"{begun}, replay"
+    refused.append("a library allocates after all")
+    assert devices.of("cuda:1").captured(step, [state]) is graph.replay
+    assert what() == f"{begun}, step, {begun}"
+    done: list[str] = []
+    other = Thread(target=lambda: done.append(devices.of("cuda:1").repeated(step) is graph.replay and what()))
+    other.start(), other.join()
+    assert done == [f"step, {begun}"]  # libraries' handles are a thread's own
 
 
 def test_what_runs_a_step_again_without_graphs_is_the_step() -> None:
