@@ -186,7 +186,7 @@ def badge(s: Setting) -> Kernel:
     """Draws of D^2 sampling on gradient embeddings, per pick, without the pool pass for the norms."""
     import torch
 
-    from alfm.geometry.d2_sampling import D2Sampler
+    from alfm.geometry.d2_sampling import D2Samplers
     from alfm.strategies.parts.gradients import prediction_error
 
     def sq_norm(phi: Any, logits: Any, rows: slice, r: int) -> Any:
@@ -200,12 +200,12 @@ def badge(s: Setting) -> Kernel:
     sq, seconds, evaluated = s.pool.map(sq_norm, s.head)[0], [], 0
     for i in range(s.repeats):
         began = drain(s.device)
-        sampler = D2Sampler(sq, factors, s.available[0], s.B, np.random.default_rng(i))
-        sampler.begin("largest", "norms")
-        while sampler.count < s.B and sampler.draw():
+        samplers = D2Samplers([sq], factors, [s.available[0]], [s.B], [np.random.default_rng(i)])
+        samplers.begin("largest", "norms")
+        while samplers.draw():
             pass
         seconds.append(drain(s.device) - began)
-        evaluated = sampler.evaluated
+        evaluated = samplers.each[0].evaluated
     each, width = evaluated / s.B, s.D + s.C
     return Kernel(
         "BADGE step", "pick", statistics.median(seconds) / s.B, 4.0 * each * width, 2.0 * each * width,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from alfm.geometry.d2_sampling import d2_sample
+from alfm.features.features import Vectors
+from alfm.geometry.d2_sampling import Factors, d2_sample_each
 from alfm.heads.passes import Seen
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.gradients import prediction_error
-from alfm.strategies.query import Query
+from alfm.strategies.query import Query, stack_picks
 
 
 @dataclass(eq=False)
@@ -36,13 +38,28 @@ class Badge(Strategy):
 
         sq_norms = query.walk(sq_norm)
 
-        def sample(r: int) -> Tensor:
-            phi = query.pool.vectors(head.spaces[r])
+        def factors(which: slice) -> Factors:
+            own, r = head.part(which), which.start
+            phi = [query.pool.vectors(space) for space in own.spaces]
 
-            def factors(rows: Tensor) -> tuple[Tensor, Tensor]:
-                x = phi.rows(rows, plain=True)
+            def of_one(rows: Tensor) -> tuple[Tensor, Tensor]:
+                x = phi[0].rows(rows, plain=True)
                 return prediction_error(head.at(rows, x, r)), x
 
-            return d2_sample(sq_norms[r], factors, query.available[r], budget, query.rng(r, "badge"))
+            def of_several(rows: Tensor) -> tuple[Tensor, Tensor]:
+                x = _rows_of_each(phi, rows)
+                return prediction_error(own.at(rows, x)), x
 
-        return query.each(sample, budget)
+            return of_one if own.R == 1 else of_several
+
+        R = query.R
+        rngs = [query.rng(r, "badge") for r in range(R)]
+        picks = d2_sample_each(list(sq_norms), factors, list(query.available), [budget] * R, rngs)
+        return stack_picks(picks, budget, query.pool.device)
+
+
+def _rows_of_each(phi: Sequence[Vectors], rows: Tensor) -> Tensor:
+    """Each replicate's coordinates of its own rows (R, m): (R, m, D')."""
+    if all(one is phi[0] for one in phi):
+        return phi[0].rows(rows.flatten(), plain=True).view(*rows.shape, -1)
+    return torch.stack([one.rows(own, plain=True) for one, own in zip(phi, rows, strict=True)])

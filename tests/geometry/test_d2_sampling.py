@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from alfm.geometry.d2_sampling import D2Sampler, d2_sample
+from alfm import devices
+from alfm.geometry.d2_sampling import D2Samplers, d2_sample, d2_sample_each
 
 
 def rank_one(seed: int, n: int, c: int = 4, d: int = 5) -> tuple[Tensor, Tensor]:
@@ -77,9 +80,10 @@ def test_bounds_are_never_below_the_truth() -> None:
     parts = rank_one(1, 400)
     sq, factors = setting(parts)
     distance = explicit(parts)
-    sampler = D2Sampler(sq, factors, torch.ones(400, dtype=torch.bool), 60, np.random.default_rng(0))
-    sampler.begin("largest", "norms")
-    while sampler.count < 60 and sampler.draw():
+    samplers = D2Samplers([sq], factors, [torch.ones(400, dtype=torch.bool)], [60], [np.random.default_rng(0)])
+    samplers.begin("largest", "norms")
+    [sampler] = samplers.each
+    while samplers.draw():
         truth = distance[:, sampler.picks[: sampler.count]].min(1)
         assert (sampler.bound >= truth * (1 - 1e-12)).all()
         met = sampler.met == sampler.count
@@ -92,10 +96,11 @@ def test_little_is_evaluated() -> None:
     rng = np.random.default_rng(5)
     x = torch.from_numpy(rng.standard_normal((20000, 32)).astype(np.float32))
     sq, factors = setting((x,))
-    sampler = D2Sampler(sq, factors, torch.ones(20000, dtype=torch.bool), 100, rng)
-    sampler.begin("largest", "norms")
-    while sampler.count < 100 and sampler.draw():
+    samplers = D2Samplers([sq], factors, [torch.ones(20000, dtype=torch.bool)], [100], [rng])
+    samplers.begin("largest", "norms")
+    while samplers.draw():
         pass
+    [sampler] = samplers.each
     assert len(set(sampler.picks.tolist())) == 100
     assert sampler.evaluated < 0.02 * 20000 * 100
 
@@ -155,3 +160,31 @@ def test_the_device_is_asked_once_per_batch_not_per_draw() -> None:
 
     assert len(d2_sample(sq, factors, torch.ones(5000, dtype=torch.bool), 200, np.random.default_rng(1))) == 200
     assert len(calls) < 200 / 4
+
+
+@pytest.mark.parametrize("start", ["norms", "exact"])
+@pytest.mark.parametrize("first", ["largest", None])
+def test_several_problems_together_are_each_alone(first: Any, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where replicates are joined: of different sizes and budgets, one without a candidate, with refreshes."""
+    parts = [rank_one(seed, n) for seed, n in ((0, 300), (1, 5000), (2, 40))]
+    parts[1][1][:] += 1000  # far from the origin, where norms bound nothing
+    sq = [setting(own)[0] for own in parts]
+    allowed = [torch.rand(len(own), generator=torch.Generator().manual_seed(3)) < 0.8 for own in sq]
+    allowed[2][:] = False
+    weight = [torch.linspace(0, 2, len(own)).double() for own in sq]
+
+    def factors(which: slice) -> Any:
+        some = parts[which]
+        if len(some) == 1:
+            return setting(some[0])[1]
+        return lambda rows: tuple(torch.stack([p[f][own] for p, own in zip(some, rows, strict=True)]) for f in (0, 1))
+
+    def drawn() -> list[list[int]]:
+        rngs = [np.random.default_rng(s) for s in (5, 6, 7)]
+        return [p.tolist() for p in d2_sample_each(sq, factors, allowed, [60, 90, 5], rngs, first, weight, start)]
+
+    alone = drawn()
+    other = replace(devices.of("cpu"), joins_replicates=True)
+    monkeypatch.setattr(devices, "of", lambda x: other)
+    assert drawn() == alone
+    assert list(map(len, alone)) == [60, 90, 0]
