@@ -18,14 +18,16 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from alfm import devices
-from alfm.geometry.d2_sampling import d2_sample
+from alfm.geometry.d2_sampling import Factors, d2_sample_each
 from alfm.host_ops import add_rows, add_to_groups, argmax_rows, take
 from alfm.threads import side_by_side
 
 # How far beyond the mean a centroid aims after passes 1, 2, 3 and on, as a share of its way to the mean.
 _AHEAD = (0.4, 0.6, 0.8)
+_SUMMED = 8192  # items whose sums are one product on a GPU
 _BLOCK = 1 << 21  # numbers in a block of products: 8 MB in float32, near the caches
 
 
@@ -73,35 +75,36 @@ def kmeans_each(
     seeding: Literal["d2", "random"] = "d2",
 ) -> list[Clusters]:
     """`kmeans` of several problems, pass by pass and block by block side by side on CPU, so that no core waits for the
-    last problem; each as it would be alone. x may be one tensor several times."""
-    runs = len(x)
-    starts = [
-        partial(_Run, x[r], k[r], rng[r], None if weight is None else weight[r], tolerance, seeding)
-        for r in range(runs)
-    ]
-    problems = side_by_side(starts, x[0].device)
+    last problem; each as it would be alone. x may be one tensor several times. On a GPU all are one batch, as far as
+    memory allows."""
+    for one, count in zip(x, k, strict=True):
+        if count < 1 or len(one) < 1:
+            raise ValueError(f"k-means needs at least one cluster and one item, got k={count}, n={len(one)}")
+    device, runs = x[0].device, len(x)
+    if not devices.of(device).looks_are_free:
+        size = devices.of(device).at_once(runs, max(map(len, x)) * max(x[0].shape[1], *k), 1)
+        found = []
+        for start in range(0, runs, size):
+            which = slice(start, start + size)
+            own = None if weight is None else weight[which]
+            found += _Unseen(x[which], k[which], rng[which], own, tolerance, seeding).clusters(iterations)
+        return found
+    starts = [partial(_Run, x[r], k[r], None if weight is None else weight[r], tolerance) for r in range(runs)]
+    problems = side_by_side(starts, device)
+    given = None if weight is None else [run.weight for run in problems]
+    for run, seeds in zip(problems, _seeds(x, [run.sq for run in problems], k, rng, given, seeding), strict=True):
+        run.begin(seeds)
     for _ in range(max(1, iterations)):
         running = [run for run in problems if not run.done]
-        side_by_side([partial(run.assign, rows) for run in running for rows in run.blocks()], x[0].device)
-        side_by_side([run.move for run in running], x[0].device)
+        side_by_side([partial(run.assign, rows) for run in running for rows in run.blocks()], device)
+        side_by_side([run.move for run in running], device)
     return [Clusters(run.centroids, run.assignment, run.inertia) for run in problems]
 
 
 class _Run:
-    """One problem between passes. `assign` of all blocks, in any order, then `move`, is a pass."""
+    """One problem between passes. `begin`; then `assign` of all blocks, in any order, and `move` is a pass."""
 
-    def __init__(
-        self,
-        x: Tensor,
-        k: int,
-        rng: np.random.Generator,
-        weight: Tensor | None,
-        tolerance: float,
-        seeding: Literal["d2", "random"],
-    ) -> None:
-        n = len(x)
-        if k < 1 or n < 1:
-            raise ValueError(f"k-means needs at least one cluster and one item, got k={k}, n={n}")
+    def __init__(self, x: Tensor, k: int, weight: Tensor | None, tolerance: float) -> None:
         self.x, self.k, self.tolerance = x, k, tolerance
         self.sq = torch.linalg.vecdot(x, x)
         self.weight = torch.ones_like(self.sq) if weight is None else weight.to(self.sq)
@@ -109,13 +112,16 @@ class _Run:
             raise ValueError("weights must not be negative")
         if not bool((self.weight > 0).any()):
             self.weight = torch.ones_like(self.sq)
-        self.centroids = x[_seeds(x, self.sq, k, rng, None if weight is None else self.weight, seeding)]
-        self._aim(self.centroids)
         self.sums = _Sums(x, self.weight, k)
         self.total = float((self.weight.double() * self.sq.double()).sum())
-        self.assignment = torch.full((n,), -1, dtype=torch.int64, device=x.device)
+        self.assignment = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         self.nearest, self.score = torch.empty_like(self.assignment), torch.empty_like(self.sq)
         self.inertia, self.moves, self.ahead, self.done = math.inf, 0, True, False
+
+    def begin(self, seeds: Tensor) -> None:
+        """The first centroids."""
+        self.centroids = self.x[seeds]
+        self._aim(self.centroids)
 
     def blocks(self) -> Iterator[slice]:
         size = devices.of(self.x).block_rows(max(2048, self.k))
@@ -132,9 +138,6 @@ class _Run:
     def move(self) -> None:
         """Centroids to the means of what is nearest to their targets, and the next targets."""
         nearest = self.nearest.clone()
-        if not devices.of(self.x).looks_are_free:
-            self._move_unseen(nearest)
-            return
         _refill(nearest, (self.sq - 2 * self.score).clamp_min_(0), self.weight, self.k)
         if bool((nearest == self.assignment).all()):
             self._settle()
@@ -145,31 +148,6 @@ class _Run:
         # sum w |x - c|^2 = sum w |x|^2 - sum_k mass_k |c_k|^2 at the means: no second pass.
         inertia = max(0.0, self.total - float((sums.mass * means.square().sum(1))[filled].sum()))
         self._moved(nearest, filled, means, inertia)
-
-    def _move_unseen(self, nearest: Tensor) -> None:
-        """`move` where a look is a wait: one look, and another when a cluster has run empty.
-
-        Sums are taken anew instead of adjusted, since which items moved is not known here.
-        """
-        unchanged, empty, inertia, filled, means = self._look(nearest)
-        if empty:
-            _refill(nearest, (self.sq - 2 * self.score).clamp_min_(0), self.weight, self.k)
-            unchanged, _, inertia, filled, means = self._look(nearest)
-        if unchanged:
-            self._settle()
-        else:
-            self._moved(nearest, filled, means, max(0.0, inertia))
-
-    def _look(self, nearest: Tensor) -> tuple[bool, bool, float, Tensor, Tensor]:
-        """Whether an assignment is the last one, leaves a cluster empty, its inertia, filled clusters and means."""
-        members = torch.zeros(self.k, dtype=torch.int64, device=nearest.device)
-        members.index_add_(0, nearest, (self.weight > 0).long())  # whole numbers: the same in any order
-        self.sums.take(nearest)
-        filled, means = self.sums.means()
-        held = torch.where(filled, self.sums.mass * means.square().sum(1), 0).sum()
-        same, empty = (nearest == self.assignment).all(), (members == 0).any()
-        found = torch.stack([same.to(held.dtype), empty.to(held.dtype), held]).tolist()
-        return bool(found[0]), bool(found[1]), self.total - found[2], filled, means
 
     def _moved(self, nearest: Tensor, filled: Tensor, means: Tensor, inertia: float) -> None:
         """After a pass that changed the assignment."""
@@ -196,6 +174,135 @@ class _Run:
         self._aim(self.centroids)
 
 
+class _Unseen:
+    """R problems where a look is a wait: a pass is one batch and one look for all, and another where a cluster has run
+    empty. Sums are taken anew instead of adjusted, since which items moved is not known here.
+
+    Of n items at most and K centroids at most: items that a problem lacks weigh nothing, centroids that it lacks are
+    nowhere near.
+    """
+
+    def __init__(
+        self,
+        x: Sequence[Tensor],
+        k: Sequence[int],
+        rng: Sequence[np.random.Generator],
+        weight: Sequence[Tensor] | None,
+        tolerance: float,
+        seeding: Literal["d2", "random"],
+    ) -> None:
+        self.k, self.n, self.tolerance, self.R = k, [len(one) for one in x], tolerance, len(x)
+        same = all(one is x[0] for one in x)
+        self.x = x[0][None] if same else pad_sequence(list(x), batch_first=True)  # (1 or R, n, D)
+        self.sq = torch.linalg.vecdot(self.x, self.x).expand(self.R, -1)
+        device = self.x.device
+        places = [torch.arange(most, device=device) for most in (self.x.shape[1], max(k))]
+        self.there, self.real = (  # bool (R, n) and (R, K)
+            place < torch.tensor(counts, device=device)[:, None]
+            for place, counts in zip(places, (self.n, k), strict=True)
+        )
+        self.weight = self.there.to(self.sq.dtype)
+        if weight is not None:
+            given = pad_sequence(list(weight), batch_first=True).to(self.sq)
+            if bool((given < 0).any()):
+                raise ValueError("weights must not be negative")
+            self.weight = torch.where((given > 0).any(1, keepdim=True), given, self.weight)
+        self.total = (self.weight.double() * self.sq.double()).sum(1)
+        own = [row[:n] for row, n in zip(self.sq, self.n, strict=True)]
+        weights = None if weight is None else [row[:n] for row, n in zip(self.weight, self.n, strict=True)]
+        seeds = pad_sequence(_seeds(x, own, k, rng, weights, seeding), batch_first=True)
+        self.centroids = self.x.expand(self.R, -1, -1).take_along_dim(seeds[..., None], 1)
+        self._aim(self.centroids)
+        self.assignment = torch.full_like(self.there, -1, dtype=torch.int64)
+        self.nearest, self.score = torch.empty_like(self.assignment), torch.empty_like(self.weight)
+        self.inertia, self.moves = [math.inf] * self.R, [0] * self.R
+        self.ahead, self.done = [True] * self.R, [False] * self.R
+
+    def clusters(self, iterations: int) -> list[Clusters]:
+        """After so many passes, or as soon as all are done."""
+        for _ in range(max(1, iterations)):
+            if all(self.done):
+                break
+            self._assign()
+            self._move()
+        return [
+            Clusters(self.centroids[r, : self.k[r]], self.assignment[r, : self.n[r]], self.inertia[r])
+            for r in range(self.R)
+        ]
+
+    def _aim(self, target: Tensor) -> None:
+        self.target = target
+        self.half = torch.where(self.real, -0.5 * torch.linalg.vecdot(target, target), -torch.inf)[:, None]
+
+    def _assign(self) -> None:
+        """See `_Run.assign`."""
+        size = devices.of(self.x).block_rows(self.R * max(2048, *self.k))
+        for start in range(0, self.x.shape[1], size):
+            rows = slice(start, start + size)
+            product = torch.baddbmm(self.half, self.x[:, rows].expand(self.R, -1, -1), self.target.mT)
+            found = product.argmax(2)
+            self.nearest[:, rows] = found
+            self.score[:, rows] = product.gather(2, found[..., None])[..., 0]
+
+    def _move(self) -> None:
+        """See `_Run.move`."""
+        nearest = self.nearest.clone()
+        look, filled, means = self._look(nearest)
+        empty = [r for r in range(self.R) if look[1][r] and not self.done[r]]
+        if empty:
+            for r in empty:
+                own = nearest[r, : self.n[r]]
+                sq, score, weight = (t[r, : self.n[r]] for t in (self.sq, self.score, self.weight))
+                _refill(own, (sq - 2 * score).clamp_min_(0), weight, self.k[r])
+            look, filled, means = self._look(nearest)
+        unchanged, _, inertia = look
+        moved, share = [0.0] * self.R, [0.0] * self.R
+        for r in range(self.R):
+            if self.done[r]:
+                continue
+            settled = bool(unchanged[r])
+            if not settled:
+                before, self.inertia[r] = self.inertia[r], max(0.0, inertia[r])
+                self.moves[r] += 1
+                moved[r] = 1.0
+                settled = before - self.inertia[r] < self.tolerance * self.inertia[r]
+            if settled:  # as in `_Run._settle`
+                self.done[r], self.ahead[r] = not self.ahead[r], False
+            elif self.ahead[r]:
+                share[r] = _AHEAD[min(self.moves[r], len(_AHEAD)) - 1]
+        said = torch.tensor([moved, share], dtype=self.x.dtype).to(nearest.device)
+        changed = said[0, :, None] > 0
+        self.assignment = torch.where(changed, nearest, self.assignment)
+        self.centroids = torch.where((filled & changed)[..., None], means.to(self.x.dtype), self.centroids)
+        self._aim(self.centroids + said[1, :, None, None] * (self.centroids - self.target))
+
+    def _look(self, nearest: Tensor) -> tuple[list[list[float]], Tensor, Tensor]:
+        """Of each problem: whether an assignment is the last one, leaves a cluster empty, and its inertia; which
+        clusters are filled, bool (R, K), and their means (R, K, D) float64."""
+        R, K, _ = self.target.shape
+        members = torch.zeros(R, K, dtype=torch.int64, device=nearest.device)
+        members.scatter_add_(1, nearest, (self.weight > 0).long())  # whole numbers: the same in any order
+        mass, total = self._sums(nearest, K)
+        filled, means = mass > 0, total / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
+        # sum w |x - c|^2 = sum w |x|^2 - sum_k mass_k |c_k|^2 at the means: no second pass
+        held = torch.where(filled, mass * means.square().sum(2), 0).sum(1)
+        same = ((nearest == self.assignment) | ~self.there).all(1)
+        empty = ((members == 0) & self.real).any(1)
+        return torch.stack([same.to(held.dtype), empty.to(held.dtype), self.total - held]).tolist(), filled, means
+
+    def _sums(self, nearest: Tensor, K: int) -> tuple[Tensor, Tensor]:
+        """Masses (R, K) and weighted sums (R, K, D) of the clusters, in float64, in a fixed order."""
+        mass = torch.zeros(self.R, K, dtype=torch.float64, device=nearest.device)
+        total = mass.new_zeros(self.R, K, self.x.shape[2])
+        for start in range(0, nearest.shape[1], _SUMMED):
+            part = slice(start, start + _SUMMED)
+            share = self.weight.new_zeros(self.R, K, len(nearest[0, part]))
+            share.scatter_(1, nearest[:, None, part], self.weight[:, None, part])
+            total += torch.bmm(share, self.x[:, part].expand(self.R, -1, -1))
+            mass += share.sum(2, dtype=torch.float64)
+        return mass, total
+
+
 def nearest_items(x: Tensor, centroids: Tensor) -> Tensor:
     """The item of x (n, D) nearest to each centroid (k, D), all distinct: int64 (min(k, n),), in the centroids' order.
 
@@ -203,48 +310,85 @@ def nearest_items(x: Tensor, centroids: Tensor) -> Tensor:
     in order of the distance they lost at, the nearest item still free. Ties among items: the lower index. With k > n
     the centroids that come too late get nothing.
     """
-    n, k = len(x), len(centroids)
-    half = 0.5 * torch.linalg.vecdot(x, x)
-    item, score = _best_items(x, half, centroids)
-    distance = 0.5 * torch.linalg.vecdot(centroids, centroids).cpu().numpy() - score
-    order = np.argsort(distance, kind="stable")
-    chosen = np.full(k, -1, dtype=np.int64)
-    free = np.ones(n, dtype=bool)
-    losers = []
-    for c in order:
-        if free[item[c]]:
-            chosen[c] = item[c]
-            free[item[c]] = False
-        else:
-            losers.append(c)
-    for start in range(0, len(losers), 32):
-        some = losers[start : start + 32]
-        scores = torch.addmm(-half, centroids[torch.as_tensor(some, device=x.device)], x.T).cpu().numpy()
-        for c, row in zip(some, scores, strict=True):
-            if not free.any():
+    return nearest_items_each([x], [centroids])[0]
+
+
+def nearest_items_each(x: Sequence[Tensor], centroids: Sequence[Tensor]) -> list[Tensor]:
+    """`nearest_items` of several problems, as one batch: their items and centroids are made equally many."""
+    several, n = len(x) > 1, [len(one) for one in x]
+    every = pad_sequence(list(x), batch_first=True) if several else x[0]
+    targets = pad_sequence(list(centroids), batch_first=True) if several else centroids[0]
+    half = 0.5 * torch.linalg.vecdot(every, every)
+    if several:
+        places = torch.arange(half.shape[1], device=half.device)
+        half = torch.where(places < torch.tensor(n, device=half.device)[:, None], half, torch.inf)
+    best = [_Items(*own, m) for own, m in zip(_best_items(every, half, targets, centroids), n, strict=True)]
+    while any(one.losers for one in best):
+        some = [one.losers[:32] for one in best]
+        wide = max(map(len, some))
+        rows = np.array([[*own, *[0] * (wide - len(own))] for own in some])
+        index = torch.from_numpy(rows if several else rows[0]).to(half.device)
+        scores = _scores(-half, targets.take_along_dim(index[..., None], -2), every).cpu().numpy()
+        for one, own in zip(best, scores if several else scores[None], strict=True):
+            one.give(own)
+    chosen = [one.chosen[one.chosen >= 0] for one in best]
+    return list(torch.from_numpy(np.concatenate(chosen)).to(half.device).split([len(own) for own in chosen]))
+
+
+class _Items:
+    """Which of n items each centroid gets: item (k,) is nearest to it, at a distance (k,)."""
+
+    def __init__(self, item: np.ndarray, distance: np.ndarray, n: int) -> None:
+        self.n, self.chosen = n, np.full(len(item), -1, dtype=np.int64)
+        self.free = np.ones(n, dtype=bool)
+        self.losers: list[int] = []
+        for c in np.argsort(distance, kind="stable"):
+            if self.free[item[c]]:
+                self.chosen[c] = item[c]
+                self.free[item[c]] = False
+            else:
+                self.losers.append(int(c))
+
+    def give(self, scores: np.ndarray) -> None:
+        """The first of the losers, by their scores (m, n or more) of all items, what is still free."""
+        for c, row in zip(self.losers[:32], scores, strict=False):
+            if not self.free.any():
                 break
-            chosen[c] = np.where(free, row, -np.inf).argmax()
-            free[chosen[c]] = False
-    return torch.from_numpy(chosen[chosen >= 0]).to(x.device)
+            self.chosen[c] = np.where(self.free, row[: self.n], -np.inf).argmax()
+            self.free[self.chosen[c]] = False
+        self.losers = self.losers[32:] if self.free.any() else []
 
 
 def _seeds(
-    x: Tensor,
-    sq: Tensor,
-    k: int,
-    rng: np.random.Generator,
-    weight: Tensor | None,
+    x: Sequence[Tensor],
+    sq: Sequence[Tensor],
+    k: Sequence[int],
+    rng: Sequence[np.random.Generator],
+    weight: Sequence[Tensor] | None,
     seeding: Literal["d2", "random"],
-) -> Tensor:
-    """k rows of x, repeated in order when x has fewer distinct ones."""
+) -> list[Tensor]:
+    """k rows of each x, repeated in order when it has fewer distinct ones."""
+    device = x[0].device
     if seeding == "random":
-        mass = None if weight is None else weight.double().cpu().numpy()
-        usable = np.arange(len(x)) if mass is None else mass.nonzero()[0]
-        seeds = torch.from_numpy(rng.permutation(usable)[:k]).to(x.device)
+        usable = [
+            np.arange(len(one)) if weight is None else weight[r].double().cpu().numpy().nonzero()[0]
+            for r, one in enumerate(x)
+        ]
+        drawn = [g.permutation(own)[:most] for g, own, most in zip(rng, usable, k, strict=True)]
+        seeds = list(torch.from_numpy(np.concatenate(drawn)).to(device).split([len(own) for own in drawn]))
     else:
-        everyone = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        seeds = d2_sample(sq, lambda rows: (take(x, rows),), everyone, k, rng, None, weight, "exact")
-    return seeds.repeat(-(-k // len(seeds)))[:k]
+
+        def factors(which: slice) -> Factors:
+            some = x[which]
+            if len(some) == 1:
+                return lambda rows: (take(some[0], rows),)
+            if all(one is some[0] for one in some):
+                return lambda rows: (some[0].index_select(0, rows.flatten()).view(*rows.shape, -1),)
+            return lambda rows: (torch.stack([one.index_select(0, own) for one, own in zip(some, rows, strict=True)]),)
+
+        everyone = [torch.ones(len(one), dtype=torch.bool, device=device) for one in x]
+        seeds = d2_sample_each(sq, factors, everyone, k, rng, None, weight, "exact")
+    return [own.repeat(-(-most // len(own)))[:most] for own, most in zip(seeds, k, strict=True)]
 
 
 def _refill(nearest: Tensor, distance: Tensor, weight: Tensor, k: int) -> None:
@@ -264,20 +408,32 @@ def _refill(nearest: Tensor, distance: Tensor, weight: Tensor, k: int) -> None:
             nearest[row] = empty.pop(0)
 
 
-def _best_items(x: Tensor, half: Tensor, centroids: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Per centroid the item (k,) with the largest x.c - |x|^2/2, and that value (k,)."""
-    n, k = len(x), len(centroids)
-    item = np.zeros(k, dtype=np.int64)
-    best = np.full(k, -np.inf)
-    size = max(256, _BLOCK // k)
-    for start in range(0, n, size):
+def _best_items(
+    x: Tensor, half: Tensor, targets: Tensor, centroids: Sequence[Tensor]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each problem, per centroid, the item (k,) with the largest x.c - |x|^2 / 2, and |c|^2 / 2 minus that."""
+    k, size = targets.shape[-2], max(256, _BLOCK // targets.shape[-2])
+    value = half.new_full((*half.shape[:-1], k), -torch.inf)
+    item = torch.zeros_like(value, dtype=torch.int64)
+    for start in range(0, half.shape[-1], size):
         rows = slice(start, start + size)
-        product = torch.addmm(-half[None, rows], centroids, x[rows].T).cpu().numpy()
-        found = product.argmax(1)
-        value = product[np.arange(k), found]
-        better = value > best  # strict: an earlier block keeps a tie
-        item[better], best[better] = found[better] + start, value[better]
-    return item, best
+        product = _scores(-half[..., rows], targets, x[..., rows, :])
+        found = argmax_rows(product.flatten(0, -2)).view(value.shape)
+        largest = product.gather(-1, found[..., None])[..., 0]
+        better = largest > value  # strict: an earlier block keeps a tie
+        item, value = torch.where(better, found + start, item), torch.where(better, largest, value)
+    lost = 0.5 * torch.linalg.vecdot(targets, targets).double() - value.double()
+    host = torch.stack([item.double(), lost]).cpu().numpy().reshape(2, len(centroids), k)
+    return [
+        (items[: len(own)].astype(np.int64), distances[: len(own)])
+        for items, distances, own in zip(*host, centroids, strict=True)
+    ]
+
+
+def _scores(bias: Tensor, centroids: Tensor, x: Tensor) -> Tensor:
+    """bias (.., n) + c.x, (.., k, n)."""
+    product = torch.addmm if x.ndim == 2 else torch.baddbmm
+    return product(bias[..., None, :], centroids, x.mT)
 
 
 class _Sums:
@@ -291,14 +447,6 @@ class _Sums:
     def means(self) -> tuple[Tensor, Tensor]:
         """Which clusters have mass, bool (k,), and the means (k, D) float64 of those."""
         return self.mass > 0, self.total / self.mass.clamp_min(torch.finfo(self.mass.dtype).tiny)[:, None]
-
-    def take(self, cluster: Tensor) -> None:
-        """The sums of an assignment (n,), whatever they were; nothing is waited for."""
-        rows = torch.arange(len(cluster), device=cluster.device)
-        self.total.zero_()
-        self.mass.zero_()
-        add_to_groups(self.total, cluster, self.weight, self.x, rows)
-        add_to_groups(self.mass[:, None], cluster, self.weight, torch.ones_like(self.weight)[:, None], rows)
 
     def update(self, before: Tensor, after: Tensor) -> None:
         """Move items from cluster `before` (n,) (-1: none) to `after` (n,)."""

@@ -15,7 +15,7 @@ from alfm.geometry.kmeans_on_part import GATHERED
 from alfm.host_ops import means_of_groups
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins
+from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins, where
 from alfm.strategies.query import Query, stack_picks, unit_embedding
 
 
@@ -50,10 +50,12 @@ class AlfaMix(Strategy):
         needed = self.flipping_caps(query)
         caps = [min(1.0, i * self.step) for i in range(1, math.ceil(1 / self.step - 1e-9) + 1)]
         flipped = torch.stack([((needed <= cap) & query.available).sum(1) for cap in caps], 1).tolist()
-        candidates = []
-        for r, counts in enumerate(flipped):
-            cap = next((cap for cap, count in zip(caps, counts, strict=True) if count > budget), caps[-1])
-            candidates.append(torch.nonzero(query.available[r] & (needed[r] <= cap))[:, 0])
+        least = [
+            next((cap for cap, count in zip(caps, counts, strict=True) if count > budget), caps[-1])
+            for counts in flipped
+        ]
+        limits = torch.tensor(least, dtype=needed.dtype).to(needed.device)[:, None]
+        candidates = where(query.available & (needed <= limits))
         picks = clustered(query, candidates, budget, partial(unit_embedding, query), up_to=self.cluster_up_to)
         if self.fill == "margins":
             picks = filled_by_margins(query, picks, budget)

@@ -15,7 +15,7 @@ from alfm.heads.passes import Seen, walk_draws
 from alfm.options import Count, Drop, Fits, Whole, checked
 from alfm.posteriors.dropout import DropoutPosterior
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins
+from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins, where
 from alfm.strategies.query import Query, stack_picks, unit_embedding
 
 
@@ -50,13 +50,15 @@ class DropQuery(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         changes = self.changes(query)
-        candidates = []
-        for r in range(query.R):
+        above = [((changes > t) & query.available).sum(1) for t in range(self.passes // 2 + 1)]
+        thresholds = []
+        for counts in torch.stack(above, 1).tolist():
             threshold = self.passes // 2
-            free = query.available[r]
-            while threshold > 0 and int(((changes[r] > threshold) & free).sum()) < self.enough * budget:
+            while threshold > 0 and counts[threshold] < self.enough * budget:
                 threshold -= 1
-            candidates.append(torch.nonzero((changes[r] > threshold) & free)[:, 0])
+            thresholds.append(threshold)
+        limits = torch.tensor(thresholds).to(changes.device)[:, None]
+        candidates = where((changes > limits) & query.available)
         embedding = partial(unit_embedding, query) if self.cluster_head else None
         picks = clustered(query, candidates, budget, embedding, up_to=self.cluster_up_to)
         if self.fill == "margins":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from alfm import devices
-from alfm.geometry.kmeans import kmeans, kmeans_each, nearest_items
+from alfm.geometry.kmeans import kmeans, kmeans_each, nearest_items, nearest_items_each
 
 
 def blobs(seed: int, n: int, k: int, d: int = 8) -> Tensor:
@@ -105,6 +106,35 @@ def test_several_problems_together_are_each_alone(weighted: bool, threads: int) 
         assert torch.equal(together[r].centroids, alone.centroids)
         assert torch.equal(together[r].assignment, alone.assignment)
         assert together[r].inertia == alone.inertia
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_several_problems_are_one_batch_where_replicates_are_joined(
+    weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of different sizes and lengths, with a cluster that runs empty; and the items nearest to their centroids."""
+    x = [blobs(12, 3000, 9), torch.cat([blobs(16, 900, 7), torch.zeros(50, 8).double()])[-60:], blobs(14, 40, 3)]
+    k = [30, 12, 40]
+    for some in (x, [x[0]] * 3):
+        weight = [torch.linspace(0, 2, len(one)) for one in some] if weighted else None
+
+        def found(some: list[Tensor] = some, weight: list[Tensor] | None = weight) -> list[Any]:
+            rngs = [np.random.default_rng(s) for s in (5, 6, 7)]
+            clusters = kmeans_each(some, k, rngs, weight, 15)
+            return list(zip(clusters, nearest_items_each(some, [one.centroids for one in clusters]), strict=True))
+
+        rngs = [np.random.default_rng(s) for s in (5, 6, 7)]
+        own = [None] * 3 if weight is None else weight
+        alone = [kmeans(*each, iterations=15) for each in zip(some, k, rngs, own, strict=True)]
+        other = replace(devices.of("cpu"), looks_are_free=False, numpy_reads=False, joins_replicates=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(devices, "of", lambda x, other=other: other)
+            together = found()
+        for (ours, items), theirs, one in zip(together, alone, some, strict=True):
+            assert torch.equal(ours.assignment, theirs.assignment)
+            torch.testing.assert_close(ours.centroids, theirs.centroids)
+            assert ours.inertia == pytest.approx(theirs.inertia, abs=1e-9)
+            assert torch.equal(items, nearest_items(one, ours.centroids))
 
 
 def test_a_core_need_not_wait_for_the_last_problem(monkeypatch: pytest.MonkeyPatch) -> None:

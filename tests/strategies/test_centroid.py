@@ -9,7 +9,7 @@ from reference.centroid import centroid, inertia
 from sklearn.cluster import KMeans, kmeans_plusplus
 from strategies.factory import SITUATIONS, assert_replicates_independent, clusters, make_query, picks_in
 
-from alfm.geometry.kmeans import kmeans
+from alfm.geometry.kmeans import kmeans_each
 from alfm.strategies.ask import ask
 from alfm.strategies.centroid import Centroid
 from alfm.strategies.query import Query
@@ -27,12 +27,12 @@ def cold(N: int = 150, seeds: tuple[int, ...] = (1,), x: np.ndarray | None = Non
 def test_picks_for_its_clusters(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def spy(x, k, rng, **options):
-        found = kmeans(x, k, rng, **options)
-        calls.append((x.numpy(), k, found.centroids.numpy()))
+    def spy(x, k, rng, *rest, **options):
+        found = kmeans_each(x, k, rng, *rest, **options)
+        calls.append((x[0].numpy(), k[0], found[0].centroids.numpy()))
         return found
 
-    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", spy)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans_each", spy)
     query = cold(block_rows=40)
     picks = Centroid().select(query, budget)[0].tolist()
     h = query.pool.features.numpy()

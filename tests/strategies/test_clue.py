@@ -8,7 +8,7 @@ from reference.clue import clue_objective, entropy
 from sklearn.cluster import KMeans
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
 
-from alfm.geometry.kmeans import kmeans
+from alfm.geometry.kmeans import kmeans_each
 from alfm.strategies.clue import Clue
 
 
@@ -20,10 +20,11 @@ def test_clusters_are_of_the_embeddings_weighted_by_entropy(
     calls = []
 
     def spy(x, k, rng, weight, **options):
-        calls.append((x, k, weight, kmeans(x, k, rng, weight=weight, **options)))
-        return calls[0][3]
+        found = kmeans_each(x, k, rng, weight, **options)
+        calls.append((x[0], k[0], weight[0], found[0]))
+        return found
 
-    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", spy)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans_each", spy)
     picks = Clue(temperature).select(query, 6)[0].numpy()
     view = seen(query)
     z = view.logits / temperature

@@ -13,7 +13,7 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, cluste
 
 from alfm.config.parts import from_config
 from alfm.features.features import Features
-from alfm.geometry.kmeans import kmeans
+from alfm.geometry.kmeans import kmeans_each
 from alfm.posteriors import DropoutPosterior
 from alfm.strategies.ask import ask
 from alfm.strategies.dropquery import DropQuery
@@ -94,12 +94,12 @@ def test_the_batch_is_one_item_per_cluster(cluster_head: bool, monkeypatch: pyte
     query = make_query(N=300)
     calls = []
 
-    def spy(x, k, rng, **options):
-        found = kmeans(x, k, rng, **options)
-        calls.append((x.numpy(), k, found.centroids.numpy()))
+    def spy(x, k, rng, *rest, **options):
+        found = kmeans_each(x, k, rng, *rest, **options)
+        calls.append((x[0].numpy(), k[0], found[0].centroids.numpy()))
         return found
 
-    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", spy)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans_each", spy)
     strategy = DropQuery(cluster_head=cluster_head)
     picks = strategy.select(query, 6)[0].numpy()
     view = seen(query)

@@ -21,7 +21,7 @@ from strategies.factory import (
 
 from alfm import devices
 from alfm.devices import of
-from alfm.geometry.kmeans import kmeans
+from alfm.geometry.kmeans import kmeans_each
 from alfm.posteriors import DropoutPosterior, Ensemble
 from alfm.strategies.entropy import Entropy
 from alfm.strategies.margins import Margins
@@ -59,12 +59,12 @@ def test_cluster_features(around_median: bool, monkeypatch: pytest.MonkeyPatch) 
     """k-means on the unit features of the top oversample x B (or of those around the median), nearest item each."""
     calls = []
 
-    def spy(x, k, rng, **options):
-        found = kmeans(x, k, rng, **options)
-        calls.append((x.numpy(), k, found.centroids.numpy()))
+    def spy(x, k, rng, *rest, **options):
+        found = kmeans_each(x, k, rng, *rest, **options)
+        calls.append((x[0].numpy(), k[0], found[0].centroids.numpy()))
         return found
 
-    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans", spy)
+    monkeypatch.setattr("alfm.strategies.parts.candidates.kmeans_each", spy)
     query = make_query()
     view = seen(query)
     strategy = Margins(typical_features=around_median, cluster_features=True, oversample=7)

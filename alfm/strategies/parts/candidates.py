@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.features.features import Vectors
-from alfm.geometry.kmeans import kmeans, nearest_items
+from alfm.geometry.kmeans import kmeans_each, nearest_items_each
 from alfm.geometry.kmeans_on_part import GATHERED, centroids_of_part, nearest_places
 from alfm.geometry.topk import top, top_each
 from alfm.strategies.query import Query
@@ -57,13 +58,12 @@ def clustered(
     take = embedding or partial(_unit, query.pool.points())
     weight = [None] * query.R if weights is None else weights
 
-    def cluster(r: int) -> Tensor:
-        rows = candidates[r]
-        if len(rows) <= budget:
-            return rows
-        x = take(r, rows)
-        clusters = kmeans(x, budget, query.rng(r, "k-means"), weight=weight[r], iterations=5)
-        return rows[nearest_items(x, clusters.centroids)]
+    def cluster(some: list[int]) -> list[Tensor]:
+        x = [take(r, candidates[r]) for r in some]
+        rngs, own = [query.rng(r, "k-means") for r in some], None if weights is None else [weights[r] for r in some]
+        found = kmeans_each(x, [budget] * len(some), rngs, own, iterations=5)
+        places = nearest_items_each(x, [clusters.centroids for clusters in found])
+        return [candidates[r][own] for r, own in zip(some, places, strict=True)]
 
     def cluster_many(r: int) -> Tensor:
         rows = candidates[r]
@@ -75,10 +75,17 @@ def clustered(
         centroids = centroids_of_part(some, len(rows), budget, rng, device, weight[r], up_to, iterations=5)
         return rows[nearest_places(some, len(rows), centroids)]
 
+    found = {r: rows for r, rows in enumerate(candidates) if len(rows) <= budget}
     many = [r for r, rows in enumerate(candidates) if len(rows) > max(up_to, budget)]
-    few = [r for r in range(query.R) if r not in many]
-    found = dict(zip(few, side_by_side([partial(cluster, r) for r in few], query.pool.device), strict=True))
-    found.update({r: cluster_many(r) for r in many})  # one after the other, each on all cores: one part is held
+    few = [r for r in range(query.R) if r not in many and r not in found]
+    numbers = query.pool.D * max((len(candidates[r]) for r in few), default=0)
+    size = devices.of(query.pool.device).at_once(query.R, numbers, 1)
+    groups = [few[start : start + size] for start in range(0, len(few), size)]
+    for group, picks in zip(
+        groups, side_by_side([partial(cluster, group) for group in groups], query.pool.device), strict=True
+    ):
+        found |= zip(group, picks, strict=True)
+    found |= {r: cluster_many(r) for r in many}  # one after the other, each on all cores: one part is held
     return [found[r] for r in range(query.R)]
 
 
@@ -103,6 +110,12 @@ def filled_by_margins(query: Query, picks: Sequence[Tensor], budget: int) -> lis
     return out
 
 
+def where(mask: Tensor) -> list[Tensor]:
+    """The places of each row of a mask (R, N): R vectors int64, ascending."""
+    counts = mask.sum(1).tolist()
+    return list(mask.nonzero()[:, 1].split(counts))
+
+
 def all_available(query: Query) -> list[Tensor]:
     """Every available item as a candidate; R vectors int64, ascending."""
-    return [torch.nonzero(query.available[r])[:, 0] for r in range(query.R)]
+    return where(query.available)
