@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -82,13 +82,23 @@ class Query:
     def R(self) -> int:
         return len(self.seeds)
 
+    @cached_property
+    def counts(self) -> list[int]:
+        """How many rows are labelled in each replicate."""
+        counts: list[int] = (self.rows >= 0).sum(1).tolist()
+        return counts
+
     def labelled(self, r: int) -> Tensor:
         """Rows labelled in replicate r, (n,) int64, in the order picked."""
-        return self.rows[r][self.rows[r] >= 0]
+        return self.rows[r, : self.counts[r]]
 
     def labels_of(self, r: int) -> Tensor:
         """Classes of `labelled(r)`, (n,) int64."""
-        return self.targets[r][self.rows[r] >= 0]
+        return self.targets[r, : self.counts[r]]
+
+    def some(self, state: Tensor, replicates: Sequence[int]) -> Tensor:
+        """What (R, ...) holds of consecutive replicates."""
+        return state[replicates[0] : replicates[-1] + 1]
 
     def rng(self, r: int, purpose: str) -> np.random.Generator:
         """Replicate r's random stream of this round for one purpose."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans_each
 from alfm.geometry.kmeans_on_part import GATHERED, centroids_of_part, nearest_clusters
 from alfm.geometry.typicality import most_typical_each, most_typical_of_part
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.query import Query
+from alfm.strategies.query import Query, stack_picks
+from alfm.threads import side_by_side
 
 
 @dataclass(eq=False)
@@ -47,40 +51,97 @@ class TypiClust(Strategy):
     cluster_up_to: Count = GATHERED
 
     def select(self, query: Query, budget: int) -> Tensor:
-        counts = [min(len(query.labelled(r)) + budget, self.max_clusters, query.pool.N) for r in range(query.R)]
+        counts = [min(known + budget, self.max_clusters, query.pool.N) for known in query.counts]
         clusters = cluster_pool(query, counts, self.cluster_up_to)
-        return query.each(lambda r: self._select_one(query, r, budget, clusters[r], counts[r]), budget)
+        size = devices.of(query.pool.device).at_once(query.R, query.pool.N, 1)
+        jobs = [
+            partial(self._picks, query, list(range(start, min(start + size, query.R))), budget, clusters, counts)
+            for start in range(0, query.R, size)
+        ]
+        picks = [own for group in side_by_side(jobs, query.pool.device) for own in group]
+        return stack_picks(picks, budget, query.pool.device)
 
-    def _select_one(self, query: Query, r: int, budget: int, clusters: Tensor, count: int) -> Tensor:
-        labelled, points = query.labelled(r), query.pool.points()
-        large, rng = query.pool.N > self.cluster_up_to, query.rng(r, "typical")
-        size = torch.bincount(clusters, minlength=count).tolist()
-        known = torch.bincount(clusters[labelled], minlength=count).tolist()
-        order = sorted(range(count), key=lambda c: (size[c] <= self.min_size, known[c], -size[c], c))
-        free = clusters.masked_fill(~query.available[r], -1)
-        ranked, bounds = torch.sort(free, stable=True)
-        edges = torch.searchsorted(ranked, torch.arange(count + 1, device=ranked.device)).tolist()
-        members = {c: bounds[edges[c] : edges[c + 1]] for c in range(count)}
-        picks: list[Tensor] = []
+    def _picks(
+        self, query: Query, which: Sequence[int], budget: int, clusters: Sequence[Tensor], counts: Sequence[int]
+    ) -> list[Tensor]:
+        """Picks of some replicates, whose groups are looked at together."""
+        parts = _parted(query, which, clusters, counts)
+        going = {r: self._choices(*own, budget) for r, own in zip(which, parts, strict=True)}
+        rngs = {r: query.rng(r, "typical") for r in which}
+        asked, picks = {r: next(one) for r, one in going.items()}, dict[int, Tensor]()
+        while asked:
+            found = self._most_typical(query, asked, rngs)
+            for r, items in zip(list(asked), found, strict=True):
+                try:
+                    asked[r] = going[r].send(items)
+                except StopIteration as done:
+                    picks[r] = done.value
+                    del asked[r]
+        return [picks[r] for r in which]
+
+    def _choices(
+        self, size: Sequence[int], known: Sequence[int], members: list[Tensor], budget: int
+    ) -> Generator[list[Tensor], Tensor, Tensor]:
+        """One replicate's picks, int64 (budget,); yields groups of items and is sent the most typical of each.
+
+        size, known: of its clusters' items and labelled items; members: of each cluster, those that may be picked.
+        """
+        order = sorted(range(len(size)), key=lambda c: (size[c] <= self.min_size, known[c], -size[c], c))
+        picks, left = list[Tensor](), budget
         for small in (False, True):
             ring = [c for c in order if (size[c] <= self.min_size) == small and len(members[c])]
-            while ring and len(picks) < budget:
-                asked = ring[: budget - len(picks)]
-                groups = [members[c] for c in asked]
-                if large:
-                    takes = [(partial(_members, points, rows), len(rows)) for rows in groups]
-                    found = [most_typical_of_part(*one, self.neighbours, rng, points.device) for one in takes]
-                else:
-                    found = most_typical_each(points, groups, self.neighbours)
-                last = len(picks) + len(asked) == budget
-                for c, best in zip(asked, found, strict=True):
-                    rows = members[c]
-                    picks.append(rows.index_select(0, best))
-                    if not last:
+            while ring and left:
+                asked = ring[:left]
+                items = yield [members[c] for c in asked]
+                picks.append(items)
+                left -= len(asked)
+                if left:
+                    for c, item in zip(asked, items.split(1), strict=True):
+                        rows = members[c]
+                        place = (rows == item).to(torch.uint8).argmax(0, keepdim=True)
                         others = torch.arange(len(rows) - 1, device=rows.device)
-                        members[c] = rows.index_select(0, others + (others >= best))
+                        members[c] = rows.index_select(0, others + (others >= place))
                 ring = [c for c in ring if len(members[c])]
         return torch.cat(picks)
+
+    def _most_typical(
+        self, query: Query, asked: Mapping[int, list[Tensor]], rngs: Mapping[int, np.random.Generator]
+    ) -> Sequence[Tensor]:
+        """The most typical item of each replicate's groups: for each replicate int64 (groups,)."""
+        points, every = query.pool.points(), [rows for groups in asked.values() for rows in groups]
+        if query.pool.N > self.cluster_up_to:
+            places = [
+                most_typical_of_part(
+                    partial(_members, points, rows), len(rows), self.neighbours, rngs[r], points.device
+                )
+                for r, groups in asked.items()
+                for rows in groups
+            ]
+        else:
+            places = most_typical_each(points, every, self.neighbours)
+        starts = np.cumsum([0, *map(len, every[:-1])])
+        index = torch.cat(places) + torch.from_numpy(starts).to(points.device)
+        return torch.cat(every).index_select(0, index).split([len(groups) for groups in asked.values()])
+
+
+def _parted(
+    query: Query, which: Sequence[int], clusters: Sequence[Tensor], counts: Sequence[int]
+) -> list[tuple[list[int], list[int], list[Tensor]]]:
+    """Of some replicates' clusters: how many items each has, how many of them are labelled, and those that may be
+    picked."""
+    own = torch.stack([clusters[r] for r in which]).long()
+    rows, most = query.some(query.rows, which), max(counts[r] for r in which)
+    zeros = torch.zeros(len(which), most, dtype=torch.int64, device=own.device)
+    size = zeros.scatter_add(1, own, torch.ones_like(own))
+    known = zeros.scatter_add(1, own.gather(1, rows.clamp_min(0)), (rows >= 0).long())
+    ranked, items = own.masked_fill(~query.some(query.available, which), -1).sort(dim=1, stable=True)
+    every = torch.arange(most + 1, device=own.device).expand(len(which), -1).contiguous()
+    edges = torch.searchsorted(ranked, every)
+    host = torch.cat([size, known, edges], 1).tolist()
+    return [
+        (one[:k], one[most : most + k], [items[i, a:b] for a, b in pairwise(one[2 * most : 2 * most + k + 1])])
+        for i, (one, k) in enumerate(zip(host, (counts[r] for r in which), strict=True))
+    ]
 
 
 def _members(points: Vectors, rows: Tensor, places: Tensor) -> Tensor:
