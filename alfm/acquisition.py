@@ -45,6 +45,16 @@ def _replicates(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     return of_all
 
 
+def _first_alone(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function of (.., M, b, C) to which one replicate, (1, M, b, C), is (M, b, C)."""
+
+    @wraps(score)
+    def of_all(logits: Tensor) -> Tensor:
+        return score(logits[0])[None] if logits.ndim == 4 and len(logits) == 1 else score(logits)
+
+    return of_all
+
+
 @_replicates
 def mean_probabilities(logits: Tensor) -> Tensor:
     """Logits (M, b, C) -> (b, C): the mean of the M probability vectors."""
@@ -85,25 +95,25 @@ def margin_uncertainty(logits: Tensor) -> Tensor:
 # -- disagreement between draws --------------------------------------------------------------------------------------
 
 
-@_replicates
+@_first_alone
 def bald(logits: Tensor) -> Tensor:
     """Mutual information of label and weights, H(mean_m p) - mean_m H(p) >= 0 in nats, (M, b, C) -> (b,).
 
     Houlsby et al. 2011 (arXiv 1112.5745); Gal et al. 2017 (arXiv 1703.02910).
     """
-    M, b, C = logits.shape
-    mean = logits.new_zeros(C, b)  # by classes first, as in `mean_probabilities`
-    within = logits.new_zeros(b)
-    size = min(M, max(1, block_numbers(logits) // (b * C)))
-    scratch = logits.new_empty(2, size, C, b)
-    for members in logits.mT.split(size):
-        z, e = scratch[:, : len(members)]
+    *R, M, b, C = logits.shape
+    mean = logits.new_zeros(*R, C, b)  # by classes first, as in `mean_probabilities`
+    within = logits.new_zeros(*R, b)
+    size = min(M, max(1, block_numbers(logits) // (within.numel() * C)))
+    scratch = logits.new_empty(2, *R, size, C, b)
+    for members in logits.mT.split(size, -3):
+        z, e = scratch[..., : members.shape[-3], :, :]
         torch.mul(members, 1 / math.log(2), out=z)  # in bits: torch has a much faster 2^z than e^z
-        z.sub_(z.amax(1, keepdim=True)).clamp_min_(-1e4)  # 2^-1e4 is 0, and 0 * -1e4 too
-        total = torch.exp2(z, out=e).sum(1, keepdim=True)
-        within += (total.log2() - z.mul_(e).sum(1, keepdim=True).div_(total)).sum((0, 1))
-        mean += e.div_(total).sum(0)
-    return within.mul_(-math.log(2) / M).sub_(_plogp(mean.div_(M)).sum(0)).clamp_min_(0)
+        z.sub_(z.amax(-2, keepdim=True)).clamp_min_(-1e4)  # 2^-1e4 is 0, and 0 * -1e4 too
+        total = torch.exp2(z, out=e).sum(-2, keepdim=True)
+        within += (total.log2() - z.mul_(e).sum(-2, keepdim=True).div_(total)).sum((-3, -2))
+        mean += e.div_(total).sum(-3)
+    return within.mul_(-math.log(2) / M).sub_(_plogp(mean.div_(M)).sum(-2)).clamp_min_(0)
 
 
 @_replicates

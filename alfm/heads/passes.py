@@ -8,7 +8,7 @@ beside it (CPU); as many as a block allows where joined products cost less (GPU)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -72,6 +72,15 @@ class Draws(Protocol):
         ...
 
 
+@runtime_checkable
+class JoinedDraws(Draws, Protocol):
+    """Draws of several replicates at a time."""
+
+    def of_several(self, rows: slice | Tensor, x: Tensor, replicates: slice) -> Tensor:
+        """`logits` of several replicates, (R', M, b, C)."""
+        ...
+
+
 def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool = True, size: int | None = None) -> Any:
     """One pass over the items with every replicate's logits: what fn returned, as (R, N, ...) or a tuple of such.
 
@@ -98,19 +107,25 @@ def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool =
     return visit(source.blocks(size), groups, see, source.N, source.device, 8 * len(groups))
 
 
-def walk_draws(features: Features, draws: Draws, fn: Function, size: int | None = None) -> Any:
+def walk_draws(features: Features, draws: Draws, fn: Function, size: int | None = None, joined: bool = False) -> Any:
     """One pass over the items with every replicate's draws: what fn returned, as (R, N, ...) or a tuple of such.
 
     Blocks are so small that M b C and b D numbers stay near the caches (CPU) or below 64 MB (GPU); `size` fixes them
-    instead. One replicate's draws fill a device, so R' = 1.
+    instead. joined: may fn see several replicates at a time, where the device gains by it?
     """
-    size = size or max(64, features.block_numbers // 4 // max(features.D, draws.passes * draws.C))
+    each = max(features.D, draws.passes * draws.C)
+    size = size or max(64, features.block_numbers // 4 // each)
     loaded = max(size, features.block_rows // size * size)
+    at_once = 1
+    if joined and isinstance(draws, JoinedDraws):
+        at_once = devices.of(features.device).at_once(draws.R, min(size, features.N) * each, 1)
 
     def see(rows: slice, x: Tensor, which: slice) -> Result:
+        if isinstance(draws, JoinedDraws) and which.stop - which.start > 1:
+            return fn(Seen(rows, which, x, draws.of_several(rows, x, which)))
         return fn(Seen(rows, which, x, draws.logits(rows, x, which.start)[None]))
 
-    groups, pieces = together(draws.R, 1), _pieces(features.raw_blocks(loaded), size)
+    groups, pieces = together(draws.R, at_once), _pieces(features.raw_blocks(loaded), size)
     return visit(pieces, groups, see, features.N, features.device, loaded // size * len(groups))
 
 

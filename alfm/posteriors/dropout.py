@@ -17,6 +17,7 @@ from alfm.options import Drop, Fits, checked
 from alfm.posteriors.base import row_index
 from alfm.streams import keep_mask, packed_mask, stream, unpack_mask
 
+JOINED_WORDS = 1 << 20  # of masks up to which several replicates' passes are one product: 256 MB of features
 MASK_WORDS = 1 << 17  # of masks made at a time, 64 features each: 8 MB unpacked
 
 
@@ -109,6 +110,22 @@ class DropoutDraws:
             return self._any_space(rows, x, r)
         parts = self._masked(affine, rows, x, r) if kept is None else self._selected(affine, kept, x)
         return affine.logits(*parts).mT
+
+    def of_several(self, rows: slice | Tensor, x: Tensor, replicates: slice) -> Tensor:
+        """The same of several replicates, (R', M, b, C): all passes at once where they share a space and are few."""
+        which = range(self.R)[replicates]
+        affine, b, words = self._affine[which[0]], len(x), (self.dim + 63) // 64
+        if affine is None or self.joint or not self.head.shared or len(which) * self.passes * b * words > JOINED_WORDS:
+            return torch.stack([self.logits(rows, x, r) for r in which])
+        packed = packed_mask(self._keys[replicates].flatten(0, 1), row_index(rows, x.device), self.dim, self.drop)
+        masks = unpack_mask(packed.flatten(0, 1), self.dim).view(len(which), -1, self.dim).to(x.dtype)
+        scaled = (x * (affine.factor / self._values)).expand(self.passes, -1, -1).reshape(-1, self.dim)
+        phi = torch.addcmul(affine.offset, masks, scaled, out=masks)
+        product = torch.bmm(phi, self.head.weight[replicates].mT)
+        if affine.unit:
+            norm = torch.linalg.vector_norm(phi, dim=2, keepdim=True)
+            product.mul_(norm.clamp_min_(torch.finfo(norm.dtype).tiny).reciprocal_())
+        return product.add_(self.head.bias[replicates, None]).view(len(which), self.passes, b, self.C)
 
     def _masked(self, affine: _Affine, rows: slice | Tensor, x: Tensor, r: int) -> tuple[Tensor, Tensor | None]:
         """W phi (M, C, b) and, where `unit`, |phi| (M, b), every pass in the same memory."""

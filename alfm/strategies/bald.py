@@ -28,4 +28,4 @@ class Bald(Scored):
     posterior: Posterior = field(default_factory=DropoutPosterior)
 
     def score(self, query: Query) -> Tensor:
-        return walk_draws(query.pool, query.draws(self.posterior), lambda seen: bald(seen.logits))
+        return walk_draws(query.pool, query.draws(self.posterior), lambda seen: bald(seen.logits), joined=True)

@@ -54,7 +54,7 @@ class BatchBald(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         draws = query.draws(self.posterior)
-        score = walk_draws(query.pool, draws, lambda seen: bald(seen.logits))
+        score = walk_draws(query.pool, draws, lambda seen: bald(seen.logits), joined=True)
         candidates = highest(query, score, self.oversample * budget)
 
         def greedy(r: int) -> Tensor:

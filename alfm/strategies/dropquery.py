@@ -73,4 +73,4 @@ class DropQuery(Strategy):
         def differs(seen: Seen) -> Tensor:
             return (seen.logits.argmax(-1) != label[seen.replicates, None, seen.rows]).sum(1)
 
-        return walk_draws(query.pool, draws, differs)
+        return walk_draws(query.pool, draws, differs, joined=True)

@@ -52,7 +52,7 @@ class Epig(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         draws = query.draws(self.posterior)
-        bound = walk_draws(query.pool, draws, lambda seen: bald(seen.logits))
+        bound = walk_draws(query.pool, draws, lambda seen: bald(seen.logits), joined=True)
         return query.each(lambda r: self._select_one(query, draws, bound[r], r, budget), budget)
 
     def _select_one(self, query: Query, draws: Draws, bound: Tensor, r: int, budget: int) -> Tensor:

@@ -35,4 +35,4 @@ class Qbc(Scored):
 
     def score(self, query: Query) -> Tensor:
         measure = MEASURES[self.measure]
-        return walk_draws(query.pool, query.draws(self.posterior), lambda seen: measure(seen.logits))
+        return walk_draws(query.pool, query.draws(self.posterior), lambda seen: measure(seen.logits), joined=True)
