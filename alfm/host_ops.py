@@ -32,6 +32,15 @@ def argmax_rows(x: Tensor) -> Tensor:
     return x.argmax(1) if host is None else torch.from_numpy(host.argmax(1))
 
 
+def argmax_last(x: Tensor) -> Tensor:
+    """Place of the maximum along the last dimension, the first of equals: (..., n) -> int64 (...).
+
+    Laid out anew where neighbours there are far apart in memory, as in logits by classes: that costs less.
+    """
+    host = _on_host(x)
+    return x.argmax(-1) if host is None else torch.from_numpy(np.ascontiguousarray(host).argmax(-1))
+
+
 def below(x: Tensor, limits: Tensor) -> Tensor:
     """x (m, n) < limits (m,), bool (m, n)."""
     host = _on_host(x)
@@ -44,6 +53,14 @@ def at_most(x: Tensor, k: int) -> Tensor:
     if host is None:
         return x <= torch.topk(x, k, dim=1, largest=False).values.amax(1, keepdim=True)
     return torch.from_numpy(host <= np.partition(host, k - 1, axis=1)[:, k - 1 : k])
+
+
+def smallest(x: Tensor, k: int) -> Tensor:
+    """The k smallest values of each row, ascending: x (m, n) -> (m, k)."""
+    host = _on_host(x)
+    if host is None:
+        return torch.topk(x, k, dim=1, largest=False).values
+    return torch.from_numpy(np.sort(np.partition(host, k - 1, axis=1)[:, :k], axis=1))
 
 
 def places(mask: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ has neither problem: results do not depend on the number of cores. Figures: benc
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,12 +26,15 @@ T = TypeVar("T")
 def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[T]:
     """Results of the jobs, in their order. On a GPU, and inside another job, they run one after the other.
 
-    Jobs share memory and must not write to the same place.
+    A lone job leaves the cores to the jobs that it has itself. Jobs share memory and must not write to the same place.
     """
     if not devices.of(device).jobs_run_aside:
         return [job() for job in jobs]
     count = at_once(len(jobs), device)
-    with one_thread():
+    if len(jobs) == 1:
+        with _left(_cores()), one_thread():
+            return [jobs[0]()]
+    with one_thread(), _left(0):
         if count <= 1:
             return [job() for job in jobs]
         # Each worker says it for itself: MKL keeps the number per thread, and a product that is a worker's first
@@ -41,7 +45,7 @@ def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[
 
 def at_once(jobs: int, device: torch.device) -> int:
     """How many of so many jobs `side_by_side` runs at a time."""
-    return min(jobs, torch.get_num_threads() if devices.of(device).jobs_run_aside else 1)
+    return min(jobs, _cores() if devices.of(device).jobs_run_aside else 1)
 
 
 def each_of(items: Iterator[S], job: Callable[[S], T], device: torch.device, ahead: int = 16) -> Iterator[tuple[S, T]]:
@@ -54,6 +58,28 @@ def batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` consecutive items, the last one shorter (itertools.batched is Python 3.12's)."""
     while group := list(islice(items, size)):
         yield group
+
+
+class _Lone(threading.local):
+    """What a lone job's thread may use, beside torch's one."""
+
+    cores = 0
+
+
+_lone = _Lone()
+
+
+def _cores() -> int:
+    return max(torch.get_num_threads(), _lone.cores)
+
+
+@contextmanager
+def _left(cores: int) -> Iterator[None]:
+    before, _lone.cores = _lone.cores, cores
+    try:
+        yield
+    finally:
+        _lone.cores = before
 
 
 @contextmanager

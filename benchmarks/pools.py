@@ -33,10 +33,12 @@ class Spec:
     batch: int
     dtype: str = "float32"
     seed: int = 0
+    file: bool = False  # a cache that is read block by block, as with `memory=file`
 
     @property
     def folder(self) -> str:
-        return f"{self.items}x{self.dim}x{self.classes}-{self.test}-{self.dtype}-{self.seed}"
+        name = f"{self.items}x{self.dim}x{self.classes}-{self.test}-{self.dtype}-{self.seed}"
+        return f"{name}-file" if self.file else name
 
     def __str__(self) -> str:
         return f"{self.items:,} x {self.dim}, {self.classes} classes"
@@ -49,6 +51,9 @@ POOLS = {
     "1m": Spec(1_280_000, 768, 1000, 50_000, 5_000, 1_000, dtype="float16"),
     "100k-384": Spec(100_000, 384, 100, 2_000, 500, 100),
     "1m-384": Spec(1_000_000, 384, 100, 2_000, 500, 100),
+    "1m-384-20": Spec(1_000_000, 384, 20, 2_000, 500, 100),
+    "1m-file": Spec(1_000_000, 384, 100, 2_000, 500, 100, dtype="float16", file=True),
+    "10m-file": Spec(10_000_000, 384, 100, 2_000, 500, 100, dtype="float16", file=True),
     "tiny": Spec(600, 24, 4, 200, 12, 5),
 }
 
@@ -67,7 +72,10 @@ def make(spec: Spec, work: Path | None) -> Path:
     rng = np.random.default_rng(spec.seed)
     model = _Model(spec, rng)
     _write(folder, "test", spec.test, spec, model, rng)
-    _write(folder, "train", spec.items, spec, model, rng)
+    if spec.file:
+        _write_cache(folder, spec, model)
+    else:
+        _write(folder, "train", spec.items, spec, model, rng)
     (folder / "spec.json").write_text(json.dumps(asdict(spec)), encoding="utf-8")
     return folder
 
@@ -97,16 +105,45 @@ def _write(folder: Path, split: str, items: int, spec: Spec, model: _Model, rng:
     )
     for start in range(0, items, 8192):
         part = labels[start : start + 8192]
-        x = model.rows(part, rng)
-        copies = np.flatnonzero(rng.random(len(part)) < 0.03)
-        copies = copies[copies + start >= spec.classes]
-        source = rng.integers(0, len(part), len(copies))
-        noise = rng.standard_normal((len(copies), spec.dim), dtype=np.float32)
-        x[copies] = x[source] + 1e-3 * np.linalg.norm(x[source], axis=1, keepdims=True) / np.sqrt(spec.dim) * noise
-        part[copies] = part[source]
-        features[start : start + len(part)] = x
+        features[start : start + len(part)] = _block(start, part, spec, model, rng)
     features.flush()
     np.save(folder / f"{split}-labels.npy", labels.astype(np.int64))
+
+
+def _block(start: int, part: np.ndarray, spec: Spec, model: _Model, rng: np.random.Generator) -> np.ndarray:
+    """Features of items `start` and on of these labels; copies take the label of what they copy, in place."""
+    x = model.rows(part, rng)
+    copies = np.flatnonzero(rng.random(len(part)) < 0.03)
+    copies = copies[copies + start >= spec.classes]
+    source = rng.integers(0, len(part), len(copies))
+    noise = rng.standard_normal((len(copies), spec.dim), dtype=np.float32)
+    x[copies] = x[source] + 1e-3 * np.linalg.norm(x[source], axis=1, keepdims=True) / np.sqrt(spec.dim) * noise
+    part[copies] = part[source]
+    return x
+
+
+def _write_cache(folder: Path, spec: Spec, model: _Model) -> None:
+    """`pool.h5`, laid out as an extracted cache, by blocks that each have a stream: what was written is kept."""
+    import h5py
+
+    made, size = folder / "making.h5", 8192
+    with h5py.File(made, "a", libver=("v110", "v110")) as file:
+        group = file.require_group("train")
+        chunk = min(spec.items, (1 << 20) // (spec.dim * np.dtype(spec.dtype).itemsize))
+        features = group.require_dataset("features", (spec.items, spec.dim), spec.dtype, chunks=(chunk, spec.dim))
+        labels = group.require_dataset("labels", (spec.items,), "<i8")
+        for start in range(int(file.attrs.get("written", 0)), spec.items, size):
+            rng = np.random.default_rng((spec.seed, 1, start))
+            part = rng.choice(spec.classes, min(size, spec.items - start), p=model.share)
+            if not start:
+                part[: spec.classes] = np.arange(spec.classes)[: len(part)]
+            features[start : start + len(part)] = _block(start, part, spec, model, rng)
+            labels[start : start + len(part)] = part
+            if start // size % 32 == 31:
+                file.flush()
+                file.attrs["written"] = start + len(part)
+                file.flush()
+    made.rename(folder / "pool.h5")
 
 
 def arrays(folder: str | Path, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
@@ -118,11 +155,18 @@ def task(folder: str | Path, device: str) -> Task:
     """The pool as the loop wants it."""
     import torch
 
+    from alfm.cache.reader import open_cache
+    from alfm.cache.split import CacheRows
     from alfm.features.features import Features
     from alfm.simulation.task import Task
 
     spec = Spec(**json.loads((Path(folder) / "spec.json").read_text(encoding="utf-8")))
-    features, labels = arrays(folder)
+    features: np.ndarray | CacheRows
+    if spec.file:
+        cache = open_cache(Path(folder) / "pool.h5")
+        features, labels = CacheRows(cache, "train", np.arange(spec.items)), cache.labels("train").copy()
+    else:
+        features, labels = arrays(folder)
     test, test_labels = arrays(folder, "test")
     return Task(
         Features(features, device), torch.from_numpy(labels).to(device), Features(test, device),

@@ -30,6 +30,9 @@ def with_rows(total: Tensor, x: Tensor) -> Tensor:
 OPERATIONS: dict[str, Callable[[], Tensor]] = {
     "log": lambda: host_ops.log(X[:, 1:] + 1, torch.empty(40, 29)),
     "argmax_rows": lambda: host_ops.argmax_rows(X),
+    "argmax_last": lambda: host_ops.argmax_last(X.view(2, 20, 30)),
+    "argmax_last by columns": lambda: host_ops.argmax_last(X.view(2, 30, 20).mT),
+    "smallest": lambda: host_ops.smallest(X, 7),
     "below": lambda: host_ops.below(X, ROW),
     "at_most": lambda: host_ops.at_most(X, 7),
     "places": lambda: host_ops.places(MASK),

@@ -36,6 +36,20 @@ def test_order_and_thread_counts() -> None:
     assert torch.get_num_threads() == 2
 
 
+def test_a_lone_job_leaves_the_cores_to_its_own_jobs() -> None:
+    def job() -> tuple[int, set[int], set[int]]:
+        def inner() -> int:
+            time.sleep(0.02)
+            assert torch.get_num_threads() == 1
+            return threading.get_ident()
+
+        return torch.get_num_threads(), set(side_by_side([inner] * 4, CPU)), set(side_by_side([inner] * 1, CPU))
+
+    threads, several, one = side_by_side([job], CPU)[0]
+    assert threads == 1 and len(several) == 2 and one == {threading.get_ident()}
+    assert at_once(5, CPU) == 2 and torch.get_num_threads() == 2
+
+
 def test_errors_reach_the_caller_and_the_setting_is_restored() -> None:
     def broken() -> None:
         raise ValueError("this one")

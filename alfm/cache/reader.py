@@ -22,6 +22,7 @@ import numpy as np
 
 from alfm.cache.labels import class_numbers, fill_value, label_column
 from alfm.cache.layout import FORMAT, FORMAT_VERSION, plain, rows_not_finite
+from alfm.cache.plain_rows import PlainRows, plain_rows
 from alfm.datasets.labels import ASK
 from alfm.errors import UserError, nearest_names
 
@@ -69,6 +70,7 @@ class FeatureCache:
 
     def __init__(self, path: str | os.PathLike[str], unlabelled: Any = ASK, option: str = "unlabelled") -> None:
         self.path = Path(path)
+        self._places: dict[tuple[str, int, int, int], PlainRows | None] = {}
         if self.path.is_dir():
             raise UserError(f"{self.path} is a folder: name the cache file in it.")
         if not self.path.exists():
@@ -147,6 +149,14 @@ class FeatureCache:
             raise IndexError(f"rows outside [0, {layout.rows}) of {split}")
         unique, inverse = np.unique(rows, return_inverse=True)
         out = np.empty((len(unique), layout.dim), layout.dtype)
+        direct = self._direct(split)
+        if direct is not None and direct.scattered(unique):
+            with self._damage():
+                out = direct.read(unique)
+            bad = rows_not_finite(out)
+            if bad.any():
+                raise self._not_finite(split, int(unique[bad.argmax()]))
+            return out[inverse]
         with self.file() as file:
             dataset = file[split]["features"]
             # neighbouring rows are read together: one call per row costs more than reading a small gap
@@ -215,9 +225,13 @@ class FeatureCache:
     @contextmanager
     def file(self) -> Iterator[h5py.File]:
         """The open file, for the length of a `with`; what HDF5 reports as damage becomes a `UserError`."""
+        with self._damage(), h5py.File(self.path, "r", locking="best-effort") as file:
+            yield file
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
         try:
-            with h5py.File(self.path, "r", locking="best-effort") as file:
-                yield file
+            yield
         except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
             # h5py reports damage as any of these, depending on where in the file it meets it
             if isinstance(error, PermissionError):
@@ -237,6 +251,10 @@ class FeatureCache:
         shape = (stop - start, layout.dim) if view is not None else (stop - start, layout.views, layout.dim)
         out = np.empty(shape, layout.dtype)
         step = max(1, _CHECK_ROWS // (out[:1].size or 1))
+        direct = self._direct(split) if view is not None and stop > start else None
+        if direct is not None:
+            self._read_directly(split, direct, out, start, step)
+            return out
         with self.file() as file:
             dataset = file[split]["features"]
             for low in range(start, stop, step):
@@ -252,6 +270,26 @@ class FeatureCache:
                     raise self._not_finite(split, low + int(bad.argmax()))
                 out[low - start : high - start] = block
         return out
+
+    def _read_directly(self, split: str, direct: PlainRows, out: np.ndarray, start: int, step: int) -> None:
+        """Fill out (b, D) with consecutive rows, without a copy on the way."""
+        for low in range(0, len(out), step):
+            block = out[low : low + step]
+            with self._damage():
+                direct.read(np.arange(start + low, start + low + len(block)), block)
+            bad = rows_not_finite(block)
+            if bad.any():
+                raise self._not_finite(split, start + low + int(bad.argmax()))
+
+    def _direct(self, split: str) -> PlainRows | None:
+        """Where the rows of a split lie, if they can be read without HDF5; found once while the file stays as it is."""
+        with self._damage():
+            status = self.path.stat()
+            key = (split, status.st_ino, status.st_size, status.st_mtime_ns)
+            if key not in self._places:
+                with h5py.File(self.path, "r", locking="best-effort") as file:
+                    self._places[key] = plain_rows(file[split]["features"], self.path)
+            return self._places[key]
 
     def _not_finite(self, split: str, row: int) -> UserError:
         return UserError(f"{self.path} holds NaN or Inf in {split}/features, row {row}: embed that item again.")

@@ -87,6 +87,15 @@ class Vectors:
                 yield rows, self.matrix[rows]
 
     @property
+    def held(self) -> bool:
+        """Are all coordinates in memory, so that a block is only looked up?"""
+        return self.matrix is not None
+
+    def at(self, rows: slice) -> Tensor:
+        """Consecutive items, (b, D') float32: a block of `blocks`, made by whoever asks."""
+        return self.space(self.pool.raw_block(rows)) if self.matrix is None else self.matrix[rows]
+
+    @property
     def sq_norms(self) -> Tensor:
         """Squared lengths (N,) float32, computed once."""
         if self._sq_norms is None:
@@ -198,11 +207,13 @@ class Features:
     def raw_blocks(self, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Consecutive (rows, (b, D) float32 on the device), raw features."""
         for rows in self.slices(size):
-            if isinstance(self.features, Tensor):
-                x = self.features[rows]
-            else:
-                x = torch.from_numpy(self.features.read(rows.start, rows.stop))
-            yield rows, self._over(x)
+            yield rows, self.raw_block(rows)
+
+    def raw_block(self, rows: slice) -> Tensor:
+        """One of them. Reading a file and widening float16 take as long as a small product: jobs load their own."""
+        if isinstance(self.features, Tensor):
+            return self._over(self.features[rows])
+        return self._over(torch.from_numpy(self.features.read(rows.start, rows.stop)))
 
     def _over(self, x: Tensor) -> Tensor:
         """A block of features, in float32 on the device.

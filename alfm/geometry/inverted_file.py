@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from alfm.geometry.kmeans import kmeans
-from alfm.geometry.max_coverage import Cover
-from alfm.geometry.pairs import squared_distances
+from alfm.geometry.max_coverage import Cover, purity_radius
+from alfm.geometry.pairs import limit, squared_distances
 from alfm.host_ops import places
 from alfm.streams import stream
 from alfm.threads import each_of
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TRAINED_ON = 100_000  # items of a k-means that stands for the pool
 MEMBERS = 2048  # items of a cell in one product, so that a cell of very many needs no more memory
+ASKED = 512  # items whose balls say how many pairs there are
+_SURELY = 4  # times as many pairs as fit: the number rests on few items
 SORTED = 1 << 22  # neighbours put in order at a time
 
 
@@ -68,6 +70,37 @@ def _trained(unit: Vectors, k: int, purpose: str, **options: Any) -> tuple[Tenso
     x = unit.matrix if unit.matrix is not None else torch.cat([x for _, x in unit.blocks()])
     clusters = kmeans(x, k, rng, **options)
     return clusters.centroids, clusters.assignment
+
+
+def surely_too_many(unit: Vectors, delta: float | None, pseudo: Tensor | None, purity: float, memory_cap: int) -> bool:
+    """Would neighbour lists exceed `memory_cap` bytes by far, as some random items' exact balls say?
+
+    delta: the radius, or None for the one of `purity` with the classes `pseudo` (N,). One or two passes of ASKED N D'
+    products, where finding out by cells takes hours: what they find is then thrown away.
+    """
+    rng = stream(0, 0, "pairs")
+    some = torch.from_numpy(np.sort(rng.choice(unit.N, min(ASKED, unit.N), replace=False))).to(unit.device)
+    x, norms = unit.rows(some, plain=True), unit.sq_norms
+    own = torch.linalg.vecdot(x, x)
+
+    def distances(rows: slice) -> Tensor:
+        return squared_distances(x, unit.at(rows), own, norms[rows])
+
+    if delta is None:
+        assert pseudo is not None
+        classes = pseudo.to(unit.device)
+
+        def nearest(rows: slice) -> Tensor:
+            return distances(rows).masked_fill_(classes[some, None] == classes[rows], math.inf).amin(1)
+
+        found = [near for _, near in each_of(unit.pool.slices(), nearest, unit.device)]
+        delta = purity_radius(torch.stack(found).amin(0).double().sqrt(), purity)
+    within = limit(delta, unit)
+    inside = sum(
+        n for _, n in each_of(unit.pool.slices(), lambda rows: int((distances(rows) < within).sum()), unit.device)
+    )
+    pairs = (inside / len(some) - 1) * unit.N / 2
+    return 12 * pairs > _SURELY * memory_cap
 
 
 @dataclass(frozen=True)

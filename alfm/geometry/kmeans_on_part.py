@@ -9,7 +9,7 @@ Source of learning on a part with one full assignment: CLARA (Kaufman & Rousseeu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,16 +20,20 @@ from alfm import devices
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans
 from alfm.host_ops import argmax_rows
-from alfm.threads import each_of
+from alfm.threads import each_of, side_by_side
 
 GATHERED = 100_000
-"""Items up to which k-means sees all of them, unless an option says otherwise; of more it sees so many."""
-_EACH = 100  # items of the part for each cluster, at least
+"""Items up to which k-means sees all of them, unless an option says otherwise; of more it sees a part."""
+_PART = 20_000  # items of the part: more would lower the inertia by less than 1 %
+_EACH = 100  # of these for each cluster, at least
 _KEPT = 16  # nearest items kept for a centroid whose first choice went to another
 _AHEAD = 16  # blocks that wait for each other: few, since each holds its items
 
 Take = Callable[[Tensor], Tensor]
 """Places int64 (m,) among n items -> their coordinates (m, D)."""
+
+Block = Callable[[slice], Tensor]
+"""Consecutive items -> their coordinates (b, D)."""
 
 
 def centroids_of_part(
@@ -43,10 +47,20 @@ def centroids_of_part(
     iterations: int = 20,
     seeding: Literal["d2", "random"] = "d2",
 ) -> Tensor:
-    """Centroids (k, D) of a k-means on max(most, 100 k) of n items, drawn without weights; `weight` (n,) as there."""
-    some = torch.from_numpy(np.sort(rng.choice(n, min(n, max(most, _EACH * k)), replace=False))).to(device)
+    """Centroids (k, D) of a k-means on a part of more than `most` items, n of them; `weight` (n,) as there.
+
+    The part are 20,000 of them, or 100 k, drawn without weights; no more than `most` but for the hundred a cluster.
+    """
+    size = max(min(most, _PART), _EACH * k)
+    some = torch.from_numpy(np.sort(rng.choice(n, min(n, size), replace=False))).to(device)
     own = None if weight is None else weight[some]
     return kmeans(take(some), k, rng, own, iterations, seeding=seeding).centroids
+
+
+def by_twos(jobs: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
+    """`centroids_of_part` of several replicates, two at a time side by side: so many parts are held, and what one core
+    does alone in one of them leaves the other something to do."""
+    return [found for i in range(0, len(jobs), 2) for found in side_by_side(jobs[i : i + 2], device)]
 
 
 def nearest_clusters(points: Vectors, centroids: Sequence[Tensor]) -> list[Tensor]:
@@ -57,13 +71,13 @@ def nearest_clusters(points: Vectors, centroids: Sequence[Tensor]) -> list[Tenso
     halves = [-0.5 * torch.linalg.vecdot(c, c) for c in centroids]
     found = [torch.empty(points.N, dtype=torch.int32, device=points.device) for _ in centroids]
 
-    def assign(block: tuple[slice, Tensor]) -> None:
-        rows, x = block
+    def assign(rows: slice) -> None:
+        x = points.at(rows)
         for own, c, half in zip(found, centroids, halves, strict=True):
             own[rows] = argmax_rows(torch.addmm(half, x, c.T)).int()
 
     size = devices.of(points.device).block_rows(max(points.pool.D, max(map(len, centroids))))
-    for _ in each_of(points.blocks(size), assign, points.device, _AHEAD):
+    for _ in each_of(_slices(points.N, size), assign, points.device, _AHEAD):
         pass
     return found
 
@@ -73,7 +87,29 @@ def nearest_places(take: Take, n: int, centroids: Tensor) -> Tensor:
 
     A second pass where two centroids have the same nearest item. O(n k D) a pass; memory O(k) and a few blocks.
     """
-    best, score = _nearest(take, n, centroids, 1)
+
+    def block(rows: slice) -> Tensor:
+        return take(torch.arange(rows.start, rows.stop, device=centroids.device))
+
+    return _settled([_choose(n, centroids)], block, n, [None])[0]
+
+
+def nearest_rows(block: Block, wanted: Sequence[Tensor], centroids: Sequence[Tensor]) -> list[Tensor]:
+    """The same for R replicates in one pass over a pool, each among the items it wants, bool (N,): rows of the pool.
+
+    Reading on costs less than gathering where a replicate wants an eighth of the items or more.
+    """
+    choices = [_choose(int(own.sum()), c) for own, c in zip(wanted, centroids, strict=True)]
+    return _settled(choices, block, len(wanted[0]), wanted)
+
+
+Asked = tuple[Tensor, int]
+Told = tuple[np.ndarray, np.ndarray]
+
+
+def _choose(n: int, centroids: Tensor) -> Generator[Asked, Told, Tensor]:
+    """Asks for the items nearest to some centroids, so many each, of n; what is told is of `_nearest`."""
+    best, score = yield centroids, 1
     distance = 0.5 * torch.linalg.vecdot(centroids, centroids).cpu().numpy() - score[:, 0]
     chosen = np.full(len(centroids), -1, dtype=np.int64)
     taken: set[int] = set()
@@ -82,14 +118,14 @@ def nearest_places(take: Take, n: int, centroids: Tensor) -> Tensor:
         place = int(best[c, 0])
         if place in taken:
             losers.append(c)
-        else:
+        elif place >= 0:
             chosen[c] = place
             taken.add(place)
     kept = _KEPT
     while losers and len(taken) < n:
-        best, _ = _nearest(take, n, centroids[torch.tensor(losers, device=centroids.device)], min(kept, n))
+        best, _ = yield centroids[torch.tensor(losers, device=centroids.device)], min(kept, n)
         for row, c in enumerate(losers):
-            place = next((int(place) for place in best[row] if int(place) not in taken), -1)
+            place = next((int(place) for place in best[row] if place >= 0 and int(place) not in taken), -1)
             if place < 0 and len(taken) < n:
                 losers = losers[row:]  # its nearest ones are all taken: look at more
                 kept *= 4
@@ -102,26 +138,48 @@ def nearest_places(take: Take, n: int, centroids: Tensor) -> Tensor:
     return torch.from_numpy(chosen[chosen >= 0]).to(centroids.device)
 
 
-def _nearest(take: Take, n: int, centroids: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places (k, count) of the items nearest to each centroid, nearest first, and x.c - |x|^2 / 2 of them.
+def _settled(
+    choices: Sequence[Generator[Asked, Told, Tensor]], block: Block, N: int, wanted: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """What the choices come to, R of them, with one pass over the items for whatever they ask at a time."""
+    out: dict[int, Tensor] = {}
+    asked = {r: next(choice) for r, choice in enumerate(choices)}
+    while asked:
+        told = _nearest(block, N, list(asked.values()), [wanted[r] for r in asked])
+        for r, answer in zip(list(asked), told, strict=True):
+            try:
+                asked[r] = choices[r].send(answer)
+            except StopIteration as end:
+                out[r] = end.value
+                del asked[r]
+    return [out[r] for r in range(len(choices))]
 
-    Ties: the lower place.
+
+def _nearest(block: Block, N: int, asked: Sequence[Asked], wanted: Sequence[Tensor | None]) -> list[Told]:
+    """For each who asks: places (k, count) of the items nearest to each centroid, nearest first, and x.c - |x|^2 / 2 of
+    them; -1 and -inf where there are no more. wanted: bool (N,), or None for all. Ties: the lower place.
     """
-    device = centroids.device
+    device = asked[0][0].device
 
-    def look(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        x = take(torch.arange(rows.start, rows.stop, device=device))
-        score = torch.addmm(-0.5 * torch.linalg.vecdot(x, x), centroids, x.T)
-        place = argmax_rows(score)[:, None] if count == 1 else score.topk(min(count, len(x))).indices
-        return place.cpu().numpy() + rows.start, score.gather(1, place).cpu().numpy()
+    def look(rows: slice) -> list[tuple[np.ndarray, np.ndarray]]:
+        x, found = block(rows), []
+        half = -0.5 * torch.linalg.vecdot(x, x)
+        for (centroids, count), own in zip(asked, wanted, strict=True):
+            open_ = half if own is None else half.masked_fill(~own[rows], -torch.inf)
+            score = torch.addmm(open_, centroids, x.T)
+            place = argmax_rows(score)[:, None] if count == 1 else score.topk(min(count, len(x))).indices
+            value = score.gather(1, place).cpu().numpy()
+            found.append((np.where(value > -np.inf, place.cpu().numpy() + rows.start, -1), value))
+        return found
 
-    size = devices.of(device).block_rows(max(centroids.shape[1], len(centroids)))
-    places, scores = np.zeros((len(centroids), 0), dtype=np.int64), np.zeros((len(centroids), 0))
-    for _, (place, score) in each_of(_slices(n, size), look, device, _AHEAD):
-        places, scores = np.concatenate([places, place], 1), np.concatenate([scores, score], 1)
-        order = np.lexsort((places, -scores))[:, :count]
-        places, scores = np.take_along_axis(places, order, 1), np.take_along_axis(scores, order, 1)
-    return places, scores
+    size = devices.of(device).block_rows(max(asked[0][0].shape[1], *(len(centroids) for centroids, _ in asked)))
+    told = [(np.zeros((len(c), 0), dtype=np.int64), np.zeros((len(c), 0), dtype=np.float64)) for c, _ in asked]
+    for _, found in each_of(_slices(N, size), look, device, _AHEAD):
+        for i, ((places, scores), (place, score)) in enumerate(zip(told, found, strict=True)):
+            places, scores = np.concatenate([places, place], 1), np.concatenate([scores, score], 1)
+            order = np.lexsort((places, -scores))[:, : asked[i][1]]
+            told[i] = np.take_along_axis(places, order, 1), np.take_along_axis(scores, order, 1)
+    return told
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

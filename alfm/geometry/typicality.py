@@ -12,7 +12,7 @@ from alfm import devices
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans_on_part import Take
 from alfm.geometry.knn import CLOSE, SPARE, knn
-from alfm.host_ops import holds_any
+from alfm.host_ops import holds_any, smallest
 
 _SEARCH = 256  # members up to which, on CPU, a search for neighbours costs more than all distances
 _NOISE = 256  # units of rounding: squared distances from products are better than that
@@ -45,16 +45,42 @@ def most_typical_of_part(take: Take, m: int, neighbours: int, rng: np.random.Gen
     PART random items are compared with one another; of the most typical 64 the mean distance to the nearest among ten
     times as many says which it is. Up to PART items: the most typical itself. O(PART^2 D); memory O(PART D).
     """
+    return typical_of_drawn(take, drawn(m, rng), neighbours, device)
+
+
+def drawn(m: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    """The only random part of `most_typical_of_part`, so that the rest can be done side by side: places int64 of at
+    most ten PART items of m, ascending, and PART of these places' places, or None where all are compared."""
     if m <= PART:
-        return most_typical(take(torch.arange(m, device=device)), neighbours)
+        return np.arange(m), None
     wide = np.sort(rng.choice(m, min(m, _WIDE * PART), replace=False))
-    narrow = torch.from_numpy(np.sort(rng.choice(len(wide), PART, replace=False))).to(device)
-    places = torch.from_numpy(wide).to(device)
-    x = take(places)
+    return wide, np.sort(rng.choice(len(wide), PART, replace=False))
+
+
+def typical_of_drawn(
+    take: Take, places: tuple[np.ndarray, np.ndarray | None], neighbours: int, device: torch.device
+) -> Tensor:
+    """See `most_typical_of_part`; places: of `drawn`."""
+    wide = torch.from_numpy(places[0]).to(device)
+    x = take(wide)
+    if places[1] is None:
+        return most_typical(x, neighbours)
+    narrow = torch.from_numpy(places[1]).to(device)
     k = min(neighbours, PART // 2)
-    few = narrow[_mean_to_nearest(x[narrow], k).argsort(stable=True)[:_FINAL]]
-    total = knn(x, k + 1, x[few])[0].sum(1)  # with itself, at distance 0
-    return places[few[total.argmin(0, keepdim=True)]]
+    few = narrow[_means_among(x[narrow], None, k).argsort(stable=True)[:_FINAL]]
+    return wide[few[_means_among(x, few, k).argmin(0, keepdim=True)]]
+
+
+def _means_among(x: Tensor, items: Tensor | None, k: int) -> Tensor:
+    """Mean distance (b,) of some items int64 (b,) of x (m, D), or all, to the k nearest others; near pairs are few."""
+    some = x if items is None else x.index_select(0, items)
+    sq, own = torch.linalg.vecdot(x, x), torch.arange(len(x), device=x.device) if items is None else items
+    every = torch.addmm(sq, some, x.T, alpha=-2).add_(sq[own, None]).clamp_min_(0)
+    every[torch.arange(len(own), device=x.device), own] = torch.inf
+    row, column = (every < CLOSE * sq[own, None]).nonzero(as_tuple=True)
+    for i, j in zip(row.split(_BLOCK >> 10), column.split(_BLOCK >> 10), strict=True):
+        every[i, j] = (some[i] - x[j]).square().sum(1)
+    return smallest(every, k).sqrt_().mean(1)
 
 
 def _mean_to_nearest(x: Tensor, k: int) -> Tensor:

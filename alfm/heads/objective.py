@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from alfm import devices
+from alfm.threads import side_by_side
+
+LARGE = 1 << 30
+"""Multiply-adds of a product from which on it is made of pieces, side by side where there are cores for it."""
+
+_ROWS = 128  # classes in a piece: whole blocks of a product's kernel, so that its numbers are those of the whole
 
 
 class Point(NamedTuple):
@@ -74,7 +84,7 @@ class Problem:
         The point where it leads and the step used, 0 unless running; t, and bool (R,): is the objective higher there?
         """
         weight, l2 = self.weight, self.l2
-        slopes = torch.softmax(torch.addcmul(at.Z, t[:, None, None], line.dZ), 1).mul_(line.dZ)
+        slopes = _softmax(torch.addcmul(at.Z, t[:, None, None], line.dZ)).mul_(line.dZ)
         m = slopes.sum(1)
         slope = torch.linalg.vecdot(weight, m) - line.gain + l2 * (line.inner + t * line.curve)
         bend = torch.linalg.vecdot(weight, slopes.mul_(line.dZ).sum(1) - m * m) + l2 * line.curve
@@ -102,11 +112,40 @@ def _product(a: Tensor, rows: Tensor) -> Tensor:
     """(R, C, m) times (R, m, p), or times (1, m, p) for all R: (R, C, p)."""
     if len(rows) < len(a):
         return torch.mm(a.flatten(0, 1), rows[0]).view(*a.shape[:2], -1)
-    return torch.bmm(a, rows)
+    if not _by_pieces(a, a.shape[2] * rows.shape[2]):
+        return torch.bmm(a, rows)
+    out = a.new_empty(1, a.shape[1], rows.shape[2])
+    jobs = [partial(torch.mm, a[0, part], rows[0], out=out[0, part]) for part in _pieces(a.shape[1])]
+    side_by_side(jobs, a.device)
+    return out
+
+
+def _softmax(Z: Tensor, fn: Callable[[Tensor, int], Tensor] = torch.softmax) -> Tensor:
+    """`fn` over the classes of logits (R, C, n)."""
+    if not _by_pieces(Z, Z.shape[2] * 256):
+        return fn(Z, 1)
+    out = torch.empty_like(Z)
+
+    def some(items: slice) -> None:
+        out[:, :, items] = fn(Z[:, :, items], 1)
+
+    side_by_side([partial(some, items) for items in _pieces(Z.shape[2], 4 * _ROWS)], Z.device)
+    return out
+
+
+def _by_pieces(a: Tensor, each: int) -> bool:
+    """Is a lone regression, (1, C, ..) with `each` multiply-adds a class, large enough to be shared by all cores? That
+    does not depend on how many there are."""
+    return len(a) == 1 and a.shape[1] * each >= LARGE and devices.of(a).jobs_run_aside
+
+
+def _pieces(count: int, size: int = 0) -> list[slice]:
+    size = size or _ROWS
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _softmax_objective(Z: Tensor, wY: Tensor, A: Tensor, l2: float | Tensor) -> tuple[Tensor, Tensor]:
     """Logits (R, C, n), weighted targets, weights -> probabilities (R, C, n), objectives (R,)."""
-    log_p = torch.log_softmax(Z, 1)
+    log_p = _softmax(Z, torch.log_softmax)
     loss = -torch.linalg.vecdot(wY.flatten(1), log_p.flatten(1))
     return log_p.exp_(), loss + 0.5 * l2 * A.flatten(1).square().sum(1)

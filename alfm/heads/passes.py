@@ -104,7 +104,7 @@ def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool =
         return fn(Seen(rows, which, phi, own.at(rows, phi)))
 
     # enough jobs for every core, few enough blocks to hold
-    return visit(source.blocks(size), groups, see, source.N, source.device, 8 * len(groups))
+    return _visited(source.pool.slices(size), source.at, source.held, groups, see, source.N, source.device, 8)
 
 
 def walk_draws(features: Features, draws: Draws, fn: Function, size: int | None = None, joined: bool = False) -> Any:
@@ -125,7 +125,11 @@ def walk_draws(features: Features, draws: Draws, fn: Function, size: int | None 
             return fn(Seen(rows, which, x, draws.of_several(rows, x, which)))
         return fn(Seen(rows, which, x, draws.logits(rows, x, which.start)[None]))
 
-    groups, pieces = together(draws.R, at_once), _pieces(features.raw_blocks(loaded), size)
+    raw, groups = features.raw, together(draws.R, at_once)
+    if raw.held or devices.of(raw.device).jobs_run_aside:
+        slices = features.slices(size)
+        return _visited(slices, raw.at, raw.held, groups, see, features.N, features.device, loaded // size)
+    pieces = _pieces(features.raw_blocks(loaded), size)
     return visit(pieces, groups, see, features.N, features.device, loaded // size * len(groups))
 
 
@@ -146,17 +150,58 @@ def visit(
 
     groups: which replicates are seen together, R in all. ahead: visits that wait for each other on CPU.
     """
-    R, single = groups[-1].stop, True
-    out: list[Tensor] = []
+    found = _Found(groups[-1].stop, N)
     visits = ((rows, x, which) for rows, x in blocks for which in groups)
     for (rows, _, which), value in each_of(visits, lambda one: see(*one), device, ahead):
-        single = isinstance(value, Tensor)
+        found.put(rows, which, value)
+    return found.whole
+
+
+def _visited(
+    slices: Iterable[slice],
+    at: Callable[[slice], Tensor],
+    held: bool,
+    groups: Sequence[slice],
+    see: Callable[[slice, Tensor, slice], Result],
+    N: int,
+    device: torch.device,
+    ahead: int,
+) -> Any:
+    """`visit` of blocks at(rows), `ahead` of them at a time. Where they are not `held` in memory, whoever computes with
+    one loads it, once for all groups: so loading goes on side by side too."""
+    found = _Found(groups[-1].stop, N)
+    jobs = [[which] for which in groups] if held else [list(groups)]
+
+    def job(one: tuple[slice, list[slice]]) -> list[Result]:
+        x = at(one[0])
+        return [see(one[0], x, which) for which in one[1]]
+
+    visits = ((rows, some) for rows in slices for some in jobs)
+    for (rows, some), values in each_of(visits, job, device, ahead * len(jobs)):
+        for which, value in zip(some, values, strict=True):
+            found.put(rows, which, value)
+    return found.whole
+
+
+class _Found:
+    """What was found of R replicates and N items, put together."""
+
+    def __init__(self, R: int, N: int) -> None:
+        self.R, self.N, self.single = R, N, True
+        self.out: list[Tensor] = []
+
+    def put(self, rows: slice, which: slice, value: Result) -> None:
+        """(R', b, ..) or a tuple of such."""
+        self.single = isinstance(value, Tensor)
         values = (value,) if isinstance(value, Tensor) else value
-        if not out:
-            out = [v.new_empty((R, N, *v.shape[2:])) for v in values]
-        for whole, v in zip(out, values, strict=True):
+        if not self.out:
+            self.out = [v.new_empty((self.R, self.N, *v.shape[2:])) for v in values]
+        for whole, v in zip(self.out, values, strict=True):
             whole[which, rows] = v
-    return out[0] if single else tuple(out)
+
+    @property
+    def whole(self) -> Any:
+        return self.out[0] if self.single else tuple(self.out)
 
 
 def together(R: int, size: int) -> list[slice]:

@@ -221,7 +221,7 @@ class Simulation(Task):
         strategies = (query_strategy, init_strategy)
         on_part = any(one.clusters_part(self.pool.N) for one in strategies)
         if on_part:
-            known["clusters_on_part"] = 1  # before, k-means saw all candidates of a large pool
+            known["clusters_on_part"] = 2  # 1: other products; before, k-means saw all candidates of a large pool
         if self.pool.offset:
             spaces = {space for one in strategies for space in one.measures}
             if spaces & {"raw", "unit"} or ("head" in spaces and plain_space(classifier, self.pool)):

@@ -16,7 +16,7 @@ from alfm.host_ops import means_of_groups
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins, where
-from alfm.strategies.query import Query, stack_picks, unit_embedding
+from alfm.strategies.query import Query, stack_picks, unit_embedded
 
 
 @dataclass(eq=False)
@@ -35,7 +35,7 @@ class AlfaMix(Strategy):
 
     Departures from the authors' code: cap grows by 0.2 (there by 1/32); k-means makes at most 5 passes (there it
     converges); classes without a label have no anchor (there a mean of nothing).
-    More than `cluster_up_to` candidates: k-means learns from so many random ones (`geometry.kmeans_on_part`).
+    More than `cluster_up_to` candidates: k-means learns from some random ones (`geometry.kmeans_on_part`).
     Cost: O(N D C), then k-means on the m candidates, O(m D B); memory O(N + min(m, cluster_up_to) D).
     """
 
@@ -56,7 +56,7 @@ class AlfaMix(Strategy):
         ]
         limits = torch.tensor(least, dtype=needed.dtype).to(needed.device)[:, None]
         candidates = where(query.available & (needed <= limits))
-        picks = clustered(query, candidates, budget, partial(unit_embedding, query), up_to=self.cluster_up_to)
+        picks = clustered(query, candidates, budget, partial(unit_embedded, query), up_to=self.cluster_up_to)
         if self.fill == "margins":
             picks = filled_by_margins(query, picks, budget)
         return stack_picks(picks, budget, query.pool.device)

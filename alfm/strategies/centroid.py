@@ -15,7 +15,7 @@ class Centroid(Strategy):
 
     The cold start of DropQuery (Gupte et al. 2024, arXiv 2401.14555, section 3). Clusters are drawn by the
     replicate's own stream.
-    Of more items than `cluster_up_to` k-means sees so many random ones.
+    Of more items than `cluster_up_to` k-means sees a part.
     Cost: O(N D B).
     """
 

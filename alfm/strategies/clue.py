@@ -14,7 +14,7 @@ from alfm.geometry.kmeans_on_part import GATHERED
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import all_available, clustered
-from alfm.strategies.query import Query, stack_picks
+from alfm.strategies.query import Embedded, Query, stack_picks
 
 
 @dataclass(eq=False)
@@ -25,7 +25,7 @@ class Clue(Strategy):
     temperature: divides the logits before the entropy (the paper tunes it; 1 by default). Each centroid gets an item
     of its own; the authors' code may take one item for two centroids, and runs k-means to convergence where this one
     makes at most 5 passes. When every entropy is 0, k-means is unweighted.
-    More than `cluster_up_to` candidates: k-means learns from so many random ones (`geometry.kmeans_on_part`).
+    More than `cluster_up_to` candidates: k-means learns from some random ones (`geometry.kmeans_on_part`).
     Cost: O(N D (C + B)); memory O(N + min(N, cluster_up_to) D).
     """
 
@@ -44,7 +44,7 @@ class Clue(Strategy):
             query,
             candidates,
             budget,
-            lambda r, rows: pool.points(head.spaces[r]).rows(rows),
+            lambda r: Embedded(pool.points(head.spaces[r])),
             [uncertainty[r, rows] for r, rows in enumerate(candidates)],
             self.cluster_up_to,
         )

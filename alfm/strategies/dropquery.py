@@ -12,11 +12,12 @@ from torch import Tensor
 
 from alfm.geometry.kmeans_on_part import GATHERED
 from alfm.heads.passes import Seen, walk_draws
+from alfm.host_ops import argmax_last
 from alfm.options import Count, Drop, Fits, Whole, checked
 from alfm.posteriors.dropout import DropoutPosterior
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import Fill, clustered, filled_by_margins, where
-from alfm.strategies.query import Query, stack_picks, unit_embedding
+from alfm.strategies.query import Query, stack_picks, unit_embedded
 
 
 @dataclass(eq=False)
@@ -31,7 +32,7 @@ class DropQuery(Strategy):
     `fill`: margins with the items of smallest margin, which then count as picked.
     cluster_head: cluster the head's normalised embedding, as the authors' code does, instead of the features. Their
     k-means runs to convergence, this one for at most 5 passes.
-    More than `cluster_up_to` candidates: k-means learns from so many random ones (`geometry.kmeans_on_part`).
+    More than `cluster_up_to` candidates: k-means learns from some random ones (`geometry.kmeans_on_part`).
     Cost: O(M N D C), then k-means on the m candidates, O(m D B); memory O(N + min(m, cluster_up_to) D).
     """
 
@@ -59,7 +60,7 @@ class DropQuery(Strategy):
             thresholds.append(threshold)
         limits = torch.tensor(thresholds).to(changes.device)[:, None]
         candidates = where((changes > limits) & query.available)
-        embedding = partial(unit_embedding, query) if self.cluster_head else None
+        embedding = partial(unit_embedded, query) if self.cluster_head else None
         picks = clustered(query, candidates, budget, embedding, up_to=self.cluster_up_to)
         if self.fill == "margins":
             picks = filled_by_margins(query, picks, budget)
@@ -67,10 +68,10 @@ class DropQuery(Strategy):
 
     def changes(self, query: Query) -> Tensor:
         """In how many passes an item's predicted label differs from the one without dropout; int64 (R, N)."""
-        label = query.walk(lambda seen: seen.logits.argmax(-1))
+        label = query.walk(lambda seen: argmax_last(seen.logits))
         draws = query.draws(DropoutPosterior(self.p, self.passes))
 
         def differs(seen: Seen) -> Tensor:
-            return (seen.logits.argmax(-1) != label[seen.replicates, None, seen.rows]).sum(1)
+            return (argmax_last(seen.logits) != label[seen.replicates, None, seen.rows]).sum(1)
 
         return walk_draws(query.pool, draws, differs, joined=True)

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from alfm.geometry.inverted_file import Cells, NearCover, pool_clusters
+from alfm.geometry.inverted_file import Cells, NearCover, pool_clusters, surely_too_many
 from alfm.geometry.kmeans import kmeans
 from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.options import Bytes, Count, Whole, checked
@@ -18,6 +18,9 @@ from alfm.strategies.base import Strategy
 from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.query import Query
 from alfm.streams import stream
+
+LONG = 10
+"""Times `exact_up_to` items: from there on it is asked first whether there is any use in looking for near pairs."""
 
 
 @dataclass(eq=False)
@@ -47,8 +50,9 @@ class ProbCover(Strategy):
     sample: Count = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
-        cover = self._cover(query)
-        if query.pool.N > self.exact_up_to and cover.indices is None:
+        large = query.pool.N > self.exact_up_to
+        cover = None if large and self._too_many(query) else self._cover(query)
+        if cover is None or (large and cover.indices is None):
             # each replicate has a graph of its own
             exact = self.varied(memory_cap=self.memory_cap // query.R, exact_up_to=query.pool.N)
             return Subsampled(exact, self.sample).select(query, budget)
@@ -73,6 +77,20 @@ class ProbCover(Strategy):
             return Cover(unit, delta, found=unit.arrays(question, lambda: Cover(unit, delta, cap).arrays()))
 
         return pool.once(("cover", delta, cap), make)
+
+    def _too_many(self, query: Query) -> bool:
+        """Of so large a pool that looking for near pairs takes long: are there surely more than `memory_cap` holds?"""
+        pool, delta, classes = query.pool, self.delta, self.classes or query.num_classes
+        if pool.N < self.exact_up_to * LONG:
+            return False
+
+        def find() -> dict[str, np.ndarray]:
+            unit = pool.points()
+            pseudo = pool_clusters(unit, classes, "pseudo-classes") if delta is None else None
+            return {"far": np.array(surely_too_many(unit, delta, pseudo, self.purity, self.memory_cap))}
+
+        key = ("too many pairs", delta, classes, self.purity, self.memory_cap)
+        return bool(pool.once(key, lambda: pool.points().arrays(" ".join(map(str, key)), find))["far"])
 
     def _near_cover(self, query: Query) -> Cover:
         """Without lists where they exceed `memory_cap`."""

@@ -218,13 +218,37 @@ def embedding(query: Query, r: int) -> Vectors:
     return vectors
 
 
-def unit_embedding(query: Query, r: int, rows: Tensor) -> Tensor:
-    """phi / |phi| of pool rows, int64 (m,) -> (m, D'), for distances: see `Features.points`."""
+@dataclass(frozen=True)
+class Embedded:
+    """Where a replicate's distances are taken: coordinates of a space, scaled to length 1 where `unit`."""
+
+    vectors: Vectors
+    unit: bool = False
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Pool rows int64 (m,) -> (m, D')."""
+        return self._scaled(self.vectors.rows(index))
+
+    def at(self, rows: slice) -> Tensor:
+        """Consecutive pool rows -> (b, D')."""
+        return self._scaled(self.vectors.at(rows))
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return unit_rows(x) if self.unit else x
+
+
+def unit_embedded(query: Query, r: int) -> Embedded:
+    """phi / |phi| of replicate r, for distances: see `Features.points`."""
     assert query.head is not None
     space, pool = query.head.spaces[r], query.pool
     if space is RAW and pool.offset:
-        return pool.points(UNIT).rows(rows)
-    return unit_rows(pool.vectors(space).rows(rows))
+        return Embedded(pool.points(UNIT))
+    return Embedded(pool.vectors(space), unit=True)
+
+
+def unit_embedding(query: Query, r: int, rows: Tensor) -> Tensor:
+    """phi / |phi| of pool rows, int64 (m,) -> (m, D'), for distances."""
+    return unit_embedded(query, r).rows(rows)
 
 
 def per_replicate(query: Query, job: Callable[[int], T]) -> list[T]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from alfm import devices
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans_each
-from alfm.geometry.kmeans_on_part import GATHERED, centroids_of_part, nearest_clusters
-from alfm.geometry.typicality import most_typical_each, most_typical_of_part
+from alfm.geometry.kmeans_on_part import GATHERED, by_twos, centroids_of_part, nearest_clusters
+from alfm.geometry.typicality import drawn, most_typical_each, typical_of_drawn
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, stack_picks
@@ -32,7 +32,7 @@ class TypiClust(Strategy):
     min(neighbours, size // 2) nearest among the cluster's members that are neither labelled nor picked. A cluster used
     up is passed over, then the small clusters follow, so that always exactly B items are picked.
 
-    Pools above `cluster_up_to` items: clusters are learned from so many random ones and every item goes to the nearest
+    Pools above `cluster_up_to` items: clusters are learned from some random ones and every item goes to the nearest
     centroid; in a cluster of many members typicality is estimated (`geometry.typicality.most_typical_of_part`).
 
     Departures from the authors' code: there a batch may come out short, and k-means runs until it has converged (mini
@@ -110,13 +110,12 @@ class TypiClust(Strategy):
         """The most typical item of each replicate's groups: for each replicate int64 (groups,)."""
         points, every = query.pool.points(), [rows for groups in asked.values() for rows in groups]
         if query.pool.N > self.cluster_up_to:
-            places = [
-                most_typical_of_part(
-                    partial(_members, points, rows), len(rows), self.neighbours, rngs[r], points.device
-                )
-                for r, groups in asked.items()
-                for rows in groups
+            parts = [drawn(len(rows), rngs[r]) for r, groups in asked.items() for rows in groups]
+            jobs = [
+                partial(typical_of_drawn, partial(_members, points, rows), part, self.neighbours, points.device)
+                for rows, part in zip(every, parts, strict=True)
             ]
+            places = side_by_side(jobs, points.device)  # where replicates are not: a lone one has all cores
         else:
             places = most_typical_each(points, every, self.neighbours)
         starts = np.cumsum([0, *map(len, every[:-1])])
@@ -158,10 +157,10 @@ def cluster_pool(query: Query, counts: Sequence[int], up_to: int = GATHERED) -> 
     # the most typical items do not depend on the last passes
     if unit.N > up_to:
         take = partial(unit.rows, plain=True)
-        learned = [
-            centroids_of_part(take, unit.N, k, rng, unit.device, most=up_to, iterations=4)
+        learn = [
+            partial(centroids_of_part, take, unit.N, k, rng, unit.device, most=up_to, iterations=4)
             for k, rng in zip(counts, rngs, strict=True)
         ]
-        return nearest_clusters(unit, learned)
+        return nearest_clusters(unit, by_twos(learn, unit.device))
     x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
     return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=4)]

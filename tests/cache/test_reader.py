@@ -57,6 +57,49 @@ def test_take_of_scattered_rows(tmp_path: Path) -> None:
         cache.take("train", np.array([3000]))
 
 
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4"])
+@pytest.mark.parametrize("how", [{}, {"chunks": (64, 8)}, {"chunks": (64, 4)}, {"chunks": (64, 8), "compression": 1}])
+def test_rows_read_where_they_lie_are_those_of_hdf5(dtype: str, how: dict[str, object], tmp_path: Path) -> None:
+    train, path = arrays(9000, d=8), tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("train/features", data=train["features"].astype(dtype), **how)
+        file["train/labels"] = train["labels"]
+    cache, rng = open_cache(path), np.random.default_rng(0)
+    wholly = how.get("chunks", (64, 8)) == (64, 8) and "compression" not in how
+    assert (cache._direct("train") is not None) == (wholly and dtype != ">f4")
+    rows = np.concatenate([rng.choice(9000, 700), np.arange(60, 140), [5, 5]])  # runs over the edge of a chunk, doubles
+    np.testing.assert_array_equal(cache.take("train", rows), train["features"][rows])
+    np.testing.assert_array_equal(cache.read_rows("train", 50, 300), train["features"][50:300])
+    np.testing.assert_array_equal(cache.features("train"), train["features"])
+
+
+def test_rows_of_a_file_that_changed_or_ends_early(tmp_path: Path) -> None:
+    old, new, path = arrays(9000), arrays(9001), tmp_path / "a.h5"
+    cache, rows = open_cache(make(path, train=old)), np.arange(0, 9000, 70)
+    np.testing.assert_array_equal(cache.take("train", rows), old["features"][rows])
+    path.unlink()
+    make(path, other=old, train=new)  # the rows lie elsewhere now
+    np.testing.assert_array_equal(cache.take("train", rows), new["features"][rows])
+    direct = cache._direct("train")
+    assert direct is not None
+    with path.open("r+b") as handle:
+        handle.truncate(int(direct.starts[0]) + 50)
+    with pytest.raises(UserError, match="is damaged"):
+        cache.take("train", rows)
+    path.unlink()
+    with pytest.raises(UserError, match="is damaged or not"):
+        cache.read_rows("train", 0, 3)
+
+
+def test_not_finite_rows_are_found_wherever_they_are_read(tmp_path: Path) -> None:
+    train = arrays(9000)
+    train["features"][7000, 1] = np.inf
+    cache = open_cache(make(tmp_path / "a.h5", train=train))
+    for read in (lambda: cache.take("train", np.arange(0, 9000, 70)), lambda: cache.read_rows("train", 6990, 7002)):
+        with pytest.raises(UserError, match="row 7000"):
+            read()
+
+
 def test_labels_of_al_foundation_models_are_squeezed(tmp_path: Path) -> None:
     train = arrays()
     train["labels"] = train["labels"].reshape(-1, 1)

@@ -56,6 +56,17 @@ def test_with_all_cells_it_is_the_exact_cover(dtype: str, resident: bool, delta:
         assert mine.dtype == its.dtype and np.array_equal(mine, its)
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_too_many_pairs_are_foreseen(resident: bool) -> None:
+    unit = clustered(resident=resident).unit
+    pseudo = pool_clusters(unit, 20, "pseudo-classes")
+    radius = float(purity_distances(unit, pseudo).kthvalue(46).values)
+    pairs = (int(Cover(unit, radius).degrees.sum()) - 900) / 2
+    for delta, classes in ((radius, None), (None, pseudo)):
+        assert module.surely_too_many(unit, delta, classes, 0.95, int(12 * pairs / 8))
+        assert not module.surely_too_many(unit, delta, classes, 0.95, int(12 * pairs / 2))
+
+
 @pytest.mark.parametrize("probe", [1, 3, 20])
 @pytest.mark.parametrize("resident", [True, False])
 def test_the_pairs_are_those_of_which_one_visits_the_others_cell(probe: int, resident: bool, pieces: None) -> None:

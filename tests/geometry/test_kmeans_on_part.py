@@ -11,7 +11,7 @@ from alfm import devices
 from alfm.features.features import Features
 from alfm.geometry import kmeans_on_part as module
 from alfm.geometry.kmeans import kmeans, nearest_items
-from alfm.geometry.kmeans_on_part import centroids_of_part, nearest_clusters, nearest_places
+from alfm.geometry.kmeans_on_part import centroids_of_part, nearest_clusters, nearest_places, nearest_rows
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,19 @@ def test_centroids_with_one_nearest_item_get_their_next_ones(monkeypatch: pytest
     places = nearest_places(lambda rows: x[rows], len(x), centroids)
     assert places.tolist() == nearest_items(x, centroids).tolist()
     assert len(set(places.tolist())) == 30
+
+
+def test_rows_of_several_replicates_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each among its own candidates, the first of which all ask for the same few."""
+    monkeypatch.setattr(module, "_KEPT", 2)
+    x, visits = blobs(700), []
+    wanted = [torch.arange(700) % 3 == 0, torch.arange(700) > 690, torch.ones(700, dtype=torch.bool)]
+    centroids = [x[:9] + 0.1, x[:20] + 0.1, x[:1] + torch.linspace(0.001, 0.002, 30)[:, None]]
+    found = nearest_rows(lambda rows: visits.append(rows) or x[rows], wanted, centroids)
+    for own, free, c in zip(found, wanted, centroids, strict=True):
+        rows = free.nonzero()[:, 0]
+        assert own.tolist() == rows[nearest_items(x[rows], c)].tolist()
+    assert sum(rows.start == 0 for rows in visits) <= 4
 
 
 def test_more_centroids_than_items() -> None:

@@ -9,6 +9,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from alfm.features.features import Features
 from alfm.heads.logistic import UNSEEN, Logistic
+from alfm.threads import side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,27 @@ def test_the_number_of_cores_changes_nothing(digits, monkeypatch):
         torch.set_num_threads(before)
     assert sorted(sizes) == [1] * 5 + [2, 3, 5]
     assert all(torch.equal(fitted[0].weight, other.weight) for other in fitted[1:])
+
+
+def test_a_large_fit_is_made_of_pieces_with_the_numbers_of_the_whole(monkeypatch):
+    """A lone replicate of many classes: side by side where there are cores, in the same pieces where there is one."""
+    rng, pieces = np.random.default_rng(0), []
+    pool, y = Features(rng.standard_normal((900, 40)).astype(np.float32)), torch.from_numpy(rng.integers(0, 300, 900))
+    rows = torch.arange(800)[None]
+    whole = Logistic().fit(pool, rows, y[rows], 300)
+    monkeypatch.setattr("alfm.heads.objective.LARGE", 1 << 20)
+    monkeypatch.setattr(
+        "alfm.heads.objective.side_by_side", lambda jobs, device: (pieces.append(len(jobs)), side_by_side(jobs, device))
+    )
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            head = Logistic().fit(pool, rows, y[rows], 300)
+            assert torch.equal(head.weight, whole.weight) and torch.equal(head.bias, whole.bias)
+    finally:
+        torch.set_num_threads(before)
+    assert set(pieces) == {2, 3}  # of 512 items, of 128 classes
 
 
 def test_one_batch_of_padded_replicates_solves_the_same_problems(digits):

@@ -315,8 +315,8 @@ def test_clusters_on_a_part_of_the_pool_have_a_behaviour(tmp_path: Path) -> None
             file[f"{split}/features"], file[f"{split}/labels"] = x[rows], y[rows]
     task, one = alfm.Simulation(tmp_path / "model.h5", "cpu"), TypiClust(cluster_up_to=200)
     for strategy in (one, DropQuery(cluster_up_to=299), Subsampled(one, 250), Filtered(members={"typiclust": one})):
-        assert task.behaviour(strategy, Random(), Logistic()) == {"clusters_on_part": 1}
-    assert task.behaviour(Random(), one, Logistic()) == {"clusters_on_part": 1}
+        assert task.behaviour(strategy, Random(), Logistic()) == {"clusters_on_part": 2}
+    assert task.behaviour(Random(), one, Logistic()) == {"clusters_on_part": 2}
     small = Filtered(members={"typiclust": one}, most=150)
     for strategy in (DropQuery(cluster_up_to=300), Subsampled(one, 150), small, Filtered(), Tcm()):
         assert "clusters_on_part" not in task.behaviour(strategy, Random(), Logistic())

@@ -148,6 +148,23 @@ def test_a_large_pool_whose_lists_do_not_fit_is_picked_from_in_part(delta: float
     assert set(picks[0].tolist()) <= set(query.carry["probcover on a part"][0].items.tolist())
 
 
+@pytest.mark.parametrize("delta", [None, 10.0])
+def test_near_pairs_are_not_looked_for_where_they_surely_do_not_fit(
+    delta: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picks are those that looking for them in vain ends with."""
+    query = make_query(N=400, n=6)
+    strategy = large(delta, memory_cap=12 * 400 + 16 * 400, sample=150)
+    late = strategy.select(query, 7)
+    query.carry.clear()
+    monkeypatch.setattr(module, "LONG", 1)
+    monkeypatch.setattr("alfm.geometry.inverted_file._SURELY", 0.1)
+    monkeypatch.setattr(module, "Cells", None)
+    assert torch.equal(strategy.select(query, 7), late)
+    with pytest.raises(TypeError):
+        large(0.01).select(query, 7)  # small balls: worth looking
+
+
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_hard_situations_of_a_large_pool(situation: str) -> None:
     assert picks_in(ProbCover(exact_up_to=0, probe=2), situation)[1] == 0

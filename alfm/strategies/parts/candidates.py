@@ -11,11 +11,10 @@ from torch import Tensor
 
 from alfm import devices
 from alfm.acquisition import margin_uncertainty
-from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans_each, nearest_items_each
-from alfm.geometry.kmeans_on_part import GATHERED, centroids_of_part, nearest_places
+from alfm.geometry.kmeans_on_part import GATHERED, by_twos, centroids_of_part, nearest_places, nearest_rows
 from alfm.geometry.topk import top, top_each
-from alfm.strategies.query import Query
+from alfm.strategies.query import Embedded, Query
 from alfm.threads import side_by_side
 
 
@@ -43,54 +42,59 @@ def clustered(
     query: Query,
     candidates: Sequence[Tensor],
     budget: int,
-    embedding: Callable[[int, Tensor], Tensor] | None = None,
+    embedding: Callable[[int], Embedded] | None = None,
     weights: Sequence[Tensor] | None = None,
     up_to: int = GATHERED,
 ) -> list[Tensor]:
     """k-means with `budget` clusters on the candidates, and the item nearest each centroid.
 
-    candidates: R vectors int64 (K_r,); embedding(r, rows (K,)) -> (K, D'): where distances are taken, by default
+    candidates: R vectors int64 (K_r,), ascending; embedding(r): where distances are taken, by default
     `Features.points`, unit features; weights: R vectors (K_r,) >= 0. Clusters are drawn by each replicate's own stream.
     Returns R vectors of min(budget, K_r) distinct rows. At most 5 passes from k-means++ seeds: the centroids only say
     which items to take, and move little after that.
-    Above `up_to` candidates of a replicate centroids are learned from so many random ones, and no more are gathered.
+    Above `up_to` candidates of a replicate centroids are learned from some random ones, and no more are gathered:
+    then the pool is read on, once for all replicates, or few candidates block by block.
     """
-    take = embedding or partial(_unit, query.pool.points())
-    weight = [None] * query.R if weights is None else weights
+    device, N = query.pool.device, query.pool.N
+    if embedding is None:
+        unit = Embedded(query.pool.points())
+        places = [unit] * query.R
+    else:
+        places = [embedding(r) for r in range(query.R)]
 
     def cluster(some: list[int]) -> list[Tensor]:
-        x = [take(r, candidates[r]) for r in some]
+        x = [places[r].rows(candidates[r]) for r in some]
         rngs, own = [query.rng(r, "k-means") for r in some], None if weights is None else [weights[r] for r in some]
         found = kmeans_each(x, [budget] * len(some), rngs, own, iterations=5)
-        places = nearest_items_each(x, [clusters.centroids for clusters in found])
-        return [candidates[r][own] for r, own in zip(some, places, strict=True)]
+        nearest = nearest_items_each(x, [clusters.centroids for clusters in found])
+        return [candidates[r][own] for r, own in zip(some, nearest, strict=True)]
 
-    def cluster_many(r: int) -> Tensor:
-        rows = candidates[r]
+    def take(r: int, some: Tensor) -> Tensor:
+        return places[r].rows(candidates[r][some])
 
-        def some(places: Tensor) -> Tensor:
-            return take(r, rows[places])
-
-        rng, device = query.rng(r, "k-means"), query.pool.device
-        centroids = centroids_of_part(some, len(rows), budget, rng, device, weight[r], up_to, iterations=5)
-        return rows[nearest_places(some, len(rows), centroids)]
+    def learn(r: int) -> Tensor:
+        rng, count, weight = query.rng(r, "k-means"), len(candidates[r]), None if weights is None else weights[r]
+        return centroids_of_part(partial(take, r), count, budget, rng, device, weight, up_to, iterations=5)
 
     found = {r: rows for r, rows in enumerate(candidates) if len(rows) <= budget}
     many = [r for r, rows in enumerate(candidates) if len(rows) > max(up_to, budget)]
     few = [r for r in range(query.R) if r not in many and r not in found]
     numbers = query.pool.D * max((len(candidates[r]) for r in few), default=0)
-    size = devices.of(query.pool.device).at_once(query.R, numbers, 1)
+    size = devices.of(device).at_once(query.R, numbers, 1)
     groups = [few[start : start + size] for start in range(0, len(few), size)]
-    for group, picks in zip(
-        groups, side_by_side([partial(cluster, group) for group in groups], query.pool.device), strict=True
-    ):
+    for group, picks in zip(groups, side_by_side([partial(cluster, group) for group in groups], device), strict=True):
         found |= zip(group, picks, strict=True)
-    found |= {r: cluster_many(r) for r in many}  # one after the other, each on all cores: one part is held
+    learned = dict(zip(many, by_twos([partial(learn, r) for r in many], device), strict=True))
+    walked: dict[Embedded, list[int]] = {}
+    for r in many:
+        if 8 * len(candidates[r]) < N:
+            found[r] = candidates[r][nearest_places(partial(take, r), len(candidates[r]), learned[r])]
+        else:
+            walked.setdefault(places[r], []).append(r)
+    for points, alike in walked.items():
+        wanted = [torch.zeros(N, dtype=torch.bool, device=device).index_fill_(0, candidates[r], True) for r in alike]
+        found |= zip(alike, nearest_rows(points.at, wanted, [learned[r] for r in alike]), strict=True)
     return [found[r] for r in range(query.R)]
-
-
-def _unit(points: Vectors, r: int, rows: Tensor) -> Tensor:
-    return points.rows(rows)
 
 
 Fill = Literal["random", "margins"]
