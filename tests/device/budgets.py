@@ -1,7 +1,8 @@
 """What a third round may cost on an accelerator, one line per strategy, and what is let pass by name.
 
-The task is that of `rounds.py`: 400 items, 16 features, 10 classes, 20 picks a round, float32, logistic head; the round
-is query, fit and measures. `python -m device.rounds NAME` prints today's line: whoever launches less lowers it here.
+The task is that of `rounds.py`: 400 items, 16 features, 10 classes, 20 picks a round, logistic head, float32 for one
+replicate and float64 for five, whose picks are the CPU's; the round is query, fit and measures. `python -m
+device.rounds NAME` prints today's line: whoever launches less lowers it here.
 """
 
 BUDGETS = {

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in HERE.glob("on_*.py")))
 def test_on_the_device(name: str) -> None:
-    """`python -m pytest -p device.start tests/device/on_picks.py` with tests/ in PYTHONPATH runs one by hand."""
+    """`python -m pytest -p device.start tests/device/on_rounds.py` with tests/ in PYTHONPATH runs one by hand."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "CUDA_VISIBLE"))}
     paths = os.pathsep.join([str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "pytest", "-p", "device.start", "-p", "no:xdist", "-p", "no:cacheprovider", "-q"]

@@ -524,7 +524,7 @@ def record(func, args, kwargs, out, name, raw=None, view=False):
 class Mode(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls):
-        return False  # asked when the class is made; nothing is compiled here, and torch's compiler takes seconds to import
+        return False  # nothing is compiled here, and torch's compiler takes seconds to import
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return run(func, args, kwargs or {})
