@@ -203,19 +203,15 @@ class Probe:
 
 def _called(node: Any) -> Callable[[str, Any], None]:
     """What calls the `_target_` of a node as Hydra would, given the name of an option and a config that has it."""
-    from hydra.utils import get_object
+    from hydra.utils import get_object, instantiate
     from omegaconf import OmegaConf
-
-    from alfm.config.build import build
 
     target = get_object(node["_target_"])
     options = {key: value for key, value in OmegaConf.to_container(node, resolve=True).items() if key[0] != "_"}
-    for key in options:
-        if OmegaConf.is_dict(node[key]) and "_target_" in node[key]:
-            options[key] = build(node[key])
+    inner = {key: instantiate(node[key], _convert_="all") for key in options if OmegaConf.is_config(node[key])}
 
     def call(key: str, _: Any) -> None:
-        target(**options | OmegaConf.to_container(OmegaConf.masked_copy(node, key)))
+        target(**options | inner | OmegaConf.to_container(OmegaConf.masked_copy(node, key)))
 
     return call
 

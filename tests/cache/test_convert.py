@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -39,19 +38,21 @@ def test_al_foundation_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kib", [8, 40, 140])
-def test_a_limit_on_file_sizes_leaves_nothing_half_written(tmp_path: Path, kib: int) -> None:
+def test_a_limit_on_file_sizes_leaves_nothing_half_written(tmp_path: Path, kib: int, monkeypatch, capsys) -> None:
     """150 KB of rows: whichever call meets the limit, there is one sentence, and no file."""
-    pytest.importorskip("resource")
+    resource = pytest.importorskip("resource")
     np.savez(tmp_path / "a.npz", embeddings=X, labels=Y)
-    code = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({kib << 10}, {kib << 10}));"
-        "from alfm.cache.__main__ import main; sys.exit(main(['convert', 'a.npz']))"
-    )
-    path = str(Path(__file__).resolve().parents[2])
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("Error: a.h5 is larger than files may be here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kib << 10, before[1]))
+    try:
+        status = main(["convert", "a.npz"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr().err
+    assert status == 1 and said.count("\n") == 1, said
+    assert said.startswith("Error: a.h5 is larger than files may be here")
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
