@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ def environment_of(device: str, cache_path: str | Path, cache_fingerprint: str, 
     }
 
 
+@cache
 def _git_commit() -> str | None:
-    """Commit of the checkout this package runs from; None when installed, even inside somebody's repository."""
+    """Commit of the checkout this package runs from, as it was when first asked, like the modules that are loaded.
+
+    None when installed, even inside somebody's repository.
+    """
     import subprocess
 
     root = Path(__file__).resolve().parents[2]
