@@ -48,11 +48,9 @@ class Sweep:
         try:
             for made in (folder, sweep.cells, folder / "claims", folder / "workers"):
                 made.mkdir(parents=True, exist_ok=made == folder)
-            settings = json.dumps({"environment": dict(environment)})
-            os.close(os.open(folder / "settings.json", os.O_CREAT | os.O_WRONLY, 0o600))  # `.env` may hold secrets
-            (folder / "settings.json").write_text(settings)
+            _write_private(folder / "settings.json", json.dumps({"environment": dict(environment)}))
             for number, cell in enumerate(cells):
-                sweep._file(number, "json").write_text(cell.to_json())
+                _write_private(sweep._file(number, "json"), cell.to_json())
         except FileExistsError:
             raise UserError(f"hydra.sweep.dir={folder}: a sweep lies there; name a new folder, or none.") from None
         except OSError as error:
@@ -125,6 +123,12 @@ class Sweep:
 
     def __exit__(self, *_: object) -> None:
         self.claims.close()
+
+
+def _write_private(file: Path, text: str) -> None:
+    """For its owner alone: `.env` may hold secrets, and so may what was typed, a data set's token say."""
+    with os.fdopen(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600), "w") as handle:
+        handle.write(text)
 
 
 def _key(number: int) -> str:

@@ -149,7 +149,8 @@ def test_a_cell_that_another_job_is_at_is_left_to_it(cache: Path, tmp_path: Path
 
     made = cells("al_train", alfm.al_train.TASK, f"cache={cache}", "seeds=[1]", "iterations.n=2")
     sweep = Sweep.create(tmp_path / "sweep", made, {"A_SECRET": "word"})
-    assert (tmp_path / "sweep/settings.json").stat().st_mode & 0o077 == 0
+    for private in ("settings.json", "cells/00000.json"):
+        assert (tmp_path / "sweep" / private).stat().st_mode & 0o077 == 0
     other = Claims(sweep.folder, 120)
     assert other.claim("00000")
     sweep.run([0])
