@@ -24,8 +24,9 @@ demo: .venv/installed
 	$(BIN)/python -m alfm.report $(DEMO)/logs --out $(DEMO)
 	@echo "To type commands yourself, first: . $(BIN)/activate"
 
+# threads that wait do not take the other worker's core
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/python -m ruff check .

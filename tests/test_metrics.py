@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,18 @@ from reference.uherding import calibration_error as reference_error
 from sklearn import metrics as sk
 
 import alfm.metrics as module
-from alfm.metrics import METRICS, TestLabels, area_under_budget_curve, calibration_error, evaluate, evaluate_all
+from alfm.metrics import (
+    METRICS,
+    Metric,
+    Scale,
+    TestLabels,
+    area_under_budget_curve,
+    calibration_error,
+    evaluate,
+    evaluate_all,
+)
+from alfm.report.__main__ import main
+from alfm.results.run_folder import RunFolder
 
 
 def reference(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -204,46 +213,35 @@ def test_areas_under_the_budget_curve() -> None:
             area_under_budget_curve(values, labels, over)
 
 
-def test_a_metric_is_one_value_wherever_it_is_used(tmp_path: Path) -> None:
+def test_a_metric_is_one_value_wherever_it_is_used(tmp_path: Path, monkeypatch, capsys) -> None:
     """One entry more in METRICS, and rounds, tables, tests and curves know it, shown in its own scale."""
-    code = f"""
-import numpy as np, torch
-from alfm import metrics
-from alfm.metrics import METRICS, Metric, Scale, evaluate
 
-def doubt(of):
-    "Mean of 1 minus the largest probability."
-    return (1 - of.confidence).mean()
+    def doubt(of):
+        """Mean of 1 minus the largest probability."""
+        return (1 - of.confidence).mean()
 
-METRICS["doubt"] = Metric("doubt", doubt, higher_is_better=False, scale=Scale(1000, 2, "permille"))
-logits, labels = torch.eye(4, 3), torch.tensor([0, 1, 2, 0])
-measured = evaluate(logits, labels)
-assert list(measured)[-1] == "doubt" and 0 < measured["doubt"] < 1
-
-from pathlib import Path
-from alfm.results.load import load_runs
-from alfm.results.run_folder import RunFolder
-from alfm.report.__main__ import main
-for strategy, level in (("random", 1.0), ("margins", 0.5)):
-    config = dict(query_strategy=strategy, seeds=[1])
-    with RunFolder.open({str(tmp_path)!r}, dataset="d", model="m", query_strategy=strategy, init_strategy="random",
-                        classifier="logistic", config=config, cache_fingerprint="c") as folder:
-        for n in (1, 2):
-            row = dict(seed=1, round=n, num_labeled=n, **measured, fit_seconds=0, query_seconds=0, eval_seconds=0,
-                       num_replicates=1, num_filled=0, peak_memory_bytes=0)
-            folder.append([row | dict(doubt=level / n)], {{1: np.array([n])}})
-        folder.finish([1], "done")
-assert main([{str(tmp_path)!r}, "--metric", "doubt", "--format", "markdown"]) == 0
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300
+    monkeypatch.setitem(
+        METRICS, "doubt", Metric("doubt", doubt, higher_is_better=False, scale=Scale(1000, 2, "permille"))
     )
-    assert done.returncode == 0, done.stderr
-    first = done.stdout.split("**Against")[0]
+    measured = evaluate(torch.eye(4, 3), torch.tensor([0, 1, 2, 0]))
+    assert list(measured)[-1] == "doubt" and 0 < measured["doubt"] < 1
+    for strategy, level in (("random", 1.0), ("margins", 0.5)):
+        names = {"query_strategy": strategy, "init_strategy": "random", "classifier": "logistic"}
+        config = {"query_strategy": strategy, "seeds": [1]}
+        with RunFolder.open(tmp_path, dataset="d", model="m", config=config, cache_fingerprint="c", **names) as folder:
+            for n in (1, 2):
+                seconds = {"fit_seconds": 0, "query_seconds": 0, "eval_seconds": 0}
+                row = {"seed": 1, "round": n, "num_labeled": n, **measured, "doubt": level / n, **seconds}
+                row |= {"num_replicates": 1, "num_filled": 0, "peak_memory_bytes": 0}
+                folder.append([row], {1: np.array([n])})
+            folder.finish([1], "done")
+    assert main([str(tmp_path), "--metric", "doubt", "--format", "markdown"]) == 0
+    said = capsys.readouterr().out
+    first = said.split("**Against")[0]
     names = [line.split(" | ")[0].strip("| ") for line in first.splitlines() if line.startswith("|")]
     assert names == ["strategy", "---", "margins", "random"]  # the lower, the better
-    assert "| margins | 500.00 | 250.00 | 375.00 |" in done.stdout
-    assert "doubt in permille after n labels" in done.stdout
+    assert "| margins | 500.00 | 250.00 | 375.00 |" in said
+    assert "doubt in permille after n labels" in said
     assert (tmp_path / "report" / "d-m-doubt.png").stat().st_size > 1000
 
 

@@ -52,8 +52,12 @@ def fits_of(task, strategy, classifier, rounds: int = 4) -> list[list[int]]:
 @pytest.fixture
 def cache(tmp_path, digits_arrays):
     """400 digits with two shifted copies of each image as views."""
+    return made(tmp_path, digits_arrays, 400)
+
+
+def made(tmp_path, digits_arrays, count):
     x, y, test_x, test_y = digits_arrays
-    x, y = x[:400], y[:400]
+    x, y = x[:count], y[:count]
     images = x.reshape(-1, 8, 8)
     views = np.stack([images, np.roll(images, 1, 2), np.roll(images, -1, 2)], 1).reshape(len(x), 3, 64)
     path = tmp_path / "digits" / "views.h5"
@@ -139,7 +143,8 @@ def test_a_part_of_a_pool_has_the_views_of_its_items(cache):
     assert Features(pool.gather(items)).views_of(items) is None
 
 
-def test_strategies_say_whether_they_fit_heads_and_only_those_get_a_behaviour(cache):
+def test_strategies_say_whether_they_fit_heads_and_only_those_get_a_behaviour(tmp_path, digits_arrays):
+    cache = made(tmp_path, digits_arrays, 150)
     views, plain = (alfm.Simulation(cache, "cpu", train_views=on) for on in (True, False))
     for name in STRATEGIES:
         small = {"boss": {"batches": 2, "sub_pool": 40}, "vaal": {"steps": 1}, "switched": {"after": {"per_class": 99}}}
