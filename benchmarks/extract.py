@@ -2,6 +2,7 @@
 
     python benchmarks/extract.py --arch vit_tiny_patch16_224 --images 512
     python benchmarks/extract.py --arch vit_small_patch14_dinov2 --device cuda --images 20000
+    python benchmarks/extract.py --arch vit_large_patch14_dinov2 --device cuda --images 20000 --decode gpu --compile
     python benchmarks/extract.py --memory 20000,200000
 
 Items/s of (a) the whole pipeline, from the first file opened to the finished cache, (b) reading and decoding alone with
@@ -31,15 +32,15 @@ from typing import Any
 import numpy as np
 
 
-def photographs(folder: Path, count: int, side: int = 500) -> None:
+def photographs(folder: Path, count: int, width: int = 500, height: int = 500) -> None:
     """`count` JPEGs of natural statistics (noise with a 1/f spectrum), about 60 kB each, in two class folders."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) + 1 / side
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]) + 1 / height
     for index in range(count):
         spectrum = (rng.normal(size=(3, *frequency.shape)) + 1j * rng.normal(size=(3, *frequency.shape))) / frequency
-        image = np.fft.irfft2(spectrum, s=(side, side)).transpose(1, 2, 0)
+        image = np.fft.irfft2(spectrum, s=(height, width)).transpose(1, 2, 0)
         image = np.clip(128 + 48 * image / image.std(), 0, 255).astype(np.uint8)
         path = folder / "ab"[index % 2] / f"{index:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,11 +52,13 @@ def photographs(folder: Path, count: int, side: int = 500) -> None:
 
 def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
     """Items/s of the whole, of decoding alone and of the forward pass alone."""
+    from alfm import devices
     from alfm.backbones.timm_model import Timm
     from alfm.cache.parts import PartsFolder
     from alfm.datasets.folder import folder
     from alfm.devices import choose_device
     from alfm.extraction.agreement import first_batch
+    from alfm.extraction.decoding import Decoder
     from alfm.extraction.encoding import Encoder, choose_batch_size, choose_precision
     from alfm.extraction.loading import Items, load, tasks_of
     from alfm.extraction.plan import Plan, available_cores, choose_num_workers, choose_part_size, choose_threads
@@ -81,7 +84,10 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
             "seed": None,
             "dtype": "float16",
             "threads": threads,
+            "decode": arguments.decode,
         }
+        if arguments.compile:
+            encoder.compile()
         plan = Plan(settings, {}, "benchmark")
         items = Items(splits, backbone, plan)
         tasks = [task for part in range(len(plan.parts)) for task in tasks_of(part, plan)]
@@ -95,8 +101,14 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
                 return arguments.images / (time.perf_counter() - began)
 
         def decode() -> float:
+            decoder = Decoder(backbone, device) if arguments.decode == "gpu" else None
             began = time.perf_counter()
-            rows = sum(len(loaded.rows) for loaded in load(items, tasks, workers, device))
+            rows = 0
+            for loaded in load(items, tasks, workers, device):
+                if decoder:
+                    decoder.decode(loaded.batch, splits[loaded.task.split], loaded.rows)
+                rows += len(loaded.rows)
+            devices.of(device).finish()
             return rows / (time.perf_counter() - began)
 
         def forward() -> float:
@@ -126,6 +138,8 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
         "num_workers": workers,
         "threads": threads,
         "precision": encoder.precision,
+        "decode": arguments.decode,
+        "compile": arguments.compile,
         "items_per_second": medians,
         "all_repeats": rates,
         "share": medians["whole"] / slower,
@@ -212,6 +226,8 @@ def main() -> None:
     parser.add_argument("--arch", default="vit_tiny_patch16_224", help="timm model, random weights")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--decode", default="pil", choices=["pil", "gpu"], help="as in alfm.extract")
+    parser.add_argument("--compile", action="store_true", help="as in alfm.extract")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--num-workers", default="auto", type=lambda text: text if text == "auto" else int(text))
     parser.add_argument("--repeats", type=int, default=3)

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "streams": "",
     "commands": "",
     "moved": "",
+    "cores": "",
     "lazy": "",
     "options": "errors",
     "devices": "errors",
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "datasets": "commands errors lazy options streams",
     "backbones": "datasets errors lazy options",
     "cache": "commands datasets errors files options streams",
-    "extraction": "backbones cache commands datasets devices errors files options streams threads version",
+    "extraction": "backbones cache commands cores datasets devices errors files options streams threads version",
     # the maths
     "features": "devices errors files host_ops lazy streams threads version",
     "geometry": "devices errors features host_ops streams threads",
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     "strategies": "acquisition devices errors features geometry heads host_ops lazy metrics options posteriors "
     "results streams threads",
     "learner": "devices errors features heads options strategies streams threads",
-    "config": "backbones callbacks commands datasets errors heads options stopping strategies",
+    "config": "backbones callbacks commands cores datasets errors heads options stopping strategies",
     "simulation": "cache callbacks config datasets devices errors features files geometry heads learner metrics "
     "options results stopping strategies streams threads",
     "labelling": "cache commands config datasets devices errors features files geometry heads learner options "

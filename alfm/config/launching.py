@@ -6,7 +6,6 @@ function once for each list of words. What it runs here is not composed from tho
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from alfm.config.mistakes import syntax
 from alfm.config.paths import paths
+from alfm.cores import available_cores
 from alfm.errors import UserError, nearest_names
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Launcher:
                 raise UserError(f"hydra.launcher.n_jobs={settings.n_jobs}: {error}; give 2, or -1 for all.") from error
         if self.name == "submitit_slurm":
             return int(settings.array_parallelism)
-        return len(os.sched_getaffinity(0)) if self.name == "submitit_local" else None
+        return available_cores() if self.name == "submitit_local" else None
 
     def start(self, task: Callable[[DictConfig], None], words: Sequence[Sequence[str]], first: int) -> None:
         """Run `task`, which can be pickled, once for each list of words, and wait; jobs are numbered from `first`.

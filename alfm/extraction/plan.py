@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from alfm.cache.merge import expected_parts
+from alfm.cores import available_cores
 
 _PART_ROWS = 4096
 
@@ -76,11 +77,6 @@ def choose_num_workers(wanted: int | str, device_type: str, rows: int, processes
     if device_type == "cpu":
         return 0 if rows < 2000 else max(1, min(4, cores // 2))
     return min(16, cores)
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any], keys: Sequence[str]) -> str:

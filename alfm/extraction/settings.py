@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from alfm.extraction.plan import available_cores
+from alfm.cores import available_cores
 from alfm.options import Device, Means, Name, PathName, Seed, checked
 
 PROCESSES = max(16, 8 * available_cores())
