@@ -21,4 +21,6 @@ def test_where_the_system_does_not_tell_what_a_process_may_use(monkeypatch: pyte
 
 def test_nobody_else_asks_the_system() -> None:
     sources = {path.name: path.read_text() for path in Path(alfm.__file__).parent.rglob("*.py")}
-    assert [name for name, text in sources.items() if "sched_getaffinity" in text or "cpu_count()" in text] == ["cores.py"]
+    assert [name for name, text in sources.items() if "sched_getaffinity" in text or "cpu_count()" in text] == [
+        "cores.py"
+    ]

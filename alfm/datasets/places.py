@@ -27,6 +27,13 @@ def shown(url: str) -> str:
     return re.sub(r"(?<=://)[^/\s@]*@", "", url)
 
 
+_PACKAGES = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "az": "adlfs", "abfs": "adlfs",
+    "abfss": "adlfs", "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko", "ssh": "paramiko",
+}  # fmt: skip
+"""What each kind of URL needs beside fsspec."""
+
+
 def store_of(url: str) -> tuple[Any, str]:
     """The file system behind a URL, the same object in a process as long as it lives, and the path in it.
 
@@ -38,8 +45,9 @@ def store_of(url: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url)
     except ImportError as error:
-        extra = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "az": "adlfs"}.get(kind)
-        missing = f"pip install {extra}" if extra else _first_line(error)  # which names the package
+        package = _PACKAGES.get(kind)
+        # fsspec's own words name the package too
+        missing = f"{kind}:// needs a package: pip install {package}" if package else _first_line(error)
         raise UserError(f"{shown(url)}: {missing}.") from error
     except Exception as error:  # some kinds connect at once, and each has errors of its own
         if kind not in fsspec.available_protocols():
