@@ -1,7 +1,7 @@
 """Scattered rows of an HDF5 dataset, read where they lie in the file.
 
-HDF5 takes 0.1 ms for each place that a program asks for, or reads a chunk of 1 MB for a row of 1 kB. Rows of a dataset
-without filters lie in the file as they are in memory, so the system can be asked for them directly.
+HDF5 is slow at each place that a program asks for, or reads a whole chunk for one row. Rows of a dataset without filters
+lie in the file as they are in memory, so the system can be asked for them directly.
 """
 
 from __future__ import annotations
