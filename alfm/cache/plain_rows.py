@@ -1,6 +1,6 @@
 """Scattered rows of an HDF5 dataset, read where they lie in the file.
 
-HDF5 is slow at each place that a program asks for, or reads a whole chunk for one row. Rows of a dataset without filters
+HDF5 is slow at each place that a program asks for, or reads a whole chunk for one row. Rows without filters
 lie in the file as they are in memory, so the system can be asked for them directly.
 """
 
