@@ -99,7 +99,10 @@ class Vectors:
     def sq_norms(self) -> Tensor:
         """Squared lengths (N,) float32, computed once."""
         if self._sq_norms is None:
-            self._sq_norms = torch.cat([torch.linalg.vecdot(x, x) for _, x in self.blocks()])
+            norms = torch.empty(self.N, dtype=self.pool.dtype, device=self.device)
+            for rows, x in self.blocks():
+                norms[rows] = torch.linalg.vecdot(x, x)
+            self._sq_norms = norms
         return self._sq_norms
 
     def arrays(self, question: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
@@ -399,7 +402,10 @@ class Features:
         return mean.to(self.device, self.dtype), sd.to(self.device, self.dtype)
 
     def _check_finite(self) -> None:
-        finite = torch.cat([torch.isfinite(x).all(1) for _, x in self.raw_blocks()])
+        # one vector from the start: small ones kept from each block would break up the memory that blocks come into
+        finite = torch.empty(self.N, dtype=torch.bool, device=self.device)
+        for rows, x in self.raw_blocks():
+            finite[rows] = torch.isfinite(x).all(1)
         if not bool(finite.all()):
             bad = (~finite).nonzero()[:, 0]
             raise UserError(
