@@ -78,6 +78,12 @@ def _summary_notes(df: pd.DataFrame, numbers: pd.DataFrame, metric: str, even: b
         f"curve{' over rounds (over labels it is the same)' if even else ''}. Seconds: all seeds together. MB: peak "
         "memory."
     ]
+    if "paid" in df:
+        last = df.loc[df["round"] == df["round"].max(), "paid"]
+        notes.append(
+            "Draws of the pool differ in size, and so does what they pay for: n is their mean, at the end of "
+            f"{last.min()} to {last.max()} labels."
+        )
     if "added" in df and (names := df.loc[df["added"].fillna(False).astype(bool), "strategy"].unique()).size:
         notes.append(f"{', '.join(names)} was added to a sweep that had nothing to compare with.")
     if "filled" in extra:

@@ -18,7 +18,7 @@ import numpy as np
 from alfm.errors import UserError, nearest_names
 from alfm.metrics import METRICS, areas_over_rounds
 from alfm.results.conditions import NOT_STOPPED, differing
-from alfm.results.replicates import replicate_names, units
+from alfm.results.replicates import on_one_axis, replicate_names, units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def paired_curves(df: pd.DataFrame, metric: str = "accuracy", label: str = "quer
     _whole_runs(df, label)
     _one_run_each(df, label)
     strategies = list(dict.fromkeys(df[label]))
-    df = df.assign(replicate=replicate_names(df))
+    df = on_one_axis(df).assign(replicate=replicate_names(df))
     owners = df.groupby("replicate")[label].nunique()
     seeds = [one for one in dict.fromkeys(df["replicate"].tolist()) if owners[one] == len(strategies)]
     left_out = _draws_that_some_lack(df, label, strategies)
@@ -137,18 +137,21 @@ def _curves(df: pd.DataFrame, metric: str, label: str, strategies: list[str], se
     told = df[list(dict.fromkeys([label, "replicate", "num_labeled", metric, "initial", "picked"]))]
     cells = {key: cell for key, cell in told.groupby([label, "replicate"])}
     rounds = min(len(cell) for cell in cells.values())
-    budget = cells[strategies[0], seeds[0]]["num_labeled"].to_numpy()[:rounds]
+    budget, first = cells[strategies[0], seeds[0]]["num_labeled"].to_numpy()[:rounds], strategies[0]
     values = np.empty((len(strategies), len(seeds), rounds))
     picked = np.empty(values.shape, dtype=object)
-    for s, strategy in enumerate(strategies):
-        for i, seed in enumerate(seeds):
+    for i, seed in enumerate(seeds):
+        own = cells[first, seed]["num_labeled"].to_numpy()[:rounds]
+        for s, strategy in enumerate(strategies):
             cell = cells[strategy, seed]
-            if (cell["num_labeled"].to_numpy()[:rounds] != budget).any():
-                raise UserError(
-                    f"{strategy} and {strategies[0]} label different numbers of items: same budget=, please"
-                )
+            if (cell["num_labeled"].to_numpy()[:rounds] != own).any():
+                raise UserError(f"{strategy} and {first} label different numbers of items: same budget=, please")
             values[s, i] = cell[metric].to_numpy()[:rounds]
             picked[s, i] = cell["picked"].to_numpy()[:rounds]
+        if (own != budget).any():
+            raise UserError(
+                f"seeds {seeds[0]} and {seed} of {first} label different numbers of items: same budget=, please"
+            )
     if np.isnan(values).any():
         raise UserError(f"{metric} is NaN in some rounds, so the runs cannot be compared by it; choose another metric")
     initial = np.array([cells[strategies[0], seed]["initial"].iloc[0] for seed in seeds], dtype=object)

@@ -28,6 +28,23 @@ def replicate_names(df: pd.DataFrame) -> list[int | str]:
     return [f"{draw}/{seed}" for draw, seed in zip(df["draw"], seeds, strict=True)]
 
 
+def on_one_axis(df: pd.DataFrame) -> pd.DataFrame:
+    """Rounds of a design, with numbers of labels that all its draws share.
+
+    A budget that is a share of the pool pays for other numbers where draws of the pool differ in size: there
+    `num_labeled` becomes the rounded mean over draws, and the column `paid` keeps what it was. As it is where draws
+    agree, and where strategies differ within one draw.
+    """
+    if "draw" not in df or df["draw"].nunique() < 2:
+        return df
+    each = df.groupby(["draw", "round"])["num_labeled"].agg(["min", "max"])
+    mean = each["min"].groupby("round").mean().round().astype(int)
+    same_within = (each["min"] == each["max"]).all()
+    if not same_within or each["min"].groupby("round").nunique().max() < 2 or not mean.is_monotonic_increasing:
+        return df
+    return df.assign(paid=df["num_labeled"], num_labeled=df["round"].map(mean))
+
+
 def counted(replicates: int, draws: int = 1) -> str:
     """How many there are, in words: "1 seed", "12 seeds", "15 replicates of 5 draws"."""
     if draws > 1:

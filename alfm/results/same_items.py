@@ -67,9 +67,9 @@ def begun_with(df: pd.DataFrame, items: Items) -> Begun:
     found: Begun = {}
     size = len(items.pool)
     for path, run in df.groupby("path", sort=False):
-        picks = read_state(Path(str(path))).picks
-        first = run.sort_values("num_labeled").drop_duplicates(["draw", "seed"])
-        for row in first.itertuples():
-            own = picks[int(row.seed)][: int(row.num_labeled)].tolist()
+        state = read_state(Path(str(path)))
+        for row in run.drop_duplicates(["draw", "seed"]).itertuples():
+            seed = int(row.seed)
+            own = state.picks[seed][: int(state.rows[seed][0]["num_labeled"])].tolist()
             found[row.draw, row.seed] = frozenset(f"{n // size or ''}|{items.pool[n % size]}" for n in own)
     return found

@@ -13,7 +13,7 @@ from alfm.metrics import METRICS, area_under_budget_curve
 from alfm.results.conditions import NOT_STOPPED, differing, telling_words
 from alfm.results.pairing import SETTING, check_metric
 from alfm.results.pool_words import pool_words
-from alfm.results.replicates import REPLICATE, per_unit, units
+from alfm.results.replicates import REPLICATE, on_one_axis, per_unit, units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ class Setting:
     report's settings differ, "strength=10", after what was made of pool and annotator (`pool_words`); `shared`: the
     runs with the cold start that most strategies have; `own`: those with another; `stopped`: those that stopping rules
     may end, which no curve is cut to. All carry the columns `strategy`, which tells runs apart by the options that
-    differ, and `draw`.
+    differ, and `draw`; `paid` where draws pay for different numbers of labels (`on_one_axis`).
     """
 
     names: dict[str, str]
@@ -77,7 +77,8 @@ def settings_of(df: pd.DataFrame) -> Iterator[Setting]:
         str(name): telling_words(texts, within="classifier.") for name, texts in df.groupby("classifier")["conditions"]
     }
     caches = df.groupby(["dataset", "model"])["cache"].nunique()
-    for key, group in df.groupby(SETTING, sort=False):
+    for key, rows in df.groupby(SETTING, sort=False):
+        group = on_one_axis(rows)
         names = dict(zip(SETTING, map(str, key), strict=True))
         several = caches[names["dataset"], names["model"]] > 1
         made = pool_words(json.loads(names["conditions"] or "{}"), group["pool"])
@@ -200,6 +201,7 @@ def _filled(curves: Sequence[pd.DataFrame]) -> tuple[float, float]:
     """Share of a run's picks that came from completing batches at random, and the largest share of a round."""
     if "num_filled" not in curves[0]:
         return 0.0, 0.0
-    picks = np.concatenate([np.diff(c["num_labeled"], prepend=0) for c in curves])
+    paid = "paid" if "paid" in curves[0] else "num_labeled"
+    picks = np.concatenate([np.diff(c[paid], prepend=0) for c in curves])
     filled = np.concatenate([c["num_filled"] for c in curves])
     return float(filled.sum() / picks.sum()), float((filled / picks).max())

@@ -14,7 +14,9 @@ from statsmodels.stats.multitest import multipletests
 
 from alfm.errors import UserError
 from alfm.metrics import METRICS, area_under_budget_curve
+from alfm.report.tables import summary_table
 from alfm.results.pairing import paired_curves
+from alfm.results.setting import settings_of
 from alfm.results.statistics import (
     average_ranks,
     better_than_random,
@@ -76,6 +78,27 @@ def test_replicates_of_several_draws_are_one_design() -> None:
         pd.testing.assert_frame_equal(test(curves), test(plain))
     df = pd.concat([drawn(name, own, 1, 2, 3) for name, own in values.items()])
     assert better_than_random(df)["verdict"].tolist() == ["better"] * 3
+
+
+def test_draws_of_different_sizes_are_compared_round_by_round() -> None:
+    """5 % of a pool of 300 items and of one of 290 are different numbers of labels, in one round."""
+    values = {"random": noisy(0, 1), "margins": noisy(0.05, 2)}
+    alike = pd.concat([drawn(name, own, 1, 2, 3) for name, own in values.items()])
+    differ = alike.assign(num_labeled=alike["num_labeled"] * 10 + alike["draw"].map(lambda draw: int(draw[-1]) - 1))
+    curves, expected = paired_curves(differ), paired_curves(alike)
+    np.testing.assert_array_equal(curves.values, expected.values)
+    np.testing.assert_array_equal(curves.num_labeled, expected.num_labeled * 10 + 1)
+    (setting,) = settings_of(differ)
+    assert sorted(setting.shared["num_labeled"].unique()) == curves.num_labeled.tolist()
+    costs = dict.fromkeys(("fit_seconds", "query_seconds", "eval_seconds", "peak_memory_bytes"), 0.0)
+    table = summary_table(setting.shared.assign(**costs, num_replicates=4), "accuracy", "")
+    last = curves.num_labeled[-1]
+    assert any(f"of {last - 1} to {last + 1} labels" in note for note in table.notes)
+    odd = differ["draw"].eq("partition=2") & differ["query_strategy"].eq("margins")
+    with pytest.raises(UserError, match="margins and random label different numbers of items"):
+        paired_curves(differ.assign(num_labeled=differ["num_labeled"] + odd))
+    with pytest.raises(UserError, match="seeds 0 and 1 of random label different numbers of items"):
+        paired_curves(three().assign(num_labeled=lambda df: df["num_labeled"] + df["seed"]))
 
 
 def test_draws_that_a_strategy_lacks_are_left_out_and_named() -> None:
