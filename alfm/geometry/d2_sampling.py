@@ -67,7 +67,7 @@ def d2_sample(
 def d2_sample_each(
     sq_norms: Sequence[Tensor],
     factors: Callable[[slice], Factors],
-    allowed: Sequence[Tensor],
+    allowed: Sequence[Tensor] | None,
     budget: Sequence[int],
     rng: Sequence[np.random.Generator],
     first: Literal["largest"] | None = "largest",
@@ -76,14 +76,14 @@ def d2_sample_each(
 ) -> list[Tensor]:
     """`d2_sample` of several problems: each a job of its own on CPU; on a GPU their batches go together.
 
-    factors(which): of one problem, or of R' of them, then of rows (R', m) and with R' in front of the matrices.
+    allowed: None for every row. factors(which): of one problem, or of R' of them, then of rows (R', m) and with R' in front of the matrices.
     """
     device, R = sq_norms[0].device, len(sq_norms)
     size = devices.of(device).at_once(R, _CHUNK + max(map(len, sq_norms)), 1)
 
     def sample(which: slice) -> list[Tensor]:
-        own = None if weight is None else weight[which]
-        samplers = D2Samplers(sq_norms[which], factors(which), allowed[which], budget[which], rng[which], own)
+        free, own = (None if given is None else given[which] for given in (allowed, weight))
+        samplers = D2Samplers(sq_norms[which], factors(which), free, budget[which], rng[which], own)
         samplers.begin(first, start)
         while samplers.draw():
             pass
@@ -100,14 +100,16 @@ class D2Samplers:
         self,
         sq_norms: Sequence[Tensor],
         factors: Factors,
-        allowed: Sequence[Tensor],
+        allowed: Sequence[Tensor] | None,
         budget: Sequence[int],
         rng: Sequence[np.random.Generator],
         weight: Sequence[Tensor] | None = None,
     ) -> None:
         lengths = [len(sq) for sq in sq_norms]
         norms = _on_host([sq.double() for sq in sq_norms], lengths)
-        factor = [free.astype(np.float64) for free in _on_host(allowed, lengths)]  # weight where allowed, else 0
+        factor = [np.ones(n) for n in lengths]  # weight where allowed, else 0
+        if allowed is not None:
+            factor = [free.astype(np.float64) for free in _on_host(allowed, lengths)]
         if weight is not None:
             weights = _on_host([own.double() for own in weight], lengths)
             if any((own < 0).any() for own in weights):

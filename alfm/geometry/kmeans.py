@@ -196,11 +196,9 @@ class _Unseen:
         self.x = x[0][None] if same else pad_sequence(list(x), batch_first=True)  # (1 or R, n, D)
         self.sq = torch.linalg.vecdot(self.x, self.x).expand(self.R, -1)
         device = self.x.device
-        places = [torch.arange(most, device=device) for most in (self.x.shape[1], max(k))]
-        self.there, self.real = (  # bool (R, n) and (R, K)
-            place < torch.tensor(counts, device=device)[:, None]
-            for place, counts in zip(places, (self.n, k), strict=True)
-        )
+        n, K = torch.tensor([self.n, list(k)]).to(device)[..., None]
+        self.there = torch.arange(self.x.shape[1], device=device) < n  # bool (R, n)
+        self.real = torch.arange(max(k), device=device) < K  # bool (R, K)
         self.weight = self.there.to(self.sq.dtype)
         if weight is not None:
             given = pad_sequence(list(weight), batch_first=True).to(self.sq)
@@ -386,8 +384,7 @@ def _seeds(
                 return lambda rows: (some[0].index_select(0, rows.flatten()).view(*rows.shape, -1),)
             return lambda rows: (torch.stack([one.index_select(0, own) for one, own in zip(some, rows, strict=True)]),)
 
-        everyone = [torch.ones(len(one), dtype=torch.bool, device=device) for one in x]
-        seeds = d2_sample_each(sq, factors, everyone, k, rng, None, weight, "exact")
+        seeds = d2_sample_each(sq, factors, None, k, rng, None, weight, "exact")
     return [own.repeat(-(-most // len(own)))[:most] for own, most in zip(seeds, k, strict=True)]
 
 
