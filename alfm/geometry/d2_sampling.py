@@ -76,7 +76,8 @@ def d2_sample_each(
 ) -> list[Tensor]:
     """`d2_sample` of several problems: each a job of its own on CPU; on a GPU their batches go together.
 
-    allowed: None for every row. factors(which): of one problem, or of R' of them, then of rows (R', m) and with R' in front of the matrices.
+    allowed: None for every row. factors(which): of one problem, or of R' of them, then of rows (R', m) and with R' in
+    front of the matrices.
     """
     device, R = sq_norms[0].device, len(sq_norms)
     size = devices.of(device).at_once(R, _CHUNK + max(map(len, sq_norms)), 1)
