@@ -155,14 +155,16 @@ def running_sums(x: Tensor) -> Tensor:
 def means_of_groups(x: Tensor, group: Tensor, count: int) -> Tensor:
     """Means of rows x (n, D) by group, int64 (n,) below `count`, those of groups that occur: (g, D), ascending.
 
-    Elsewhere (count, D), where a group that does not occur has the mean of another: who knows them would be asked.
+    Elsewhere (.., count, D) of x (.., n, D), where a group that does not occur has the mean of another: who knows them
+    would be asked. A group of -1 is none.
     """
     if _on_host(group) is not None:
         return torch.stack([x[group == one].mean(0) for one in group.unique()])
     every = torch.arange(count, device=x.device)
-    share = (group == every[:, None]).to(x.dtype)
-    number = share.sum(1, keepdim=True)
-    return ((share @ x) / number.clamp_min(1)).index_select(0, every.where(number[:, 0] > 0, group[:1]))
+    share = (group[..., None, :] == every[:, None]).to(x.dtype)
+    number = share.sum(-1, keepdim=True)
+    held = every.where(number[..., 0] > 0, group[..., :1])
+    return ((share @ x) / number.clamp_min(1)).take_along_dim(held[..., None], -2)
 
 
 def widened(x: Tensor) -> Tensor:

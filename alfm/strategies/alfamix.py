@@ -11,7 +11,10 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm import devices
+from alfm.features.spaces import Space
 from alfm.geometry.kmeans_on_part import GATHERED
+from alfm.heads.passes import Seen, walk
 from alfm.host_ops import means_of_groups
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
@@ -65,33 +68,48 @@ class AlfaMix(Strategy):
         """The smallest cap at which each item's label flips, (R, N); Inf where none does."""
         head, pool = query.head, query.pool
         assert head is not None
-        anchors = []
-        for r in range(query.R):
-            phi, y = pool.vectors(head.spaces[r]).rows(query.labelled(r)), query.labels_of(r)
-            origin = pool.origin(head.spaces[r])
-            phi = phi if origin is None else phi - origin
-            anchors.append((means_of_groups(phi, y, query.num_classes), origin))
 
-        def caps(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
-            (a, origin), W = anchors[r], head.weight[r]
+        def anchors(space: Space, rows: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+            """Classes' means of labelled rows (.., n) and their classes, and what features are less for distances."""
+            phi, origin = pool.vectors(space).rows(rows.clamp_min(0).flatten()), pool.origin(space)
             phi = phi if origin is None else phi - origin
-            reach = torch.cdist(phi, a, compute_mode="use_mm_for_euclid_dist").amax(1)
-            return flip_length(logits, W) / reach * math.sqrt(phi.shape[1])
+            return means_of_groups(phi.view(*rows.shape, -1), y, query.num_classes), origin
 
-        return torch.nan_to_num(pool.map(caps, head), nan=math.inf, posinf=math.inf)
+        numbers = query.rows.shape[1] * pool.D
+        if head.shared and 1 < query.R <= devices.of(pool.device).at_once(query.R, numbers, 1):
+            every, start = anchors(head.spaces[0], query.rows, query.targets)
+
+            def of_several(seen: Seen) -> Tensor:
+                phi = seen.phi.expand(len(seen.logits), -1, -1)
+                return caps(phi, seen.logits, every[seen.replicates], start, head.weight[seen.replicates])
+
+            found = walk(pool, head, of_several)
+        else:
+            given = [anchors(head.spaces[r], query.labelled(r), query.labels_of(r)) for r in range(query.R)]
+            found = pool.map(lambda phi, logits, rows, r: caps(phi, logits, *given[r], head.weight[r]), head)
+        return torch.nan_to_num(found, nan=math.inf, posinf=math.inf)
+
+
+def caps(phi: Tensor, logits: Tensor, anchors: Tensor, origin: Tensor | None, W: Tensor) -> Tensor:
+    """The smallest cap at which items' labels flip, (.., b), of phi (.., b, D), logits (.., b, C), anchors (.., A, D)
+    less an origin, and W (.., C, D)."""
+    phi = phi if origin is None else phi - origin
+    reach = torch.cdist(phi, anchors, compute_mode="use_mm_for_euclid_dist").amax(-1)
+    return flip_length(logits, W) / reach * math.sqrt(phi.shape[-1])
 
 
 def flip_length(logits: Tensor, W: Tensor) -> Tensor:
-    """How far along its loss gradient an item must move for its label to change; logits (b, C), W (C, D) -> (b,).
+    """How far along its loss gradient an item must move for its label to change; logits (.., b, C), W (.., C, D) ->
+    (.., b).
 
     The gradient is (p - e_y) W. Only its direction matters, so p - e_y is divided by 1 - p_y: softmax over the other
     classes, minus e_y, which does not vanish for certain items. Inf where nothing flips.
     """
-    y = logits.argmax(1, keepdim=True)
-    direction = torch.softmax(logits.scatter(1, y, -math.inf), 1).scatter_(1, y, -1.0)
+    y = logits.argmax(-1, keepdim=True)
+    direction = torch.softmax(logits.scatter(-1, y, -math.inf), -1).scatter_(-1, y, -1.0)
     g = direction @ W
-    slope = g @ W.T  # of the logits, for a step of length |g|
-    gap = logits.gather(1, y) - logits
-    closing = slope - slope.gather(1, y)
-    length = torch.where(closing > 0, gap / closing, math.inf).scatter_(1, y, math.inf).amin(1)
-    return length * torch.linalg.vector_norm(g, dim=1)
+    slope = g @ W.mT  # of the logits, for a step of length |g|
+    gap = logits.gather(-1, y) - logits
+    closing = slope - slope.gather(-1, y)
+    length = torch.where(closing > 0, gap / closing, math.inf).scatter_(-1, y, math.inf).amin(-1)
+    return length * torch.linalg.vector_norm(g, dim=-1)
