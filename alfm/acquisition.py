@@ -55,19 +55,20 @@ def _first_alone(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
     return of_all
 
 
-@_replicates
+@_first_alone
 def mean_probabilities(logits: Tensor) -> Tensor:
-    """Logits (M, b, C) -> (b, C): the mean of the M probability vectors."""
+    """Logits (.., M, b, C) -> (.., b, C): the mean of the M probability vectors."""
     # By classes along the first dimension, which many items pass side by side; one draw at a time, whose temporaries
     # are M times smaller and stay in the caches.
-    total = torch.softmax(logits[0].mT, 0)
-    for member in logits[1:]:
-        total += torch.softmax(member.mT, 0)
-    return total.div_(len(logits)).mT
+    first, *others = logits.mT.unbind(-3)
+    total = torch.softmax(first, -2)
+    for member in others:
+        total += torch.softmax(member, -2)
+    return total.div_(1 + len(others)).mT
 
 
 def mean_log_probabilities(logits: Tensor) -> Tensor:
-    """Logits (M, b, C) -> (b, C): log of the mean of the M probability vectors, never below the least float's."""
+    """Logits (.., M, b, C) -> (.., b, C): log of the mean of the M probability vectors, at least the least float's."""
     return mean_probabilities(logits).clamp_min(torch.finfo(logits.dtype).tiny).log_()
 
 

@@ -87,6 +87,9 @@ class PredictionScored(Scored):
 
     def score(self, query: Query) -> Tensor:
         rank = type(self).acquisition
+        if self.enable_dropout and rank in JOINED:
+            draws = query.draws(self.posterior)
+            return walk_draws(query.pool, draws, lambda seen: rank(mean_log_probabilities(seen.logits)), joined=True)
         if self.enable_dropout:
             of_mean = apart(lambda x, logits, rows, r: rank(mean_log_probabilities(logits)))
             return walk_draws(query.pool, query.draws(self.posterior), of_mean)
