@@ -50,7 +50,9 @@ BUDGETS = {
 WAITS = 60
 """Of the host in a third round with one replicate, for forms of a strategy that have no line of their own."""
 
-OTHER_PICKS: dict[str, str] = {}
+OTHER_PICKS: dict[str, str] = {
+    "alfamix": "two of one replicate's twenty among five: clusters of all replicates are found in one batch",
+}
 """Strategies that pick other items than on the CPU, and why."""
 
 UNORDERED: dict[str, str] = {
