@@ -83,10 +83,15 @@ def _means_among(x: Tensor, items: Tensor | None, k: int) -> Tensor:
     return smallest(every, k).sqrt_().mean(1)
 
 
+def _looks(device: torch.device) -> bool:
+    """Whether the host looks at what it found, since that costs it nothing there."""
+    return devices.of(device).looks_are_free
+
+
 def _mean_to_nearest(x: Tensor, k: int) -> Tensor:
     """Mean distance (m,) of each item of x (m, D) to the k nearest others."""
     m, sq = len(x), torch.linalg.vecdot(x, x)
-    ask = devices.of(x).looks_are_free
+    ask = _looks(x.device)
     if ask and m > _SEARCH:
         return _found(x, sq, k)
     size = _rows_at_once(m)
@@ -100,7 +105,7 @@ def most_typical_each(points: Vectors, groups: Sequence[Tensor], neighbours: int
     Where looks cost a wait, groups are made as large as the largest of some and found together, for one wait of the
     host; few are not worth it.
     """
-    if len(groups) < _MANY or devices.of(points.device).looks_are_free:
+    if len(groups) < _MANY or _looks(points.device):
         return [most_typical(points.rows(rows, plain=True), neighbours) for rows in groups]
     out: dict[int, Tensor] = {}
     batch: list[int] = []

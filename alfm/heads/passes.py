@@ -94,7 +94,7 @@ def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool =
     there, at_once = devices.of(source.device), 1
     if joined and there.joins_replicates:
         each = max(head.C, 0 if shared else source.pool.D)  # numbers of an item and a replicate
-        at_once = max(1, there.block_numbers // (min(size or source.pool.block_rows, source.N) * each))
+        at_once = max(1, source.pool.block_numbers // (min(size or source.pool.block_rows, source.N) * each))
     groups = together(head.R, at_once)
     heads = {which.start: head.part(which) for which in groups}
 

@@ -76,8 +76,9 @@ def test_joined_replicates_are_seen_together_and_agree(pool: Features, shared: b
 
 
 def test_as_many_replicates_are_joined_as_a_block_holds(pool: Features, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = replace(devices.of("cpu"), joins_replicates=True, block_numbers=2 * 64 * C)
+    there = replace(devices.of("cpu"), joins_replicates=True)
     monkeypatch.setattr(devices, "of", lambda x: there)
+    monkeypatch.setattr(pool, "block_numbers", 2 * 64 * C)
     sizes = []
 
     def fn(seen: Seen) -> Tensor:
