@@ -145,7 +145,8 @@ class D2Samplers:
             for r, (own, one, (between, nearest)) in enumerate(zip(rows, self.each, found, strict=True)):
                 if own is not None:
                     accepted, far = one.judge(own, between, nearest)
-                    self.centres.add(r, one.count - len(accepted), accepted)
+                    if accepted:  # those before may not have been sent yet, where nobody had a row to look at
+                        self.centres.add(r, one.count - len(accepted), accepted)
                     stale += [r] if far else []
         if stale:
             self._refresh(stale)

@@ -51,7 +51,7 @@ WAITS = 60
 """Of the host in a third round with one replicate, for forms of a strategy that have no line of their own."""
 
 OTHER_PICKS: dict[str, str] = {
-    "alfamix": "two of one replicate's twenty among five: clusters of all replicates are found in one batch",
+    "alfamix": "a cluster of two has its centroid midway: which of them is the nearer one is a matter of rounding",
 }
 """Strategies that pick other items than on the CPU, and why."""
 

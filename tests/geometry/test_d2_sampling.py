@@ -188,3 +188,17 @@ def test_several_problems_together_are_each_alone(first: Any, start: Any, monkey
     monkeypatch.setattr(devices, "of", lambda x: other)
     assert drawn() == alone
     assert list(map(len, alone)) == [60, 90, 0]
+
+
+def test_centres_that_wait_to_be_sent_outlive_a_batch_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding may point every proposal past the end of its group; what was accepted before is a centre still."""
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 3)))
+    samplers = D2Samplers(
+        [x.square().sum(1)], lambda rows: (x[rows],), None, [50], [np.random.default_rng(1)]
+    )  # fmt: skip
+    samplers.begin("largest", "norms")
+    assert samplers.draw()
+    waiting = samplers.centres.added[0]
+    assert len(waiting[1])
+    monkeypatch.setattr(samplers.each[0], "propose", lambda: np.zeros(0, np.int64))
+    assert samplers.draw() and samplers.centres.added[0] is waiting
