@@ -115,17 +115,21 @@ def plain(value: Any) -> Any:
 
 
 def table(curves: list[dict[str, Any]]) -> str:
-    """In Markdown: accuracy at the first, middle and last round, and the gain over random; best last round first."""
+    """In Markdown: random's accuracy in the first and the last round, and every strategy's gain over its area."""
     marks = {"better": " ▲", "worse": " ▼"}
-    lines = ["| experiment | setting | strategy | first | middle | last | gain over random |", "|---" * 7 + "|"]
+    paired = [one for one in curves if one["gap"] is not None]
+    names = sorted({one["strategy"] for one in paired})
+    lines = [f"| experiment | setting | labels | random, % | {' | '.join(names)} |", "|---" * (4 + len(names)) + "|"]
     for key in dict.fromkeys((one["experiment"], one["setting"]) for one in curves):
-        own = [one for one in curves if (one["experiment"], one["setting"]) == key]
-        for one in sorted(own, key=lambda one: -one["accuracy"][-1]):
-            at = (0, len(one["labels"]) // 2, -1)
-            places = [f"{one['accuracy'][i]:.1f} ({one['labels'][i]})" for i in at]
-            gain = "" if one["gap"] is None else f"{one['gap']:+.2f}{marks.get(one['verdict'], '')}"
-            lines.append(f"| {one['experiment']} on {one['data']} | {key[1]} | {one['strategy']} | "
-                         f"{' | '.join(places)} | {gain} |")  # fmt: skip
+        own = {one["strategy"]: one for one in curves if (one["experiment"], one["setting"]) == key}
+        if "random" not in own:
+            continue
+        labels, accuracy = own["random"]["labels"], own["random"]["accuracy"]
+        gains = [(one := own.get(name)) and f"{one['gap']:+.2f}{marks.get(one['verdict'], '')}" for name in names]
+        lines.append(
+            f"| {key[0]} on {own['random']['data']} | {key[1]} | {labels[0]} to {labels[-1]} | {accuracy[0]:.1f} to "
+            f"{accuracy[-1]:.1f} | {' | '.join(gain or '' for gain in gains)} |"
+        )
     return "\n".join(lines)
 
 
