@@ -1,8 +1,8 @@
 """A cache on an object store: `cache.upload=s3://bucket/features`.
 
-    <url>/<dataset>/<model>.h5                      the finished cache
-    <url>/<dataset>/<model>.h5.parts/manifest.json  until then: what the run was begun with
-    <url>/<dataset>/<model>.h5.parts/part-*.part    and its finished parts
+    <url>/<dataset>/<model>.h5                          the finished cache
+    <url>/<dataset>/<model>.h5.parts/manifest.json      until then: what the run was begun with
+    <url>/<dataset>/<model>.h5.parts/<run>/part-*.part  and its finished parts; of two begun at once, each has its own
 
 Work is done in FEATURE_CACHE_DIR as ever: claims stay there, since they rest on hard links and exclusive creation. What
 is finished goes up as it is; a machine with an empty folder fetches it first and goes on from there. A file that is up
@@ -58,7 +58,7 @@ class Upload:
                 folder.create_manifest(manifest)
             elif there["run"] != manifest["run"]:
                 return  # begun anew here, and it will be up there too
-            for path in self._store.glob(f"{self._parts}/part-*.part"):
+            for path in self._store.glob(f"{self._parts}/{manifest['run']}/part-*.part"):
                 part = folder.path / path.rpartition("/")[2]
                 if not part.exists():
                     self._get(path, part)
@@ -71,7 +71,7 @@ class Upload:
         """Send the manifest, and those parts that are here and not up there; another run's go."""
         if self.url is None:
             return
-        manifest = folder.read_manifest()
+        manifest, own = folder.read_manifest(), self._own_parts(folder)
         with self._asked("write"):
             self._store.invalidate_cache()
             place = f"{self._parts}/manifest.json"
@@ -79,7 +79,7 @@ class Upload:
                 self._store.rm(self._parts, recursive=True)
             self._make_room(place)
             self._store.pipe_file(place, json.dumps(manifest).encode())
-            up = {path.rpartition("/")[2] for path in self._store.glob(f"{self._parts}/part-*.part")}
+            up = {path.rpartition("/")[2] for path in self._store.glob(f"{own}/part-*.part")}
             for index in folder.done():
                 if folder.part_path(index).name not in up:
                     self.finished_part(folder, index)
@@ -89,7 +89,14 @@ class Upload:
         if self.url is not None:
             part = folder.part_path(index)
             with suppress(FileNotFoundError):  # somebody has put the cache together meanwhile
-                self._put(part, f"{self._parts}/{part.name}")
+                self._put(part, f"{self._own_parts(folder)}/{part.name}")
+
+    def _own_parts(self, folder: PartsFolder) -> str:
+        """Where the parts of the run that was begun here lie; FileNotFoundError where it is over."""
+        manifest = folder.read_manifest()
+        if manifest is None:
+            raise FileNotFoundError(folder.path)
+        return f"{self._parts}/{manifest['run']}"
 
     def finished(self) -> None:
         """Send the cache, and remove the parts up there."""

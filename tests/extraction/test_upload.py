@@ -110,6 +110,9 @@ def test_from_a_store_to_a_store_also_after_a_failure(
     assert extract.main([*words(tmp_path, url, upload), "shard=0/2"]) == 0
     begun = {path.rpartition("/")[2] for path in store.find("/bucket/features")}
     assert "manifest.json" in begun and len(begun) == 1 + 4
+    some = sorted(path for path in store.find("/bucket/features") if path.endswith(".part"))
+    missing = next(name for name in (f"part-{i:06}.part" for i in range(9)) if name not in begun)
+    store.pipe_file(f"{some[0].rpartition('/')[0]}x/{missing}", store.cat_file(some[0]))  # of a run begun at once
     log = tmp_path / "passes.log"
     second = on("second", upload, f"model.log={log}")
     assert len(log.read_text().split("\n")) - 1 == 3  # parts that were not up there
@@ -161,7 +164,7 @@ def test_what_is_up_there_in_part_is_none(tmp_path: Path, monkeypatch: pytest.Mo
     up = tmp_path / "up/photos/tiny.h5"
     monkeypatch.setenv("FEATURE_CACHE_DIR", str(tmp_path / "first"))
     assert extract.main([*typed, "shard=0/2"]) == 0
-    part = sorted(up.with_name("tiny.h5.parts").glob("part-*.part"))[0]
+    part = sorted(up.with_name("tiny.h5.parts").glob("*/part-*.part"))[0]
     part.write_bytes(part.read_bytes()[:-40])
     monkeypatch.setenv("FEATURE_CACHE_DIR", str(tmp_path / "second"))
     assert extract.main(typed) == 0
