@@ -32,7 +32,9 @@ def served(desk: Desk) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     access = Access.of("127.0.0.1", port)
-    config = uvicorn.Config(Server(desk, "me").app(access), log_level="error", lifespan="off", ws="none")
+    config = uvicorn.Config(
+        Server(desk, "me").app(access), log_level="error", lifespan="off", ws="none", timeout_graceful_shutdown=5
+    )  # what is being answered is answered: a picture that is cut off would be an error on the page
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
     thread.start()
@@ -40,7 +42,7 @@ def served(desk: Desk) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}/?secret={access.secret}"
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
         thread.join(10)
         desk.close()
         listening.close()
