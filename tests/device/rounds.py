@@ -27,9 +27,11 @@ N, D, C, B = (int(n) for n in os.environ.get("DEVICE_TASK", "400,16,10,20").spli
 CONF = Path(__file__).parents[2] / "conf"
 WITHOUT = {"replay": "picks what a finished run picked", "index_file": "picks what a file says"}
 SMALLER: dict[str, dict[str, Any]] = {  # the same kernels, less often
+    "batchbald": {"oversample": 3, "max_samples": 100},
     "boss": {"batches": 3},
-    "filtered": {"rounds": 2},
-    "parbals_epig": {"labellings": 2, "num_targets": 50},
+    "filtered": {"rounds": 1},
+    "parbals_epig": {"labellings": 2, "num_targets": 50, "oversample": 3},
+    "vaal": {"steps": 10},
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # greedy picks in forms that are not a strategy's first
     "bait, diagonal": ("bait", {"variant": "diagonal"}),
