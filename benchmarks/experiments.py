@@ -24,6 +24,7 @@ CACHES = {
     "torchal_imbalance": "cifar10",
     "torchal_noise": "cifar10",
     "torchal_validation": "cifar10",
+    "torchal_partitions": "cifar10",
     "torchal_regularisation": "cifar10",
     "mdalth_ag_news": "banking77",
     "mdalth_food101": "oxford_pets",
@@ -49,6 +50,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of caches, <dataset>/<model>.h5")
     parser.add_argument("--experiments", default="", help="names, a,b; all of the list when empty")
     parser.add_argument("--strategies", default="", help="a,b; the experiment's own when empty")
+    parser.add_argument(
+        "--partitions", default="", metavar="FOLDER", help="index sets of torchal_partitions, a run's own too"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, 1 to this")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("logs/experiments"), help="where the run folders go")
@@ -66,6 +70,8 @@ def run(arguments: argparse.Namespace, chosen: dict[str, str]) -> int:
     for name, data in chosen.items():
         if time.monotonic() > until:
             break
+        if name == "torchal_partitions" and not arguments.partitions:
+            continue
         os.environ["LOG_DIR"] = str(arguments.out / name)
         cache = sorted((arguments.data / data).glob("*.h5"))
         if not cache:
@@ -73,6 +79,7 @@ def run(arguments: argparse.Namespace, chosen: dict[str, str]) -> int:
         seeds = ",".join(str(seed) for seed in range(1, arguments.seeds + 1))
         words = [f"experiment={name}", f"cache='{cache[0].absolute()}'", f"seeds=[{seeds}]"]
         words += [f"device={arguments.device}"]
+        words += [f"index_sets.folder='{arguments.partitions}'"] if name == "torchal_partitions" else []
         words += ["-m", f"query_strategy={arguments.strategies}"] if arguments.strategies else []
         status = max(status, al_train(words))
     return status
