@@ -8,7 +8,7 @@ has neither problem: results do not depend on the number of cores. Figures: benc
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +21,8 @@ from alfm import devices
 
 S = TypeVar("S")
 T = TypeVar("T")
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 
 
 def side_by_side(jobs: Sequence[Callable[[], T]], device: torch.device) -> list[T]:
@@ -52,6 +54,22 @@ def each_of(items: Iterator[S], job: Callable[[S], T], device: torch.device, ahe
     """(item, job(item)) in the items' order, side by side; `ahead` items, on a GPU one, are held at a time."""
     for group in batched(items, ahead if devices.of(device).jobs_run_aside else 1):
         yield from zip(group, side_by_side([partial(job, item) for item in group], device), strict=True)
+
+
+def asking_together(
+    jobs: Sequence[Generator[Asked, Told, T]], answer: Callable[[Mapping[int, Asked]], Sequence[Told]]
+) -> list[T]:
+    """What jobs return that ask on their way, at least once: `answer` gets all questions at a time, by the jobs' places."""
+    done: dict[int, T] = {}
+    asked = {place: next(job) for place, job in enumerate(jobs)}
+    while asked:
+        for place, told in zip(list(asked), answer(asked), strict=True):
+            try:
+                asked[place] = jobs[place].send(told)
+            except StopIteration as end:
+                done[place] = end.value
+                del asked[place]
+    return [done[place] for place in range(len(jobs))]
 
 
 def batched(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 import pytest
 import torch
 
-from alfm.threads import at_once, each_of, side_by_side
+from alfm.threads import asking_together, at_once, each_of, side_by_side
 
 CPU = torch.device("cpu")
 
@@ -72,3 +72,17 @@ def test_items_are_worked_on_in_order_and_few_are_held() -> None:
         assert next(seen) == (0, 0) and asked == list(range(held))
         assert list(seen) == [(i, i * i) for i in range(1, 7)]
         assert at_once(7, device) == min(held, 2) and at_once(1, device) == 1
+
+
+def test_jobs_that_ask_are_answered_together_until_the_last_has_ended() -> None:
+    def job(most: int) -> Generator[int, int, list[int]]:
+        return [(yield number) for number in range(most)]
+
+    asked: list[dict[int, int]] = []
+
+    def answer(questions: Mapping[int, int]) -> list[int]:
+        asked.append(dict(questions))
+        return [10 * place + number for place, number in questions.items()]
+
+    assert asking_together([job(1), job(3), job(2)], answer) == [[0], [10, 11, 12], [20, 21]]
+    assert asked == [{0: 0, 1: 0, 2: 0}, {1: 1, 2: 1}, {1: 2}]

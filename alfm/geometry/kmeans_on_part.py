@@ -20,7 +20,7 @@ from alfm import devices
 from alfm.features.features import Vectors
 from alfm.geometry.kmeans import kmeans
 from alfm.host_ops import argmax_rows
-from alfm.threads import each_of, side_by_side
+from alfm.threads import asking_together, each_of, side_by_side
 
 GATHERED = 100_000
 """Items up to which k-means sees all of them, unless an option says otherwise; of more it sees a part."""
@@ -142,17 +142,7 @@ def _settled(
     choices: Sequence[Generator[Asked, Told, Tensor]], block: Block, N: int, wanted: Sequence[Tensor | None]
 ) -> list[Tensor]:
     """What the choices come to, R of them, with one pass over the items for whatever they ask at a time."""
-    out: dict[int, Tensor] = {}
-    asked = {r: next(choice) for r, choice in enumerate(choices)}
-    while asked:
-        told = _nearest(block, N, list(asked.values()), [wanted[r] for r in asked])
-        for r, answer in zip(list(asked), told, strict=True):
-            try:
-                asked[r] = choices[r].send(answer)
-            except StopIteration as end:
-                out[r] = end.value
-                del asked[r]
-    return [out[r] for r in range(len(choices))]
+    return asking_together(choices, lambda asked: _nearest(block, N, [*asked.values()], [wanted[r] for r in asked]))
 
 
 def _nearest(block: Block, N: int, asked: Sequence[Asked], wanted: Sequence[Tensor | None]) -> list[Told]:

@@ -19,7 +19,7 @@ from alfm.geometry.typicality import drawn, most_typical_each, typical_of_drawn
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query, stack_picks
-from alfm.threads import side_by_side
+from alfm.threads import asking_together, side_by_side
 
 
 @dataclass(eq=False)
@@ -66,18 +66,9 @@ class TypiClust(Strategy):
     ) -> list[Tensor]:
         """Picks of some replicates, whose groups are looked at together."""
         parts = _parted(query, which, clusters, counts)
-        going = {r: self._choices(*own, budget) for r, own in zip(which, parts, strict=True)}
-        rngs = {r: query.rng(r, "typical") for r in which}
-        asked, picks = {r: next(one) for r, one in going.items()}, dict[int, Tensor]()
-        while asked:
-            found = self._most_typical(query, asked, rngs)
-            for r, items in zip(list(asked), found, strict=True):
-                try:
-                    asked[r] = going[r].send(items)
-                except StopIteration as done:
-                    picks[r] = done.value
-                    del asked[r]
-        return [picks[r] for r in which]
+        rngs = [query.rng(r, "typical") for r in which]
+        going = [self._choices(*own, budget) for own in parts]
+        return asking_together(going, lambda asked: self._most_typical(query, asked, rngs))
 
     def _choices(
         self, size: Sequence[int], known: Sequence[int], members: list[Tensor], budget: int
@@ -105,7 +96,7 @@ class TypiClust(Strategy):
         return torch.cat(picks)
 
     def _most_typical(
-        self, query: Query, asked: Mapping[int, list[Tensor]], rngs: Mapping[int, np.random.Generator]
+        self, query: Query, asked: Mapping[int, list[Tensor]], rngs: Sequence[np.random.Generator]
     ) -> Sequence[Tensor]:
         """The most typical item of each replicate's groups: for each replicate int64 (groups,)."""
         points, every = query.pool.points(), [rows for groups in asked.values() for rows in groups]
