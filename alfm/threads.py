@@ -59,7 +59,7 @@ def each_of(items: Iterator[S], job: Callable[[S], T], device: torch.device, ahe
 def asking_together(
     jobs: Sequence[Generator[Asked, Told, T]], answer: Callable[[Mapping[int, Asked]], Sequence[Told]]
 ) -> list[T]:
-    """What jobs return that ask on their way, at least once: `answer` gets all questions at a time, by the jobs' places."""
+    """What jobs return that ask on their way, at least once: `answer` gets all questions at a time, by job."""
     done: dict[int, T] = {}
     asked = {place: next(job) for place, job in enumerate(jobs)}
     while asked:

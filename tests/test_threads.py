@@ -76,7 +76,10 @@ def test_items_are_worked_on_in_order_and_few_are_held() -> None:
 
 def test_jobs_that_ask_are_answered_together_until_the_last_has_ended() -> None:
     def job(most: int) -> Generator[int, int, list[int]]:
-        return [(yield number) for number in range(most)]
+        heard = []
+        for number in range(most):
+            heard.append((yield number))
+        return heard
 
     asked: list[dict[int, int]] = []
 
