@@ -159,8 +159,9 @@ class Features:
         views: np.ndarray | PartViews | None = None,
         part_of: Features | None = None,
         kept: Kept | None = None,
+        finite: bool = False,
     ) -> None:
-        """Raises UserError for features that are not a float matrix, or that hold NaN or Inf."""
+        """Raises UserError for features that are not a float matrix, or that hold NaN or Inf; finite: nobody looks."""
         self.device = torch.device(device)
         if isinstance(features, np.ndarray):
             features = torch.from_numpy(np.ascontiguousarray(features))
@@ -197,7 +198,8 @@ class Features:
         self.kept = Kept() if kept is None else kept
         self._part_of = part_of
         self.views = torch.from_numpy(np.ascontiguousarray(views)) if isinstance(views, np.ndarray) else views
-        self._check_finite()
+        if not finite:
+            self._check_finite()
 
     # -- walking the features ------------------------------------------------------------------------------------
 

@@ -19,9 +19,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.geometry import greedy
-from alfm.geometry.kernels import WIDTH, Kernel, best_similarity, looks, similarities, target_blocks
-from alfm.geometry.pairs import block_pairs
+from alfm.geometry.kernels import (
+    WIDTH,
+    Joined,
+    Kernel,
+    best_similarities,
+    best_similarity,
+    looks,
+    similarities,
+    target_blocks,
+)
+from alfm.geometry.pairs import block_pairs, pair_block
 
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
@@ -49,32 +59,36 @@ def first_gains(
     """
     replicates = len(kappa)
     kernels = [kernel] * replicates if callable(kernel) else list(kernel)
-    groups: dict[Kernel, list[int]] = {}
-    for r, one in enumerate(kernels):
-        groups.setdefault(one, []).append(r)
-    sq = vectors.sq_norms
+    sq, side = vectors.sq_norms, block or pair_block(vectors)
+    groups: list[tuple[Kernel | Joined, list[int | slice]]]
+    if devices.of(vectors.device).joins_replicates:
+        size = max(1, 2 * vectors.pool.block_numbers // side**2)  # what is held of a block for so many
+        parts = [slice(start, start + size) for start in range(0, replicates, size)]
+        groups = [(Joined(kernels[part], sq), [part]) for part in parts]
+    else:
+        groups = [(one, [r for r in range(replicates) if kernels[r] == one]) for one in dict.fromkeys(kernels)]
     gains = kappa.new_zeros(replicates, vectors.N)
 
-    def add(similar: Tensor, r: int, items: slice, over: slice, across: bool) -> None:
-        """Gains of `items` from the targets `over`; across: items are the columns of `similar`, not its rows."""
-        turn = (lambda v: v[:, None]) if across else (lambda v: v)
-        level = turn(kappa[r, over])
-        reach = similar if cap is None else torch.minimum(similar, turn(cap[r, over]))
-        rest = torch.sub(reach, level).relu_()
-        if weight is None:
-            gains[r, items] += rest.sum(0 if across else 1)
-        else:
-            gains[r, items] += weight[r, over] @ rest if across else rest @ weight[r, over]
+    def add(similar: Tensor, own: int | slice, items: slice, over: slice) -> None:
+        """Gains (.., a) of `items` for one replicate, or several, from the targets `over`; similar: (.., a, b)."""
+        reach = similar if cap is None else torch.minimum(similar, cap[own, over].unsqueeze(-2))
+        rest = torch.sub(reach, kappa[own, over].unsqueeze(-2)).relu_()
+        gains[own, items] += rest.sum(-1) if weight is None else products(rest, weight[own, over])
 
     for rows, x, columns, y, sq_y in _pairs(vectors, targets, block):
         dots = x @ y.T
-        for i, (one, members) in enumerate(groups.items()):
+        for i, (one, members) in enumerate(groups):
             similar = one(dots if i == len(groups) - 1 else dots.clone(), sq[rows], sq_y)
-            for r in members:
-                add(similar, r, rows, columns, across=False)
+            for own in members:
+                add(similar, own, rows, columns)
                 if targets is None and rows != columns:
-                    add(similar, r, columns, rows, across=True)
+                    add(similar.mT, own, columns, rows)
     return gains / kappa.shape[1]
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """Matrices (.., a, b) times vectors (.., b) -> (.., a)."""
+    return x @ y if y.ndim == 1 else (x @ y[..., None])[..., 0]
 
 
 def _pairs(
@@ -235,6 +249,7 @@ class _Together:
 
         self.vectors, self.targets = states[0].vectors, states[0].targets
         self.kernels = [one.kernel for one in states]
+        self.kernel = Joined(self.kernels, self.vectors.sq_norms)
         self.kappa = torch.stack([one.kappa for one in states])
         self.bounds = torch.stack([one.bounds for one in states])
         self.weight, self.cap, self.bonus = stacked("weight"), stacked("cap"), stacked("bonus")
@@ -243,7 +258,7 @@ class _Together:
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """See `greedy.Stepwise`: gains (R, m), and what kappa would rise to, (R, m, T)."""
-        similar = looks(self.vectors, self.kernels, items, self.targets)
+        similar = looks(self.vectors, self.kernel, items, self.targets)
         if self.cap is not None:
             similar = torch.minimum(similar, self.cap[:, None])
         rest = (similar - self.kappa[:, None]).relu_()
@@ -285,9 +300,7 @@ def prepare(
     kernel: one or one per replicate. weight, cap: (R, T) or None; targets: int64 (T,) or None, as in `first_gains`.
     """
     kernels = [kernel] * len(added) if callable(kernel) else list(kernel)
-    kappa = torch.stack(
-        [best_similarity(vectors, k, rows.to(vectors.device), targets) for k, rows in zip(kernels, added, strict=True)]
-    )
+    kappa = best_similarities(vectors, kernels, [rows.to(vectors.device) for rows in added], targets)
     if cap is not None:
         kappa = torch.minimum(kappa, cap)
     gains = first_gains(vectors, kernels, kappa, weight, targets, cap)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Vectors
 from alfm.features.spaces import unit_rows
 from alfm.geometry import greedy
@@ -62,8 +63,10 @@ class FarthestFirst:
     def add(self, rows: Tensor) -> None:
         """Append centres by pool row, int64 (m,). Rows that are centres already are passed over; no distance yet."""
         self._added.append(rows.to(self.device))
-        rows = torch.unique(rows.to(self.device))
-        rows = rows[~self.is_centre[rows]]
+        rows = rows.to(self.device)
+        if devices.of(self.device).looks_are_free:  # elsewhere a centre that is there twice costs less than to look
+            rows = torch.unique(rows)
+            rows = rows[~self.is_centre[rows]]
         if len(rows):
             self._append(rows)
 
@@ -91,7 +94,7 @@ class FarthestFirst:
 
     def alike(self) -> Hashable:
         """See `greedy.Replicate`."""
-        return self.N, self.dtype, self.metric
+        return self.N, self.centres.shape[1], self.dtype, self.metric
 
     # -- the two ways to pick ------------------------------------------------------------------------------------
 
@@ -110,8 +113,7 @@ class FarthestFirst:
                 closed[r].index_fill_(0, first, True)
                 slot[r] += 1
                 made[r] = 1
-            if wanted[r]:
-                state._catch_up()
+        cls._catch_up([state for state, w in zip(states, wanted, strict=True) if w])
         bound = torch.stack([state.bound for state in states])
         shared = all(state.vectors is states[0].vectors for state in states)
         ways = [state._way() for state in (states[:1] if shared else states)]
@@ -183,7 +185,7 @@ class FarthestFirst:
             return
         self.evaluated += len(rows) * (self.count - since)
         with one_thread():
-            distance = self._distances(x, sq, since).cpu().numpy()
+            distance = self._distances(x, sq, self.centres[since : self.count]).cpu().numpy()
         live = open_[rows] > -np.inf  # a pick stays out
         value = np.minimum(stored[rows], distance)
         stored[rows] = value
@@ -214,24 +216,39 @@ class FarthestFirst:
         """All rows against a few centres: with no bound at all laziness would visit every row. The rest is lazy."""
         few = min(self.count, _FIRST)
         for rows, x in self._blocks():
-            distance = self._distances(x, torch.linalg.vecdot(x, x), 0, few)
+            distance = self._distances(x, torch.linalg.vecdot(x, x), self.centres[:few])
             self.bound[rows] = torch.minimum(self.bound[rows], distance)
         self.bound[self.is_centre] = 0
         self.met.fill_(few)
         self._seen = few
         self.evaluated += self.N * few
 
-    def _catch_up(self) -> None:
-        """All rows against the centres that some row may not have met."""
-        since = self._seen
-        if since < self.count:
-            for rows, x in self._blocks():
-                distance = self._distances(x, torch.linalg.vecdot(x, x), since)
-                self.bound[rows] = torch.minimum(self.bound[rows], distance)
-            self.bound[self.is_centre] = 0
-            self.met.fill_(self.count)
-            self._seen = self.count
-            self.evaluated += self.N * (self.count - since)
+    @classmethod
+    def _catch_up(cls, states: Sequence[FarthestFirst]) -> None:
+        """All rows against the centres that some row may not have met, by products of those that are as far."""
+        groups: dict[tuple[int, int], list[FarthestFirst]] = {}
+        for state in states:
+            if state._seen < state.count:
+                groups.setdefault((state._seen, state.count), []).append(state)
+        for (since, until), own in groups.items():
+            size = devices.of(own[0].device).at_once(len(own), own[0].N * (until - since), 1)
+            for start in range(0, len(own), size):
+                cls._meet_all(own[start : start + size], since, until)
+
+    @classmethod
+    def _meet_all(cls, states: Sequence[FarthestFirst], since: int, until: int) -> None:
+        centres = _stacked([state.centres[since:until] for state in states])
+        shared = all(state.vectors is states[0].vectors for state in states)
+        for parts in zip(*(state._blocks() for state in states[: 1 if shared else None]), strict=True):
+            rows, x = parts[0][0], _stacked([x for _, x in parts])
+            distance = states[0]._distances(x, torch.linalg.vecdot(x, x), centres)
+            for state, own in zip(states, distance.view(len(states), -1), strict=True):
+                torch.minimum(state.bound[rows], own, out=state.bound[rows])
+        for state in states:
+            state.bound.masked_fill_(state.is_centre, 0.0)
+            state.met.fill_(until)
+            state._seen = until
+            state.evaluated += state.N * (until - since)
 
     def _farthest_from_mean(self, allowed: Tensor) -> Tensor:
         total = torch.zeros(self.centres.shape[1], dtype=torch.float64, device=self.device)
@@ -266,14 +283,28 @@ class FarthestFirst:
         self.bound.index_fill_(0, rows, 0.0)
         self.count += len(rows)
 
-    def _distances(self, x: Tensor, sq: Tensor, since: int, until: int | None = None) -> Tensor:
-        """Squared distance (b,) of x (b, D) to the nearest of the centres from number `since` on (before `until`)."""
-        centres = self.centres[since : self.count if until is None else until]
+    def _distances(self, x: Tensor, sq: Tensor, centres: Tensor) -> Tensor:
+        """Squared distances (b,) of x (b, D) to the nearest of centres (c, D); sq (b,): their squared lengths.
+
+        Or (R, b) of R times so many centres, of all or of R times so many x.
+        """
         half = 0.5 * torch.linalg.vecdot(centres, centres)
-        distance = sq - 2 * torch.addmm(-half, x, centres.T).amax(1)
-        noise = (distance <= self.floor * 2 * sq).nonzero()[:, 0]
-        if len(noise):
-            # Equal points must come out at exactly 0, or the last ones of a pool are ordered by rounding.
-            exact = torch.cdist(x[noise], centres, compute_mode="donot_use_mm_for_euclid_dist").amin(1).square()
-            distance[noise] = exact
+        if centres.ndim == 2:
+            near = torch.addmm(-half, x, centres.T).amax(1)
+        else:
+            near = torch.baddbmm(-half[:, None], x.expand(len(centres), -1, -1), centres.mT).amax(2)
+        distance = sq - 2 * near
+        # Equal points must come out at exactly 0, or the last ones of a pool are ordered by rounding.
+        noise = distance <= self.floor * 2 * sq
+        if not devices.of(x).looks_are_free:
+            return distance.masked_fill_(noise, 0.0)
+        some = noise.nonzero()[:, 0]
+        if len(some):
+            exact = torch.cdist(x[some], centres, compute_mode="donot_use_mm_for_euclid_dist").amin(1).square()
+            distance[some] = exact
         return distance.clamp_min_(0)
+
+
+def _stacked(own: Sequence[Tensor]) -> Tensor:
+    """One as it is, several with a leading dimension."""
+    return own[0] if len(own) == 1 else torch.stack(list(own))

@@ -287,7 +287,7 @@ class CoverState:
         if len(picks) < budget and free.any():
             if self._far is None:
                 self._far = FarthestFirst(self.vectors)
-            self._far.add(torch.tensor(self._centres, dtype=torch.int64, device=device))
+            self._far.add(torch.tensor(self._centres[len(self._far.added) :], dtype=torch.int64, device=device))
             far = self._far.select(torch.from_numpy(free).to(device), budget - len(picks))
             self._cover(far.cpu().numpy())
             picks.extend(far.tolist())

@@ -64,24 +64,31 @@ def limit(radius: Tensor | float, unit: Vectors) -> Tensor:
 
 
 def smallest_distance(x: Tensor, level: float = 1.0) -> float:
-    """The smallest positive distance between rows (n, D) of squared lengths up to about `level`, 1 when there is none.
+    """The smallest positive distance between rows (n, D) of squared lengths up to about `level`; 1 if there is none."""
+    return float(smallest_distances(x, level))
+
+
+def smallest_distances(x: Tensor, level: float = 1.0) -> Tensor:
+    """`smallest_distance` of several sets of rows at once, (.., n, D) -> (..), with at most one leading dimension.
 
     Products tell which few pairs to measure by their difference, which alone can tell near from equal.
     """
     # more than a product's error, and than (1e-6)^2
     slack, least = max(64 * torch.finfo(x.dtype).eps, 4e-12) * level, 1e-6 * math.sqrt(level)
     sq = torch.linalg.vecdot(x, x)
-    smallest = torch.inf
-    for start in range(0, len(x), 1024):
-        part, rest = x[start : start + 1024], x[start:]
-        square = (part @ rest.T).mul_(-2.0).add_(sq[start : start + 1024, None]).add_(sq[start:])
-        square.fill_diagonal_(torch.inf)
-        limit = square.where(square > slack, torch.inf).min() + 2 * slack
-        i, j = ((square <= limit) & (square < torch.inf)).nonzero().T
-        if len(i) > 4 * len(rest):  # many equal rows
+    smallest = x.new_full(x.shape[:-2], torch.inf)
+    for start in range(0, x.shape[-2], 1024):
+        part, rest = x[..., start : start + 1024, :], x[..., start:, :]
+        square = (part @ rest.mT).mul_(-2.0).add_(sq[..., start : start + 1024, None]).add_(sq[..., None, start:])
+        square.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
+        limit = square.where(square > slack, torch.inf).amin((-2, -1), keepdim=True) + 2 * slack
+        *of, i, j = ((square <= limit) & (square < torch.inf)).nonzero().T
+        if len(i) > 4 * (rest.numel() // x.shape[-1]):  # many equal rows
             d = torch.cdist(part, rest, compute_mode="donot_use_mm_for_euclid_dist")
+            d = d.where(d > least, torch.inf).amin((-2, -1))
         else:
-            d = torch.linalg.vector_norm(part[i] - rest[j], dim=1)
-        d = d[d > least]
-        smallest = min(smallest, float(d.min())) if len(d) else smallest
-    return smallest if smallest < torch.inf else 1.0
+            measured = torch.linalg.vector_norm(part[(*of, i)] - rest[(*of, j)], dim=1)
+            d, place = torch.full_like(smallest, torch.inf), of[0] if of else torch.zeros_like(i)
+            d.view(-1).scatter_reduce_(0, place, measured.where(measured > least, torch.inf), "amin")
+        smallest = torch.minimum(smallest, d)
+    return smallest.where(smallest < torch.inf, 1.0)

@@ -17,15 +17,17 @@ Similarities s >= 0 throughout: negative ones count as 0 (cut and location funct
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.geometry import greedy
 from alfm.geometry.herding import Herding, first_gains, prepare
-from alfm.geometry.kernels import Kernel, best_similarity, looks, similarities
+from alfm.geometry.kernels import Joined, Kernel, best_similarities, best_similarity, looks, similarities
 
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
@@ -43,7 +45,7 @@ def location_information(
 
     added, query: pool rows int64 (n_r,), (q_r,) per replicate. One symmetric pass for all replicates.
     """
-    cap = torch.stack([best_similarity(vectors, kernel, q.to(vectors.device)) for q in query])
+    cap = best_similarities(vectors, [kernel] * len(query), [q.to(vectors.device) for q in query])
     return prepare(vectors, kernel, added, cap=eta * cap)
 
 
@@ -123,7 +125,8 @@ class Cut:
     @classmethod
     def together(cls, states: Sequence[Cut], allowed: Tensor, budget: int) -> list[Tensor]:
         """See `greedy.Replicate`: a pick changes all gains by one product with the pool."""
-        vectors, kernels, trade = states[0].vectors, [state.kernel for state in states], states[0].trade
+        vectors, trade = states[0].vectors, states[0].trade
+        kernel = Joined([state.kernel for state in states], vectors.sq_norms)
         wanted = allowed.sum(1).clamp_max(budget).tolist()
         blocks = list(vectors.blocks())
         gain = torch.stack([torch.cat([state._gains(rows, x) for rows, x in blocks]) for state in states])
@@ -134,7 +137,7 @@ class Cut:
             pick = gain.masked_fill(closed, -torch.inf).argmax(1, keepdim=True)  # the first of equals
             picks.index_copy_(1, slot, pick)
             closed.scatter_(1, pick, True)
-            gain.sub_(looks(vectors, kernels, pick)[:, 0].clamp_min_(0.0).mul_(2 * trade))
+            gain.sub_(looks(vectors, kernel, pick)[:, 0].clamp_min_(0.0).mul_(2 * trade))
             slot.add_(1)
 
         greedy.repeat(step, [gain, closed, slot, picks], max(wanted))
@@ -164,13 +167,35 @@ class Volume:
         self.bounds = torch.full_like(vectors.sq_norms, torch.inf)
         self._refreshed = vectors.N  # nothing is known yet: the first select starts with a pass
 
+    @classmethod
+    def each(cls, vectors: Vectors, kernel: Kernel, ridge: float, rows: Sequence[Tensor]) -> list[Callable[[], Volume]]:
+        """What gives every replicate's, with distinct pool rows, int64 (n_r,), added: made at once where the device
+        joins replicates of as many rows."""
+
+        def alone(own: Tensor) -> Volume:
+            made = cls(vectors, kernel, ridge)
+            made.add(own)
+            return made
+
+        if not devices.of(vectors.device).joins_replicates or len(set(map(len, rows))) > 1:
+            return [partial(alone, own) for own in rows]
+        items = torch.stack(list(rows))
+        x = vectors.rows(items.flatten()).unflatten(0, items.shape)
+        factors = torch.linalg.cholesky(_inner(kernel, x, vectors.sq_norms[items], ridge))
+
+        def among(r: int) -> Volume:
+            made = cls(vectors, kernel, ridge)
+            made.added, made._factor, made._coordinates = items[r], factors[r], x[r]
+            return made
+
+        return [partial(among, r) for r in range(len(rows))]
+
     def add(self, rows: Tensor) -> None:
         """Adds distinct pool rows, int64 (m,), to A."""
         rows = rows.to(self.added.device)
         x = self.vectors.rows(rows)
         sq = self.vectors.sq_norms[rows]
-        inner = self.kernel(x @ x.T, sq, sq)
-        inner.diagonal().add_(self.ridge)
+        inner = _inner(self.kernel, x, sq, self.ridge)
         n, m = len(self.added), len(rows)
         cross = self._explained(x, sq)
         corner = torch.linalg.cholesky(inner - cross.T @ cross)
@@ -217,23 +242,20 @@ class Volume:
     @staticmethod
     def _enqueued(states: Sequence[Volume], allowed: Tensor, budget: int) -> list[Tensor]:
         """Plain greedy without a question to the device; the rows of F^-1 S_A. are held for all items, (R, |A|, N)."""
-        vectors, kernels, ridge, n = (
-            states[0].vectors,
-            [one.kernel for one in states],
-            states[0].ridge,
-            len(states[0].added),
+        vectors, ridge, n = states[0].vectors, states[0].ridge, len(states[0].added)
+        kernels, sq = [one.kernel for one in states], vectors.sq_norms
+        kernel = Joined(kernels, sq)
+        factors, added, known = (
+            torch.stack([getattr(one, name) for one in states]) for name in ("_factor", "added", "_coordinates")
         )
         wanted = allowed.sum(1).clamp_max(budget).tolist()
-        rows = vectors.sq_norms.new_zeros(len(states), n + max(wanted), vectors.N)
+        rows = sq.new_zeros(len(states), n + max(wanted), vectors.N)
         for place, x in vectors.blocks():
-            for r, state in enumerate(states):
-                rows[r, :n, place] = state._explained(x, vectors.sq_norms[place])
-        own = torch.stack([kernel.diagonal(vectors.sq_norms) for kernel in kernels]) + ridge
-        left, closed, slot = (
-            own - rows[:, :n].square().sum(1),
-            ~allowed,
-            torch.zeros_like(allowed[0, :1], dtype=torch.int64),
-        )
+            cross = kernel(known @ x.T, sq[added], sq[place])
+            rows[:, :n, place] = torch.linalg.solve_triangular(factors, cross, upper=False)
+        own = kernels[0].diagonal(sq) if kernel.alike else torch.stack([one.diagonal(sq) for one in kernels])
+        left = own + ridge - rows[:, :n].square().sum(1)
+        closed, slot = ~allowed, torch.zeros_like(allowed[0, :1], dtype=torch.int64)
         picks = slot.new_zeros(len(states), max(wanted))
 
         def step() -> None:
@@ -241,7 +263,7 @@ class Volume:
             pick = gain.masked_fill_(closed, -torch.inf).argmax(1, keepdim=True)  # the first of equals
             picks.index_copy_(1, slot, pick)
             closed.scatter_(1, pick, True)
-            similar = looks(vectors, kernels, pick)[:, 0]
+            similar = looks(vectors, kernel, pick)[:, 0]
             similar.scatter_(1, pick, similar.gather(1, pick) + ridge)
             # rows to come are still 0, so a step is of one shape
             before = rows.gather(2, pick[:, None].expand(-1, rows.shape[1], -1))
@@ -268,6 +290,13 @@ class Volume:
         """F^-1 S_Ax, (|A|, m), with F the Cholesky factor of S_A + ridge I."""
         cross = self.kernel(self._coordinates @ x.T, self.vectors.sq_norms[self.added], sq)
         return torch.linalg.solve_triangular(self._factor, cross, upper=False)
+
+
+def _inner(kernel: Kernel, x: Tensor, sq: Tensor, ridge: float) -> Tensor:
+    """S_A + ridge I, (.., m, m), of coordinates (.., m, D) with their squared lengths (.., m)."""
+    inner = kernel(x @ x.mT, sq, sq)
+    inner.diagonal(dim1=-2, dim2=-1).add_(ridge)
+    return inner
 
 
 def determinant_information(

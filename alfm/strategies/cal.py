@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from alfm.geometry.knn import nearest
+from alfm.heads.passes import Seen, walk
 from alfm.options import Count, checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import best
@@ -45,14 +47,30 @@ class Cal(Strategy):
             p = log_p.exp()
             origin = pool.origin(head.spaces[r])
             known = phi if origin is None else phi - origin
-            labelled.append((known, origin, torch.linalg.vecdot(known, known), p, (p * log_p).sum(1)))
+            labelled.append((known, torch.linalg.vecdot(known, known), p, (p * log_p).sum(1)))
 
-        def contrast(phi: Tensor, logits: Tensor, rows: slice, r: int) -> Tensor:
-            known, origin, sq, p, negentropy = labelled[r]
-            phi = phi if origin is None else phi - origin
+        def contrast(seen: Seen) -> Tensor:
+            known, sq, p, negentropy = (_stacked(own) for own in zip(*labelled[seen.replicates], strict=True))
+            origin = pool.origin(head.spaces[seen.replicates.start])  # of all: only raw features have one
+            phi = seen.phi if origin is None else seen.phi - origin
             # |x|^2 is the same for all neighbours of x and changes no order
-            near = nearest(torch.addmm(sq, phi, known.T, alpha=-2.0), self.neighbours)
-            mean = torch.nn.functional.embedding_bag(near, p, mode="mean")
-            return negentropy[near].mean(1) - torch.linalg.vecdot(mean, torch.log_softmax(logits, 1))
+            near = nearest(_less_square(phi, known, sq).flatten(0, 1), self.neighbours)
+            if len(known) > 1:  # their places among all that are known
+                first = torch.arange(0, sq.numel(), sq.shape[1], device=near.device)
+                near = (near.view(len(known), -1, near.shape[1]) + first[:, None, None]).flatten(0, 1)
+            mean = torch.nn.functional.embedding_bag(near, p.flatten(0, 1), mode="mean").view_as(seen.logits)
+            known_of = negentropy.flatten()[near].mean(1).view(seen.logits.shape[:2])
+            return known_of - torch.linalg.vecdot(mean, torch.log_softmax(seen.logits, 2))
 
-        return pool.map(contrast, head)
+        return walk(pool, head, contrast, joined=len(set(query.counts)) == 1)
+
+
+def _stacked(own: Sequence[Tensor]) -> Tensor:
+    return own[0][None] if len(own) == 1 else torch.stack(list(own))
+
+
+def _less_square(phi: Tensor, known: Tensor, sq: Tensor) -> Tensor:
+    """|x - y|^2 - |x|^2, (R, b, n), of coordinates (b, D) or (R, b, D) to known ones (R, n, D) and their squares."""
+    if len(known) == 1:
+        return torch.addmm(sq[0], phi if phi.ndim == 2 else phi[0], known[0].T, alpha=-2.0)[None]
+    return torch.baddbmm(sq[:, None], phi.expand(len(known), -1, -1), known.mT, alpha=-2.0)

@@ -43,7 +43,7 @@ class FacilityLocation(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = cosines(query.pool, self.name), QuerySet(self.query_rows, self.query_classes)
-        sets = [shown.of(query, r) for r in range(query.R)]
+        sets = shown.of_each(query)
         plain = [r for r in range(query.R) if not len(sets[r])]
         about = [r for r in range(query.R) if len(sets[r])]
         made = herders(query, self.name, unit, Dot(), plain)

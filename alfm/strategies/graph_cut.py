@@ -43,7 +43,7 @@ class GraphCut(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = cosines(query.pool, self.name), QuerySet(self.query_rows, self.query_classes)
-        sets = [shown.of(query, r) for r in range(query.R)]
+        sets = shown.of_each(query)
         if not all(map(len, sets)):
             total = query.pool.once("total similarity", lambda: _total(query.pool))
 

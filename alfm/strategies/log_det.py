@@ -40,21 +40,15 @@ class LogDet(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         unit, shown = cosines(query.pool, self.name), QuerySet(self.query_rows, self.query_classes)
-
-        sets = [shown.of(query, r) for r in range(query.R)]
-
-        def volume(r: int) -> Volume:
-            made = Volume(unit, Dot(), self.ridge)
-            made.add(query.labelled(r))
-            return made
-
+        sets = shown.of_each(query)
+        volumes = Volume.each(unit, Dot(), self.ridge, [query.labelled(r) for r in range(query.R)])
         if not any(map(len, sets)):
-            return query.greedily(volume, budget)
+            return query.greedily(lambda r: volumes[r](), budget)
 
         def select(r: int) -> Tensor:
             free = query.available[r]
             if len(sets[r]):
                 return determinant_information(unit, Dot(), sets[r], free, budget, self.eta, self.ridge)
-            return greedy.of_one(volume(r), free, budget)
+            return greedy.of_one(volumes[r](), free, budget)
 
         return query.each(select, budget)

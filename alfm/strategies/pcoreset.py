@@ -4,11 +4,11 @@ models" (2506.00910), section 4."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Features
 from alfm.features.spaces import RAW
 from alfm.geometry.kcenter import FarthestFirst
@@ -33,12 +33,22 @@ class PCoreSet(Strategy):
     needs = ("probabilities", "labels")
 
     def select(self, query: Query, budget: int) -> Tensor:
-        return query.greedily(partial(self._state, query), budget)
+        head, pool = query.head, query.pool
+        assert head is not None
+        every: Tensor | None = None
+        if devices.of(pool.device).joins_replicates:
+            every = _centred(query.walk(lambda seen: seen.logits), pool)
 
-    def _state(self, query: Query, r: int) -> FarthestFirst:
-        assert query.head is not None
-        p = torch.softmax(widened(logits_of(embedding(query, r), query.head, r)), 1)
-        centred = Features((p - p.mean(0)).to(query.pool.device, query.pool.dtype), query.pool.device)
-        farthest = FarthestFirst(centred.vectors(RAW))
-        farthest.add(query.labelled(r))
-        return farthest
+        def state(r: int) -> FarthestFirst:
+            p = _centred(logits_of(embedding(query, r), head, r), pool) if every is None else every[r]
+            farthest = FarthestFirst(Features(p, pool.device, finite=True).vectors(RAW))
+            farthest.add(query.labelled(r))
+            return farthest
+
+        return query.greedily(state, budget)
+
+
+def _centred(logits: Tensor, pool: Features) -> Tensor:
+    """Probabilities less their mean over the pool, (.., N, C), as the pool's own numbers."""
+    p = torch.softmax(widened(logits), -1)
+    return (p - p.mean(-2, keepdim=True)).to(pool.device, pool.dtype)

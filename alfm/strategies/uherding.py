@@ -14,11 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alfm import devices
 from alfm.acquisition import margin_uncertainty
+from alfm.features.features import Vectors
 from alfm.geometry.greedy import Alone
 from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.herding_lists import make_lists
-from alfm.geometry.kernels import RBF, rbf
-from alfm.geometry.pairs import smallest_distance
+from alfm.geometry.kernels import RBF, filled, rbf
+from alfm.geometry.pairs import smallest_distance, smallest_distances
 from alfm.host_ops import widened
 from alfm.metrics import ECE_BINS, calibration_error
 from alfm.options import Count, Whole, checked
@@ -65,7 +66,7 @@ class UHerding(Strategy):
             weight = query.walk(lambda seen: margin_uncertainty(seen.logits / temperature[seen.replicates]))
         for r, rows in enumerate(labelled):
             weight[r].index_fill_(0, rows, 0.0)
-        kernels = [rbf(unit, smallest_distance(unit.rows(rows), unit.level)) for rows in labelled]
+        kernels = [rbf(unit, width) for width in self._widths(unit, labelled)]
         lists = query.kept_of(
             self.name, range(query.R), lambda missing: make_lists(unit, RBF(), [labelled[r] for r in missing])
         )
@@ -83,6 +84,15 @@ class UHerding(Strategy):
             return own.at(kernels[r], weight[r])
 
         return query.greedily(state, budget)
+
+    @staticmethod
+    def _widths(unit: Vectors, labelled: Sequence[Tensor]) -> list[float]:
+        """Each replicate's kernel width."""
+        if not devices.of(unit.device).joins_replicates or not all(map(len, labelled)):
+            return [smallest_distance(unit.rows(rows), unit.level) for rows in labelled]
+        rows = filled(labelled)
+        found: list[float] = smallest_distances(unit.rows(rows.flatten()).unflatten(0, rows.shape), unit.level).tolist()
+        return found
 
     def _temperatures(self, query: Query) -> Tensor:
         """The temperature (R,) of smallest calibration error on held-out labels, by each replicate's own split."""

@@ -73,13 +73,14 @@ def test_it_hunts_for_more_of_a_rare_class(kind: type) -> None:
 
 def test_query_sets() -> None:
     query = rare()
-    assert QuerySet([7, 2, 7], [3]).of(query, 0).tolist() == [0, 1, 2, 7]
-    assert QuerySet((), [1]).of(query, 0).tolist() == [i for i in range(20, 28) if query.targets[0][2 + i - 20] == 1]
-    assert len(QuerySet().of(query, 0)) == 0 and not QuerySet() and QuerySet([1])
+    assert QuerySet([7, 2, 7], [3]).of_each(query)[0].tolist() == [0, 1, 2, 7]
+    ones = [i for i in range(20, 28) if query.targets[0][2 + i - 20] == 1]
+    assert QuerySet((), [1]).of_each(query)[0].tolist() == ones
+    assert len(QuerySet().of_each(query)[0]) == 0 and not QuerySet() and QuerySet([1])
     with pytest.raises(UserError, match=r"pool rows in \[0, 120\)"):
-        QuerySet([120]).of(query, 0)
+        QuerySet([120]).of_each(query)
     with pytest.raises(UserError, match=r"classes in \[0, 4\)"):
-        QuerySet((), [4]).of(query, 0)
+        QuerySet((), [4]).of_each(query)
 
 
 @pytest.mark.parametrize("kind", [FacilityLocation, GraphCut, LogDet])
