@@ -42,9 +42,9 @@ def argmax_last(x: Tensor) -> Tensor:
 
 
 def below(x: Tensor, limits: Tensor) -> Tensor:
-    """x (m, n) < limits (m,), bool (m, n)."""
+    """x (.., m, n) < limits (.., m), bool (.., m, n)."""
     host = _on_host(x)
-    return x < limits[:, None] if host is None else torch.from_numpy(host < limits.numpy()[:, None])
+    return x < limits[..., None] if host is None else torch.from_numpy(host < limits.numpy()[..., None])
 
 
 def at_most(x: Tensor, k: int) -> Tensor:
@@ -82,17 +82,18 @@ def surely_empty(mask: Tensor) -> bool:
 
 
 def any_column(mask: Tensor) -> Tensor:
-    """Which columns hold a True: (m, n) -> bool (n,)."""
+    """Which columns hold a True: (.., m, n) -> bool (.., n)."""
     host = _on_host(mask)
-    return mask.any(0) if host is None else torch.from_numpy(host.any(0))
+    return mask.any(-2) if host is None else torch.from_numpy(host.any(-2))
 
 
 def count_rows(mask: Tensor) -> Tensor:
-    """How many are True in each row: (m, n) -> int64 (m,)."""
+    """How many are True in each row: (.., m, n) -> int64 (.., m)."""
     host = _on_host(mask)
     if host is None:
-        return mask.sum(1)
-    return torch.tensor([np.count_nonzero(row) for row in host], dtype=torch.int64)
+        return mask.sum(-1)
+    rows = host.reshape(-1, host.shape[-1])
+    return torch.tensor([np.count_nonzero(row) for row in rows], dtype=torch.int64).view(mask.shape[:-1])
 
 
 def take(x: Tensor, rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ Source: Mishal & Weinshall 2024 (DCoM, 2407.01804).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Vectors
-from alfm.geometry.pairs import block_pairs, limit, squared_distances
+from alfm.geometry.pairs import block_pairs, in_parts, limit, pair_block, products, squared_distances
 from alfm.host_ops import any_column, below, count_rows
 from alfm.threads import each_of
 
@@ -37,52 +38,59 @@ _SAMPLE = 64  # items whose distances say how many pairs a radius holds
 
 
 class Centres:
-    """Squared distances of some items (`rows`, int64 (L,)) to all items, a chunk of centres at a time.
+    """Squared distances of some items (`rows`, int64 (L,), or (R, L) of replicates) to all items, a chunk at a time.
 
-    Iterating gives (chunk, (m, N)) as often as it is done; distances of an item to itself are -1. They are held while
-    all of them fit into `hold` bytes, and otherwise found again each time: the same numbers. Cost: O(L N D).
+    Iterating gives (chunk, (.., m, N)), m of the L, as often as it is done; distances of an item to itself are -1. They
+    are held while all of them fit into `hold` bytes, by default 16 of a block, and otherwise found again each time: the
+    same numbers. Cost: O(R L N D).
     """
 
-    def __init__(self, unit: Vectors, rows: Tensor, hold: int = 256 << 20) -> None:
+    def __init__(self, unit: Vectors, rows: Tensor, hold: int | None = None) -> None:
         self.unit, self.rows = unit, rows.to(unit.device)
-        held = len(rows) * unit.N * torch.finfo(unit.pool.dtype).bits // 8 <= hold
+        self._size = _CHUNK
+        if devices.of(unit.device).joins_replicates:
+            self._size = max(1, unit.pool.block_numbers // unit.N // math.prod(rows.shape[:-1]))
+        hold = max(256 << 20, 16 * unit.pool.block_numbers) if hold is None else hold
+        held = rows.numel() * unit.N * torch.finfo(unit.pool.dtype).bits // 8 <= hold
         self._held = list(self._walk()) if held else None
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         return iter(self._held) if self._held is not None else self._walk()
 
     def _walk(self) -> Iterator[tuple[slice, Tensor]]:
-        for start in range(0, len(self.rows), _CHUNK):
-            chunk = slice(start, min(start + _CHUNK, len(self.rows)))
-            yield chunk, _to_all(self.unit, self.rows[chunk])
+        L = self.rows.shape[-1]
+        for start in range(0, L, self._size):
+            chunk = slice(start, min(start + self._size, L))
+            yield chunk, _to_all(self.unit, self.rows[..., chunk])
 
 
 def _to_all(unit: Vectors, rows: Tensor) -> Tensor:
-    """Squared distances (m, N) of items to all; -1 to themselves."""
-    q, norms = unit.rows(rows, plain=True), unit.sq_norms
-    d2 = norms.new_empty(len(rows), unit.N)
-    for columns, x in unit.blocks(_BLOCK):  # of one size, whatever the pool's: the same numbers
-        d2[:, columns] = squared_distances(q, x, norms[rows], norms[columns])
-    return d2.scatter_(1, rows[:, None], -1.0)
+    """Squared distances (.., N) of items int64 (..) to all; -1 to themselves."""
+    own, norms = rows.flatten(), unit.sq_norms
+    q = unit.rows(own, plain=True)
+    d2 = norms.new_empty(len(own), unit.N)
+    # on the CPU of one size, whatever the pool's: the same numbers
+    for columns, x in unit.blocks(None if devices.of(unit.device).joins_replicates else _BLOCK):
+        d2[:, columns] = squared_distances(q, x, norms[own], norms[columns])
+    return d2.scatter_(1, own[:, None], -1.0).view(*rows.shape, unit.N)
 
 
 def ball_purity(unit: Vectors, d2: Tensor, radii: Tensor, agree: Tensor) -> Tensor:
-    """Share of the items in each ball that agree with its centre, float64 (m,).
+    """Share of the items in each ball that agree with its centre, float64 (.., m).
 
-    d2: (m, N) from `Centres`; radii: (m,); agree: bool (m, N).
+    d2: (.., m, N) from `Centres`; radii: (.., m); agree: bool (.., m, N).
     """
     hit = below(d2, limit(radii, unit))
     return count_rows(hit & agree).double() / count_rows(hit)
 
 
 def covered_by(centres: Centres, radii: Tensor) -> Tensor:
-    """bool (N,): inside the ball of at least one centre; radii: (L,), one per centre."""
+    """bool (.., N): inside the ball of at least one centre; radii: (.., L), one per centre."""
     limits = limit(radii, centres.unit)
-    inside = torch.zeros(centres.unit.N, dtype=torch.bool, device=centres.unit.device)
+    covered = torch.zeros(*radii.shape[:-1], centres.unit.N, dtype=torch.bool, device=centres.unit.device)
     for chunk, d2 in centres:
-        hit = below(d2, limits[chunk])
-        inside |= any_column(hit)
-    return inside
+        covered |= any_column(below(d2, limits[..., chunk]))
+    return covered
 
 
 # -- balls of one radius around every item ---------------------------------------------------------------------------
@@ -228,10 +236,13 @@ class ListedBalls:
 
 
 class MultipliedBalls:
-    """Balls of one radius by products with the pool, where lists do not pay or do not fit: N D per ball."""
+    """Balls of one radius by products with the pool, where lists do not pay or do not fit: N D per ball.
 
-    def __init__(self, unit: Vectors, radius: Tensor) -> None:
-        self.unit, self.limit = unit, limit(radius, unit)
+    limit: () `pairs.limit` of the radius.
+    """
+
+    def __init__(self, unit: Vectors, limit: Tensor) -> None:
+        self.unit, self.limit = unit, limit
 
     def counts(self, items: Tensor, flags: Tensor) -> Tensor:
         """See `Around`."""
@@ -247,35 +258,42 @@ class MultipliedBalls:
 
 def inside(unit: Vectors, items: Tensor, limits: Tensor) -> Tensor:
     """The balls of int64 (R, m) items, bool (R, m, N), by kernels alone; limits (R,): `pairs.limit` of each radius."""
-    return (_to_all(unit, items.flatten()).view(*items.shape, -1)) < limits[:, None, None]
+    return _to_all(unit, items) < limits[:, None, None]
 
 
-def out_degrees(unit: Vectors, radius: Sequence[Tensor], flags: Sequence[Tensor], block: int | None = None) -> Tensor:
+def out_degrees(unit: Vectors, limits: Tensor, uncovered: Tensor, block: int | None = None) -> Tensor:
     """How many uncovered items lie within a radius of each item, int64 (R, N), the item itself included.
 
-    radius: R numbers (); flags: R times bool (N,), uncovered. Replicates share one symmetric pass; one with few
+    limits (R,): `pairs.limit` of each radius; uncovered: bool (R, N). Replicates share one symmetric pass; one with few
     uncovered items (under a tenth) is served by products with those items only. Which of the two is decided by the
     replicate's own flags, and counts are exact integers, so its result does not depend on the others.
     """
-    if not radius:
-        return torch.zeros(0, unit.N, dtype=torch.int64, device=unit.device)
-    uncovered, limits = torch.stack(list(flags)), limit(torch.stack(list(radius)), unit)
     out = torch.zeros(uncovered.shape, dtype=torch.int64, device=unit.device)
-    few = (uncovered.sum(1) * 10 < unit.N).tolist()
-    for r in (r for r in range(len(few)) if few[r]):
-        for chunk in uncovered[r].nonzero()[:, 0].split(_CHUNK):
-            hit = below(_to_all(unit, chunk), limits[r].expand(len(chunk)))
-            out[r] += hit.sum(0)
-    shared = [r for r in range(len(few)) if not few[r]]
-    norms = unit.sq_norms
-    for rows, x, columns, y in block_pairs(unit, block) if shared else ():
+    target = uncovered.to(unit.pool.dtype)  # counts below 2^24: exact in float32
+    few = uncovered.sum(1) * 10 < unit.N
+    own = few.tolist()
+    if any(own):
+        of, items = (uncovered & few[:, None]).nonzero().T
+        size = max(1, unit.pool.block_numbers // unit.N) if devices.of(unit.device).joins_replicates else _CHUNK
+        for r, some in zip(of.split(size), items.split(size), strict=True):
+            hit = below(_to_all(unit, some), limits[r])
+            whose = r == torch.arange(len(out), device=r.device)[:, None]
+            out += (whose.to(target) @ hit.to(target)).long()
+    shared = [r for r in range(len(own)) if not own[r]]
+    if not shared:
+        return out
+    some_of = slice(None) if len(shared) == len(own) else torch.tensor(shared, device=out.device)
+    found, target, limits = out[some_of], target[some_of], limits[some_of]
+    parts, norms = in_parts(unit, len(shared), block or pair_block(unit)), unit.sq_norms
+    for rows, x, columns, y in block_pairs(unit, block):
         d2 = squared_distances(x, y, norms[rows], norms[columns])
         if rows == columns:
             d2.fill_diagonal_(-1.0)
-        hit, target = torch.empty_like(d2), uncovered.to(d2.dtype)
-        for r in shared:
-            torch.lt(d2, limits[r], out=hit)
-            out[r, rows] += (hit @ target[r, columns]).long()  # counts below 2^24: exact in float32
+        for part in parts:
+            most = limits[part][..., None, None]
+            hit = torch.lt(d2, most, out=d2.new_empty(*most.shape[:-2], *d2.shape))
+            found[part, rows] += products(hit, target[part, columns]).long()
             if rows != columns:
-                out[r, columns] += (target[r, rows] @ hit).long()
+                found[part, columns] += products(hit.mT, target[part, rows]).long()
+    out[some_of] = found
     return out

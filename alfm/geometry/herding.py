@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alfm import devices
 from alfm.geometry import greedy
 from alfm.geometry.kernels import (
     WIDTH,
@@ -31,7 +30,7 @@ from alfm.geometry.kernels import (
     similarities,
     target_blocks,
 )
-from alfm.geometry.pairs import block_pairs, pair_block
+from alfm.geometry.pairs import block_pairs, in_parts, pair_block, products
 
 if TYPE_CHECKING:
     from alfm.features.features import Vectors
@@ -59,14 +58,10 @@ def first_gains(
     """
     replicates = len(kappa)
     kernels = [kernel] * replicates if callable(kernel) else list(kernel)
-    sq, side = vectors.sq_norms, block or pair_block(vectors)
-    groups: list[tuple[Kernel | Joined, list[int | slice]]]
-    if devices.of(vectors.device).joins_replicates:
-        size = max(1, 2 * vectors.pool.block_numbers // side**2)  # what is held of a block for so many
-        parts = [slice(start, start + size) for start in range(0, replicates, size)]
-        groups = [(Joined(kernels[part], sq), [part]) for part in parts]
-    else:
-        groups = [(one, [r for r in range(replicates) if kernels[r] == one]) for one in dict.fromkeys(kernels)]
+    sq, groups = vectors.sq_norms, dict[Kernel | Joined, list[int | slice]]()
+    for part in in_parts(vectors, replicates, block or pair_block(vectors)):
+        own = Joined(kernels[part], sq) if isinstance(part, slice) else kernels[part]
+        groups.setdefault(own, []).append(part)
     gains = kappa.new_zeros(replicates, vectors.N)
 
     def add(similar: Tensor, own: int | slice, items: slice, over: slice) -> None:
@@ -77,18 +72,13 @@ def first_gains(
 
     for rows, x, columns, y, sq_y in _pairs(vectors, targets, block):
         dots = x @ y.T
-        for i, (one, members) in enumerate(groups):
+        for i, (one, members) in enumerate(groups.items()):
             similar = one(dots if i == len(groups) - 1 else dots.clone(), sq[rows], sq_y)
-            for own in members:
-                add(similar, own, rows, columns)
+            for part in members:
+                add(similar, part, rows, columns)
                 if targets is None and rows != columns:
-                    add(similar.mT, own, columns, rows)
+                    add(similar.mT, part, columns, rows)
     return gains / kappa.shape[1]
-
-
-def products(x: Tensor, y: Tensor) -> Tensor:
-    """Matrices (.., a, b) times vectors (.., b) -> (.., a)."""
-    return x @ y if y.ndim == 1 else (x @ y[..., None])[..., 0]
 
 
 def _pairs(

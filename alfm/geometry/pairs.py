@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.host_ops import widened
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ def block_pairs(vectors: Vectors, size: int | None = None) -> Iterator[tuple[sli
 def pair_block(vectors: Vectors) -> int:
     """Rows of a block in a pass over pairs, a power of two: two of its squares are at most a block of features."""
     return 1 << int(math.log2(math.isqrt(vectors.pool.block_numbers // 2)))
+
+
+def in_parts(vectors: Vectors, replicates: int, side: int) -> list[int] | list[slice]:
+    """The replicates that a block of so many rows and columns serves at a time: each, as r; or, where the device joins
+    them, as many as have twice a block of features to hold, as slices."""
+    if not devices.of(vectors.device).joins_replicates:
+        return list(range(replicates))
+    size = max(1, 2 * vectors.pool.block_numbers // side**2)
+    return [slice(start, min(start + size, replicates)) for start in range(0, replicates, size)]
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """Matrices (.., a, b) times vectors (.., b) -> (.., a)."""
+    return x @ y if y.ndim == 1 else (x @ y[..., None])[..., 0]
 
 
 def consecutive(vectors: Vectors, start: int, stop: int) -> Tensor:

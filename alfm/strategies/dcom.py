@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -28,6 +28,8 @@ from alfm.geometry.balls import (
     inside,
     out_degrees,
 )
+from alfm.geometry.kernels import filled
+from alfm.geometry.pairs import limit
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
@@ -66,59 +68,114 @@ class Dcom(Strategy):
         assert head is not None
         unit = query.pool.points()
         uncertainty, predicted = query.walk(lambda seen: (margin_uncertainty(seen.logits), seen.logits.argmax(-1)))
-
-        def labelled(r: int) -> tuple[Tensor, Tensor]:
-            """The mean radius () and what the labelled items' balls leave uncovered, bool (N,)."""
-            balls = Centres(unit, query.labelled(r))
-            radii = self.radii(query, r, predicted[r], balls)
-            return radii.mean(), ~covered_by(balls, radii)
-
         _ = unit.sq_norms  # made once, before the replicates ask for it side by side
-        found = side_by_side([partial(labelled, r) for r in range(query.R)], query.pool.device)
-        radius, uncovered = [own for own, _ in found], [own for _, own in found]
+        radius, uncovered = self._labelled(query, predicted)
         balls = self._around(query, radius)
-        rest = [r for r in range(query.R) if not isinstance(balls[r], ListedBalls)]
-        shared = dict(
-            zip(rest, out_degrees(unit, [radius[r] for r in rest], [uncovered[r] for r in rest]), strict=True)
-        )
+        multiplied = {r: own.limit for r, own in enumerate(balls) if isinstance(own, MultipliedBalls)}
+        degrees: dict[int, Tensor] = {}
+        if multiplied:
+            open_ = torch.stack([uncovered[r] for r in multiplied])
+            degrees |= zip(multiplied, out_degrees(unit, torch.stack(list(multiplied.values())), open_), strict=True)
+        scores: list[_Scores] = []
+        if devices.of(unit.device).joins_replicates:
+            open_, found = (torch.stack(list(own)) for own in (uncovered, degrees.values()))
+            scores = self._scores(uncertainty, open_, found, query.available).apart()
 
         def batch(r: int) -> _Batch:
-            own = balls[r]
-            degrees = own.degrees(uncovered[r]) if isinstance(own, ListedBalls) else shared[r]
-            share = float((~uncovered[r]).double().mean())
-            competence = (1 + math.exp(-self.k * (1 - self.a))) / (1 + math.exp(-self.k * (share - self.a)))
-            return _Batch(unit, own, uncovered[r], degrees, uncertainty[r], competence, query.available[r])
+            own, left = balls[r], uncovered[r]
+            inside = own.degrees(left) if isinstance(own, ListedBalls) else degrees[r]
+            score = scores[r] if scores else self._scores(uncertainty[r], left, inside, query.available[r])
+            return _Batch(unit, own, left, score, inside)
 
         return query.greedily(batch, budget)
 
-    def radii(self, query: Query, r: int, predicted: Tensor, balls: Centres | None = None) -> Tensor:
+    def _labelled(self, query: Query, predicted: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Each replicate's mean radius () and what the labelled items' balls leave uncovered, bool (N,)."""
+        unit, R = query.pool.points(), range(query.R)
+
+        def of(rows: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+            balls = Centres(unit, rows)
+            radii = self._radii(balls, labels, predicted)
+            return radii, ~covered_by(balls, radii)
+
+        def alone(r: int) -> tuple[Tensor, Tensor]:
+            radii, uncovered = of(query.labelled(r), query.labels_of(r), predicted[r])
+            return radii.mean(), uncovered
+
+        if not devices.of(unit.device).joins_replicates or not all(query.counts):
+            found = side_by_side([partial(alone, r) for r in R], unit.device)
+            return [radius for radius, _ in found], [uncovered for _, uncovered in found]
+        rows, labels = (filled([own(r) for r in R]) for own in (query.labelled, query.labels_of))
+        radii, uncovered = of(rows, labels, predicted)
+        if len(set(query.counts)) == 1:
+            return list(radii.mean(1)), list(uncovered)
+        return [own[:n].mean() for own, n in zip(radii, query.counts, strict=True)], list(uncovered)
+
+    def radii(self, query: Query, r: int, predicted: Tensor) -> Tensor:
         """Radius of each labelled item's ball, (n,), by bisection; predicted (N,): the head's classes."""
-        labels, unit = query.labels_of(r), query.pool.points()
-        balls = Centres(unit, query.labelled(r)) if balls is None else balls
-        start = torch.full((len(labels),), self.start, dtype=query.pool.dtype, device=query.pool.device)
-        least = 0.2 * float(covered_by(balls, start).double().mean()) + 0.4
+        return self._radii(Centres(query.pool.points(), query.labelled(r)), query.labels_of(r), predicted)
+
+    def _radii(self, balls: Centres, labels: Tensor, predicted: Tensor) -> Tensor:
+        """(.., n) of as many balls with their labels; predicted (.., N)."""
+        unit = balls.unit
+        start = torch.full(labels.shape, self.start, dtype=unit.pool.dtype, device=labels.device)
+        least = 0.2 * covered_by(balls, start).double().mean(-1, keepdim=True) + 0.4
         radii = torch.empty_like(start)
         for chunk, d2 in balls:
-            agree = labels[chunk, None] == predicted
-            low, middle = torch.zeros_like(start[chunk]), start[chunk]
-            high = torch.full_like(middle, self.largest)
+            agree = labels[..., chunk, None] == predicted[..., None, :]
+            middle = start[..., chunk]
+            low, high = torch.zeros_like(middle), torch.full_like(middle, self.largest)
             for _ in range(1 + math.ceil(math.log2(max(self.start, self.largest - self.start) / self.resolution))):
                 pure = ball_purity(unit, d2, middle, agree) >= least
                 wide = high - low > self.resolution
                 low, high = torch.where(wide & pure, middle, low), torch.where(wide & ~pure, middle, high)
                 middle = (low + high) / 2
-            radii[chunk] = torch.where(low > 0, low, middle)
+            radii[..., chunk] = torch.where(low > 0, low, middle)
         return radii
 
     @staticmethod
     def _around(query: Query, radius: Sequence[Tensor]) -> list[Around]:
         """The balls of each replicate's radius: read off lists where these fit and are faster than products."""
         unit = query.pool.points()
+        multiplied = [MultipliedBalls(unit, own) for own in limit(torch.stack(list(radius)), unit)]
         if not devices.of(query.pool.device).keeps_pair_lists:
-            return [MultipliedBalls(unit, own) for own in radius]
+            return [*multiplied]
         near = query.pool.once("near pairs", lambda: NearPairs(unit))
         near.hold(max((own for own in map(float, radius) if own <= near.most), default=0.0))
-        return [ListedBalls(near, own) if float(own) <= near.most else MultipliedBalls(unit, own) for own in radius]
+        both = zip(radius, multiplied, strict=True)
+        return [ListedBalls(near, own) if float(own) <= near.most else other for own, other in both]
+
+    def _scores(self, uncertainty: Tensor, uncovered: Tensor, degrees: Tensor, available: Tensor) -> _Scores:
+        """Of one replicate, all (N,), or of several, (R, N)."""
+        share = (~uncovered).double().mean(-1, keepdim=True)
+        whole = 1 + math.exp(-self.k * (1 - self.a))
+        trust = [whole / (1 + math.exp(-self.k * (own - self.a))) for own in share.flatten().tolist()]
+        low, high = _extremes(uncertainty, available)
+        margin = (uncertainty - low) / (high - low).clamp_min(torch.finfo(uncertainty.dtype).tiny)
+        few, many = _extremes(degrees.to(margin.dtype), available)
+        density = margin.new_tensor([1 - own for own in trust]).view(share.shape)
+        return _Scores(margin, few, (many - few).clamp_min(1), margin.new_tensor(trust).view(share.shape), density)
+
+
+class _Scores(NamedTuple):
+    """One replicate's, or with R in front: scaled margins (N,), the smallest degree (1,) of a free item, by how much
+    the largest exceeds it, and what margin and density weigh, (1,)."""
+
+    margin: Tensor
+    low: Tensor
+    span: Tensor
+    of_margin: Tensor
+    of_density: Tensor
+
+    def apart(self) -> list[_Scores]:
+        """Each replicate's."""
+        return [_Scores(*own) for own in zip(*self, strict=True)]
+
+    def at(self, degrees: Tensor, items: Tensor | None = None) -> Tensor:
+        """Scores (.., m) of items int64 (.., m), by default of all, with so many uncovered items around them."""
+        density = (degrees.to(self.margin.dtype) - self.low) / self.span
+        margin = self.margin if items is None else self.margin.gather(-1, items)
+        return self.of_margin * margin + self.of_density * density
 
 
 class _Batch:
@@ -128,29 +185,12 @@ class _Batch:
     degrees (N,) at its start. uncovered (N,) is written to.
     """
 
-    def __init__(
-        self,
-        unit: Vectors,
-        balls: Around,
-        uncovered: Tensor,
-        degrees: Tensor,
-        uncertainty: Tensor,
-        competence: float,
-        available: Tensor,
-    ) -> None:
-        self.vectors, self.balls, self.uncovered, self.competence = unit, balls, uncovered, competence
-        self.margin = _scaled(uncertainty, uncertainty[available])
-        free = degrees[available].to(uncertainty.dtype)
-        self.low, self.span = free.min(), (free.max() - free.min()).clamp_min(1)
-        self.bounds = self.score(degrees)
-
-    def score(self, degrees: Tensor, items: Tensor | None = None) -> Tensor:
-        density = (degrees.to(self.margin.dtype) - self.low) / self.span
-        margin = self.margin if items is None else self.margin[items]
-        return self.competence * margin + (1 - self.competence) * density
+    def __init__(self, unit: Vectors, balls: Around, uncovered: Tensor, score: _Scores, degrees: Tensor) -> None:
+        self.vectors, self.balls, self.uncovered, self.score = unit, balls, uncovered, score
+        self.bounds = score.at(degrees)
 
     def gains(self, items: Tensor) -> Tensor:
-        return self.score(self.balls.counts(items, self.uncovered), items)
+        return self.score.at(self.balls.counts(items, self.uncovered), items)
 
     def add(self, item: Tensor) -> None:
         self.balls.clear(item, self.uncovered)
@@ -176,7 +216,8 @@ class _Together:
     """Replicates' batches on products, for `greedy.stepwise`."""
 
     def __init__(self, states: Sequence[_Batch]) -> None:
-        self.states, self.unit = states, states[0].vectors
+        self.unit = states[0].vectors
+        self.score = _Scores(*(torch.stack(own) for own in zip(*(one.score for one in states), strict=True)))
         self.limits = torch.stack([one.balls.limit for one in states if isinstance(one.balls, MultipliedBalls)])
         self.uncovered = torch.stack([one.uncovered for one in states])
         self.state = [self.uncovered]
@@ -184,9 +225,7 @@ class _Together:
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """See `greedy.Stepwise`: the balls are the rows, bool (R, m, N)."""
         ball = inside(self.unit, items, self.limits)
-        degrees = (ball & self.uncovered[:, None]).sum(2)
-        scores = [one.score(own, some) for one, own, some in zip(self.states, degrees, items, strict=True)]
-        return torch.stack(scores), ball
+        return self.score.at((ball & self.uncovered[:, None]).sum(2), items), ball
 
     def take(self, rows: Tensor, live: Tensor) -> None:
         """See `greedy.Stepwise`."""
@@ -197,6 +236,6 @@ class _Together:
         return False
 
 
-def _scaled(x: Tensor, free: Tensor) -> Tensor:
-    """Min-max scaling by the values of the free items; constant values become 0."""
-    return (x - free.min()) / (free.max() - free.min()).clamp_min(torch.finfo(x.dtype).tiny)
+def _extremes(x: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest of each row's free values, (.., 1)."""
+    return x.where(free, torch.inf).amin(-1, keepdim=True), x.where(free, -torch.inf).amax(-1, keepdim=True)

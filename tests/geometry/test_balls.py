@@ -9,6 +9,7 @@ from geometry.test_max_coverage import clustered, distances, gap_radius, streame
 
 from alfm.features.features import Features
 from alfm.geometry.balls import Centres, ListedBalls, MultipliedBalls, NearPairs, ball_purity, covered_by, out_degrees
+from alfm.geometry.pairs import limit
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -43,13 +44,14 @@ def test_out_degrees_of_replicates_with_many_and_few_uncovered() -> None:
     radius = np.array([0.4, 0.8, 0.0, 0.3])
     ball = [(d < r) | np.eye(pool.N, dtype=bool) for r in radius]
     expected = np.stack([(b & u).sum(1) for b, u in zip(ball, uncovered, strict=True)])
-    radii, flags = list(torch.from_numpy(radius)), list(torch.from_numpy(uncovered))
-    together = out_degrees(pool.unit, radii, flags, block=64)
+    radii, flags = torch.from_numpy(radius), torch.from_numpy(uncovered)
+    limits = limit(radii, pool.unit)
+    together = out_degrees(pool.unit, limits, flags, block=64)
     assert np.array_equal(together.numpy(), expected)
     near = NearPairs(pool.unit, block=64)
     near.hold(0.8)
     for r in range(4):
-        alone = out_degrees(pool.unit, radii[r : r + 1], flags[r : r + 1], block=64)
+        alone = out_degrees(pool.unit, limits[r : r + 1], flags[r : r + 1], block=64)
         assert torch.equal(alone[0], together[r])
         assert torch.equal(ListedBalls(near, radii[r]).degrees(flags[r]), together[r])
 
@@ -85,7 +87,8 @@ def test_lists_and_products_answer_alike() -> None:
     for radius in (0.0, 0.3, 0.9):
         flags = torch.from_numpy(rng.random(pool.N) < 0.6)
         expected = ((d < radius) | np.eye(pool.N, dtype=bool)) & flags.numpy()
-        for balls in (ListedBalls(near, torch.tensor(radius)), MultipliedBalls(pool.unit, torch.tensor(radius))):
+        multiplied = MultipliedBalls(pool.unit, limit(radius, pool.unit))
+        for balls in (ListedBalls(near, torch.tensor(radius)), multiplied):
             assert balls.counts(items, flags).tolist() == expected.sum(1)[items].tolist()
             left = flags.clone()
             balls.clear(items[:1], left)
