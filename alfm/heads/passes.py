@@ -91,10 +91,11 @@ def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool =
         source, shared = features, True
     else:
         source, shared = features.vectors(head.spaces[0] if head.shared else RAW), head.shared
-    there, at_once = devices.of(source.device), 1
-    if joined and there.joins_replicates:
+    at_once = 1
+    if joined:
         each = max(head.C, 0 if shared else source.pool.D)  # numbers of an item and a replicate
-        at_once = max(1, source.pool.block_numbers // (min(size or source.pool.block_rows, source.N) * each))
+        numbers = min(size or source.pool.block_rows, source.N) * each
+        at_once = devices.of(source.device).at_once(head.R, numbers, 1)
     groups = together(head.R, at_once)
     heads = {which.start: head.part(which) for which in groups}
 

@@ -8,7 +8,7 @@ device.rounds NAME` prints today's line: whoever launches less lowers it here.
 BUDGETS = {
     "alfamix": (680, 800, 135),
     "badge": (330, 465, 70),
-    "bait": (1875, 8675, 105),
+    "bait": (470, 470, 30),
     "bald": (455, 410, 20),
     "batchbald": (1150, 4700, 140),
     "boss": (685, 2305, 325),

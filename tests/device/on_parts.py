@@ -18,6 +18,8 @@ from alfm.features.features import Features
 from alfm.heads.neighbours import choose_k, shares
 from alfm.metrics import evaluate
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace, pool_pass
+from alfm.strategies.bait import Bait
+from alfm.strategies.query import Query
 
 HEADS = sorted(path.stem for path in (CONF / "classifier").glob("*.yaml"))
 POSTERIORS = {
@@ -102,6 +104,18 @@ def test_an_interruption_or_company_changes_no_pick(name: str) -> None:
     alone = [made.picks[0] for made in rounds(task("cuda", "float64"), name, SEEDS[1:2])]
     assert len(resumed) == len(whole) - 2 and all(map(np.array_equal, resumed, whole[2:]))
     assert all(map(np.array_equal, alone, (made[1] for made in whole)))
+
+
+def test_bait_where_replicates_differ_in_what_is_left_or_labelled() -> None:
+    """Fewer are free than two batches, and fewer than are picked ahead."""
+    picks = []
+    for device in DEVICES:
+        pool, classifier, rows, targets, head = fitted("logistic", device, 3, "float64")
+        free = torch.ones(3, N, dtype=torch.bool, device=device).scatter_(1, rows.clamp_min(0), False)
+        free[1, 35:] = False
+        query = Query(pool, rows, targets, free, C, SEEDS[:3], 2, head, classifier)
+        picks.append(Bait().select(query, 25).cpu())
+    assert torch.equal(*picks)
 
 
 @pytest.mark.skipif(start.REAL, reason="of the simulated device")

@@ -75,10 +75,13 @@ def test_joined_replicates_are_seen_together_and_agree(pool: Features, shared: b
     assert torch.equal(label, expected[1])
 
 
-def test_as_many_replicates_are_joined_as_a_block_holds(pool: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_replicates_are_joined_as_fit_into_half_of_the_memory(
+    pool: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = replace(devices.of("cpu"), joins_replicates=True)
     monkeypatch.setattr(devices, "of", lambda x: there)
-    monkeypatch.setattr(pool, "block_numbers", 2 * 64 * C)
+    monkeypatch.setattr(devices, "SURELY_FREE", 0)
+    monkeypatch.setattr(devices.Device, "free_bytes", lambda self: 2 * 2 * 4 * devices.COPIES * 64 * C)
     sizes = []
 
     def fn(seen: Seen) -> Tensor:

@@ -37,15 +37,16 @@ VARIANTS = ["binary", "full", "top_k", "diagonal"]
 
 def binary(query: Query, budget: int) -> Binary:
     phi, labelled = embedding(query, 0), query.labelled(0)
-    [(q, F)] = second_moments(phi, [lambda rows, x: binary_information(query.head.logits(x, 0))])
-    problem = Binary(phi, q, F, labelled, 1e-4 * float(phi.sq_norms.mean()), budget / (len(labelled) + budget))
+    q, F = second_moments(phi, lambda rows, x, which: binary_information(query.head.logits(x)[which]), [slice(0, 1)])
+    share = torch.tensor([[budget / (len(labelled) + budget)]], dtype=torch.float64)
+    problem = Binary(phi, q, F, labelled[None], 1e-4 * float(phi.sq_norms.mean()), share)
     quadratic_forms(phi, [problem])
     return problem
 
 
 def forward_picks(query: Query, budget: int) -> list[int]:
     free = query.available[0]
-    return binary(query, budget).forward(free, min(2 * budget, int(free.sum()))).tolist()
+    return binary(query, budget).forward(free[None], [min(2 * budget, int(free.sum()))])[0].tolist()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -121,14 +122,16 @@ def test_blocked_symmetric_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     query = make_query(N=90, D=37, block_rows=40)
     phi = embedding(query, 0)
     x = phi.matrix
-    weights = [lambda rows, x: x[:, 0].square(), lambda rows, x: x[:, 1].exp()]
-    for weight, (value, moment) in zip(weights, second_moments(phi, weights), strict=True):
-        torch.testing.assert_close(value, weight(slice(None), x))
-        torch.testing.assert_close(moment, x.T @ (weight(slice(None), x)[:, None] * x))
-    A = torch.rand(37, 37, dtype=torch.float64)
-    A = A + A.T
-    form = quadratic_form(x, upper(A, x.dtype), torch.empty_like(x))
-    torch.testing.assert_close(form, torch.einsum("nd,de,ne->n", x, A, x))
+    weights = [lambda x: x[:, 0].square(), lambda x: x[:, 1].exp()]
+    for groups in ([slice(0, 1), slice(1, 2)], [slice(0, 2)]):
+        values, moments = second_moments(phi, lambda _, x, own: torch.stack([w(x) for w in weights[own]]), groups)
+        for weight, value, moment in zip(weights, values, moments, strict=True):
+            torch.testing.assert_close(value, weight(x))
+            torch.testing.assert_close(moment, x.T @ (weight(x)[:, None] * x))
+    A = torch.rand(2, 37, 37, dtype=torch.float64)
+    A = A + A.mT
+    form = quadratic_form(x, upper(A, x.dtype), x.new_empty(2 * x.numel()))
+    torch.testing.assert_close(form, torch.einsum("nd,rde,ne->rn", x, A, x))
 
 
 @pytest.mark.parametrize("n", [3, 30])
@@ -144,10 +147,34 @@ def test_matrices_and_forms(n: int) -> None:
         ridge * np.eye(10) + (1 - share) / n * (x[view.labelled].T * q[view.labelled]) @ x[view.labelled]
     )
     middle = inverse @ (x.T * q) @ x @ inverse / 90
-    np.testing.assert_allclose(problem.inverse, inverse, rtol=1e-8, atol=1e-8 * inverse.max())
-    np.testing.assert_allclose(problem.middle, middle, rtol=1e-8, atol=1e-8 * middle.max())
-    np.testing.assert_allclose(problem.a, np.einsum("nd,de,ne->n", x, middle, x), rtol=1e-6)
-    np.testing.assert_allclose(problem.e, 1 / (q * share) + np.einsum("nd,de,ne->n", x, inverse, x), rtol=1e-6)
+    np.testing.assert_allclose(problem.inverse[0], inverse, rtol=1e-8, atol=1e-8 * inverse.max())
+    np.testing.assert_allclose(problem.middle[0], middle, rtol=1e-8, atol=1e-8 * middle.max())
+    np.testing.assert_allclose(problem.a[0], np.einsum("nd,de,ne->n", x, middle, x), rtol=1e-6)
+    np.testing.assert_allclose(problem.e[0], 1 / (q * share) + np.einsum("nd,de,ne->n", x, inverse, x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_replicates_in_one_product_are_those_alone(n: int) -> None:
+    """One with fewer labels, whose rows are padded."""
+    query = make_query(N=90, D=10, n=n)
+    phi, ridge, rows = embedding(query, 0), 0.01, query.rows[0]
+    weights = torch.rand(2, 90, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shares = torch.tensor([[0.2], [0.3]], dtype=torch.float64)
+
+    def problem(which: slice, labelled: torch.Tensor) -> Binary:
+        q, F = second_moments(phi, lambda own, x, _: weights[which, own], [slice(0, len(labelled))])
+        one = Binary(phi, q, F, labelled, ridge, shares[which])
+        quadratic_forms(phi, [one])
+        return one
+
+    both = problem(slice(0, 2), torch.stack([rows, rows.clone().index_fill_(0, torch.tensor([n - 1]), -1)]))
+    picks = torch.arange(24).view(2, 12)
+    for r, own in enumerate([rows, rows[:-1]]):
+        alone = problem(slice(r, r + 1), own[None])
+        for name in ("inverse", "middle", "a", "e"):
+            torch.testing.assert_close(getattr(both, name)[r], getattr(alone, name)[0])
+        assert both.keep(picks, 5)[r].tolist() == alone.keep(picks[r, None], 5)[0].tolist()
+        assert both.part([r]).keep(picks[r, None], 5)[0].tolist() == alone.keep(picks[r, None], 5)[0].tolist()
 
 
 def test_certain_items_add_nothing() -> None:
@@ -157,7 +184,7 @@ def test_certain_items_add_nothing() -> None:
     problem.w.zero_()
     problem.e.fill_(torch.inf)
     free = query.available[0]
-    assert problem.forward(free, 30).tolist() == free.nonzero()[:30, 0].tolist()
+    assert problem.forward(free[None], [30])[0].tolist() == free.nonzero()[:30, 0].tolist()
 
 
 def test_binary_information_of_certain_items() -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -11,9 +11,12 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from alfm import devices
 from alfm.features.features import Vectors
-from alfm.heads.passes import walk
+from alfm.geometry import greedy
+from alfm.heads.passes import together, walk
 from alfm.options import Bytes, Count, checked
 from alfm.strategies.bait.class_wise import Diagonal, Full, refuse_if_too_large
 from alfm.strategies.bait.rank_one import Binary, binary_information, piece, quadratic_forms, second_moments
@@ -78,52 +81,82 @@ class Bait(Strategy):
         return stack_picks(picks, budget, query.pool.device)
 
     def _binary(self, query: Query, replicates: Sequence[int], budget: int) -> list[Tensor]:
-        """Picks of replicates whose heads see the same phi: passes over it are shared between the cores by blocks."""
-        phi, device = embedding(query, replicates[0]), query.pool.device
-        rows = [query.labelled(r) for r in replicates]
-        shares = [self._share(n, budget) for n in rows]
-        ridge = self._ridge(phi)
-        weights = side_by_side([partial(self._information, query, phi, r) for r in replicates], device)
-        moments = second_moments(phi, weights)
-        given = zip(moments, rows, shares, strict=True)
-        problems = side_by_side([partial(Binary, phi, q, F, n, ridge, share) for (q, F), n, share in given], device)
+        """Picks of replicates whose heads see the same phi: passes over it are shared between the cores by blocks, on a
+        GPU by products of all."""
+        phi, device, head = embedding(query, replicates[0]), query.pool.device, query.head
+        assert head is not None
+        ridge, first = self._ridge(phi), replicates[0]
+        sharper = self._sharper(query, phi, replicates)
+        shares = self._shares(query, replicates, budget)
+        enqueued, numbers = greedy.enqueued(phi), phi.dim * (phi.dim + phi.N)
+        size = devices.of(device).at_once(len(replicates), numbers, 1) if enqueued else 1
+        groups = together(len(replicates), size)
+        heads = {which.start: head.part(slice(first + which.start, first + which.stop)) for which in groups}
+
+        def weigh(rows: slice, x: Tensor, which: slice) -> Tensor:
+            return binary_information(heads[which.start].at(rows, x) * sharper[which].to(x.dtype)[:, None, None])
+
+        q, F = second_moments(phi, weigh, groups)
+
+        def posed(which: slice) -> Binary:
+            own = [query.labelled(first + r) for r in range(which.start, which.stop)]
+            labelled = pad_sequence(own, batch_first=True, padding_value=-1)
+            return Binary(phi, q[which], F[which], labelled, ridge, shares[which], enqueued)
+
+        problems = side_by_side([partial(posed, which) for which in groups], device)
         quadratic_forms(phi, problems)
-        pairs = zip(replicates, problems, strict=True)
-        return side_by_side([partial(self._solved, query, r, problem, budget) for r, problem in pairs], device)
+        pairs = zip(groups, problems, strict=True)
+        solved = side_by_side(
+            [partial(self._solved, query, range(first + g.start, first + g.stop), one, budget) for g, one in pairs],
+            device,
+        )
+        return [own for some in solved for own in some]
+
+    def _solved(self, query: Query, replicates: Sequence[int], problem: Binary, budget: int) -> list[Tensor]:
+        free = query.some(query.available, replicates)
+        wanted = [min(2 * budget, n) for n in free.sum(1).tolist()]
+        order, picks = problem.forward(free, wanted), dict[int, Tensor]()
+        for count in set(wanted):
+            which = [i for i, n in enumerate(wanted) if n == count]
+            own = order[:, :count] if len(which) == len(wanted) else order[which, :count]
+            picks |= zip(which, own.gather(1, problem.part(which).keep(own, budget)), strict=True)
+        return [picks[i] for i in range(len(wanted))]
 
     def _picks(self, query: Query, r: int, budget: int) -> Tensor:
         head, phi, labelled = query.head, embedding(query, r), query.labelled(r)
         assert head is not None
-        ridge, share, sharper = self._ridge(phi), self._share(labelled, budget), self._sharper(query, phi, r)
+        ridge, share = self._ridge(phi), budget / (len(labelled) + budget)
+        sharper = self._sharper(query, phi, [r]).to(query.pool.dtype)
         own = head.part(slice(r, r + 1))
         log_p = walk(phi, own, lambda seen: torch.log_softmax(seen.logits * sharper, -1), size=piece(phi))[0]
+        problem: Diagonal | Full
         if self.variant == "diagonal":
-            return self._solved(query, r, Diagonal(phi, log_p, labelled, ridge, share), budget)
-        k = head.C if self.variant == "full" else min(self.k, head.C)
-        return self._solved(query, r, Full(phi, log_p, k, labelled, ridge, share), budget)
-
-    def _solved(self, query: Query, r: int, problem: Binary | Diagonal | Full, budget: int) -> Tensor:
+            problem = Diagonal(phi, log_p, labelled, ridge, share)
+        else:
+            k = head.C if self.variant == "full" else min(self.k, head.C)
+            problem = Full(phi, log_p, k, labelled, ridge, share)
         free = query.available[r]
         order = problem.forward(free, min(2 * budget, int(free.sum())))
         return order[problem.keep(order, budget)]
 
-    def _share(self, labelled: Tensor, budget: int) -> float:
-        return budget / (len(labelled) + budget)
+    def _shares(self, query: Query, replicates: Sequence[int], budget: int) -> Tensor:
+        """B / (n + B), (R', 1) float64."""
+        shares = [budget / (query.counts[r] + budget) for r in replicates]
+        return torch.tensor(shares, dtype=torch.float64, device=query.pool.device)[:, None]
 
     def _ridge(self, phi: Vectors) -> float:
         length = float(phi.sq_norms.double().mean())
         return self.ridge * (length if length > 0 else 1.0)
 
-    def _sharper(self, query: Query, phi: Vectors, r: int) -> float:
-        assert query.head is not None
-        rows = query.labelled(r)
-        return sharpening(query.head.at(rows, phi.rows(rows), r), self.certainty)
-
-    def _information(self, query: Query, phi: Vectors, r: int) -> Callable[[slice, Tensor], Tensor]:
-        """Pool rows and their phi (b, D) -> q (b,) of replicate r."""
-        head, sharper = query.head, self._sharper(query, phi, r)
+    def _sharper(self, query: Query, phi: Vectors, replicates: Sequence[int]) -> Tensor:
+        """How many times sharper logits are of each replicate, (R',) float64."""
+        head = query.head
         assert head is not None
-        return lambda rows, x: binary_information(head.at(rows, x, r) * sharper)
+        own = [query.labelled(r) for r in replicates]
+        pairs = zip(own, replicates, strict=True)
+        logits = torch.cat([head.at(rows, phi.rows(rows, plain=True), r) for rows, r in pairs]).double().cpu()
+        found = [sharpening(z, self.certainty) for z in logits.split([len(rows) for rows in own])]
+        return torch.tensor(found, dtype=torch.float64, device=query.pool.device)
 
 
 def sharpening(logits: Tensor, certainty: float, largest: float = 100.0) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from alfm.errors import UserError
 from alfm.features.features import Vectors
 from alfm.geometry import greedy
+from alfm.strategies.bait.products import addmm_, mm
 from alfm.strategies.query import Query
 from alfm.threads import at_once
 
@@ -134,7 +135,7 @@ class Full:
     def keep(self, picks: Tensor, budget: int) -> Tensor:
         """Places (budget,) among the picks (m,) that stay after backward pruning, ascending."""
         V = self.stacked(picks)
-        return prune(V @ self.inverse @ V.T, V @ self.middle @ V.T, self.k, budget)
+        return prune((V @ self.inverse @ V.T)[None], (V @ self.middle @ V.T)[None], self.k, budget)[0]
 
 
 class Diagonal:
@@ -209,42 +210,47 @@ class Diagonal:
 
 
 def prune(P0: Tensor, Q0: Tensor, m: int, budget: int) -> Tensor:
-    """Places (budget,) of the items that stay when the others are dropped one by one, each the cheapest to drop.
+    """Places (R, budget) of the items that stay when the others are dropped one by one, each the cheapest to drop.
 
-    V (items x m, .) stacks the picks' scaled x; P0 = V M0^-1 V^T and Q0 = V M0^-1 F M0^-1 V^T, float64. With M = M0 +
-    V^T V, P = V M^-1 V^T = (I + P0)^-1 P0 and Q = (I + P0)^-1 Q0 (I + P0)^-1; dropping item j raises tr(M^-1 F) by
-    tr((I - P_jj)^-1 Q_jj). Ties: the earlier pick goes.
+    Of R replicates, float64: V (items x m, .) stacks the picks' scaled x; P0 = V M0^-1 V^T, Q0 = V M0^-1 F M0^-1 V^T.
+    With M = M0 + V^T V, P = V M^-1 V^T = (I + P0)^-1 P0 and Q = (I + P0)^-1 Q0 (I + P0)^-1; dropping item j raises
+    tr(M^-1 F) by tr((I - P_jj)^-1 Q_jj). Ties: the earlier pick goes. A drop is a step without a question, and a graph.
     """
-    items = len(P0) // m
-    eye = torch.eye(len(P0), dtype=P0.dtype, device=P0.device)
+    R, size, device = len(P0), P0.shape[1], P0.device
+    items = size // m
+    eye = torch.eye(size, dtype=P0.dtype, device=device)
     inner = torch.linalg.inv(eye + P0)
-    inner = (inner + inner.T) / 2
-    P, Q = eye - inner, inner @ Q0 @ inner
+    inner = (inner + inner.mT) / 2
+    P, Q = eye - inner, mm(mm(inner, Q0), inner)
     small = eye[:m, :m]
-    kept = torch.ones(items, dtype=torch.bool, device=P0.device)
-    place = torch.arange(m, device=P0.device)
+    dropped = torch.zeros(R, items, dtype=torch.bool, device=device)
+    place = torch.arange(m, device=device)
     diagonals = [_diagonal_blocks(A, m) for A in (P, Q)]  # views of what changes in place
-    for _ in range(items - budget):
-        cost = _traces(small - diagonals[0], diagonals[1]).where(kept, torch.inf)
-        j = cost.argmin(0, keepdim=True)
-        kept.index_fill_(0, j, False)
+
+    def drop() -> None:
+        cost = _traces(small - diagonals[0], diagonals[1]).where(~dropped, torch.inf)
+        j = cost.argmin(1, keepdim=True)
+        dropped.scatter_(1, j, True)
         block = j * m + place
-        p, q = P.index_select(1, block), Q.index_select(1, block)
-        pK = p @ torch.linalg.inv_ex(small - p.index_select(0, block))[0]
-        half = pK @ q.addmm(pK, q.index_select(0, block), alpha=0.5).T
-        Q.add_(half).add_(half.T)
-        P.addmm_(pK, p.T)
-    return kept.nonzero()[:, 0]
+        columns, rows = block[:, None].expand(-1, size, -1), block[..., None].expand(-1, -1, m)
+        p, q = P.gather(2, columns), Q.gather(2, columns)
+        pK = mm(p, torch.linalg.inv_ex(small - p.gather(1, rows))[0])
+        half = mm(pK, addmm_(q.clone(), pK, q.gather(1, rows), alpha=0.5).mT)
+        Q.add_(half).add_(half.mT)
+        addmm_(P, pK, p.mT)
+
+    greedy.repeat(drop, [P, Q, dropped], items - budget)
+    return dropped.to(torch.uint8).sort(dim=1, stable=True).indices[:, :budget]
 
 
 def _traces(A: Tensor, B: Tensor) -> Tensor:
-    """tr(A_i^-1 B_i) of matrices (n, m, m), without a wait for the device."""
-    if A.shape[1] == 1:
-        return (B / A)[:, 0, 0]
-    return torch.linalg.solve_ex(A, B)[0].diagonal(dim1=1, dim2=2).sum(1)
+    """tr(A_i^-1 B_i) of matrices (R, n, m, m), without a wait for the device."""
+    if A.shape[-1] == 1:
+        return (B / A)[..., 0, 0]
+    return torch.linalg.solve_ex(A, B)[0].diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 def _diagonal_blocks(A: Tensor, m: int) -> Tensor:
-    """(items m, items m) -> (items, m, m)."""
-    items = len(A) // m
-    return A.view(items, m, items, m).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    """(R, items m, items m) -> (R, items, m, m)."""
+    R, items = len(A), A.shape[1] // m
+    return A.view(R, items, m, items, m).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
