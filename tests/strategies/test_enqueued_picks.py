@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from strategies.factory import SITUATIONS, clusters, make_query, picks_in
 
+from alfm import devices
 from alfm.geometry import greedy
 from alfm.geometry import herding_lists as closer
 from alfm.heads.dropout import Dropout
 from alfm.strategies.badge import Badge
 from alfm.strategies.base import Strategy
+from alfm.strategies.cal import Cal
 from alfm.strategies.coreset import Coreset
 from alfm.strategies.dcom import Dcom
 from alfm.strategies.facility_location import FacilityLocation
@@ -24,6 +27,7 @@ from alfm.strategies.falcun import Falcun
 from alfm.strategies.graph_cut import GraphCut
 from alfm.strategies.log_det import LogDet
 from alfm.strategies.maxherding import MaxHerding
+from alfm.strategies.pcoreset import PCoreSet
 from alfm.strategies.probcover import ProbCover
 from alfm.strategies.query import Query
 from alfm.strategies.uherding import UHerding
@@ -85,6 +89,43 @@ def test_picks_are_those_of_the_cpu(case: str, classifier, no_lists: None, monke
         later = replace(one, rows=rows, targets=labels[rows], available=available, round=3)
         rounds.append([first.tolist(), strategy.select(later, 30).tolist()])
     assert rounds[0] == rounds[1]
+
+
+JOINED = {
+    **{name: CASES[name] for name in ("coreset head", "dcom", "graph_cut", "log_det", "maxherding", "uherding")},
+    "cal": Cal,
+    "pcoreset": PCoreSet,
+}
+
+
+@pytest.mark.parametrize("fewer", [0, 5], ids=["alike", "ragged"])
+@pytest.mark.parametrize("case", JOINED)
+def test_replicates_in_joined_products_pick_what_each_picks(
+    case: str, fewer: int, no_lists: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of pairs that replicates share, and one with fewer labels than the others."""
+    rng, real = np.random.default_rng(0), devices._known
+    x, y = clusters(200, 8, 4)
+    rows = [rng.permutation(200)[: 24 - fewer * r].tolist() for r in range(3)]
+    monkeypatch.setattr("alfm.geometry.herding.pair_block", lambda vectors: 64)
+    monkeypatch.setattr("alfm.geometry.balls.pair_block", lambda vectors: 64)
+    picks = []
+    for joins in (False, True):
+        one = make_query(x=x, y=y, C=4, seeds=(1, 2, 3), rows=rows, block_rows=90)
+        with monkeypatch.context() as patched:
+            if joins:
+                patched.setattr(devices, "_known", lambda device: _of_cuda(real(device)))
+            patched.setattr(greedy, "enqueued", lambda vectors, joins=joins: joins)
+            picks.append(JOINED[case]().select(one, 6).tolist())
+    assert picks[0] == picks[1]
+
+
+def _of_cuda(there: devices.Device) -> devices.Device:
+    """This one with CUDA's policy for replicates and picks."""
+    return replace(
+        there, joins_replicates=True, enqueues_picks=True, keeps_pair_lists=False, jobs_run_aside=False,
+        looks_are_free=False,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
