@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alfm.geometry import greedy
+from alfm.geometry import greedy, nearer_pairs
 from alfm.geometry.kernels import (
+    RBF,
     WIDTH,
     Joined,
     Kernel,
@@ -128,6 +129,7 @@ class Herding:
         self._cached = torch.zeros(vectors.N, dtype=torch.bool, device=bounds.device)
         self._store = self._room = self.kappa.new_empty(0, len(self.kappa))
         self._made = 0  # similarities' rows made since all bounds were last right
+        self.pairs: nearer_pairs.Together | None = None  # of this and other replicates, in the order they were prepared
 
     @property
     def added(self) -> Tensor:
@@ -244,6 +246,9 @@ class _Together:
         self.bounds = torch.stack([one.bounds for one in states])
         self.weight, self.cap, self.bonus = stacked("weight"), stacked("cap"), stacked("bonus")
         self.made = max(one._made for one in states)
+        self.pairs = states[0].pairs if all(one.pairs is states[0].pairs for one in states) else None
+        if self.pairs is not None and self.pairs.R != len(states):
+            self.pairs = None  # some go another way
         self.state = [self.kappa]
 
     def look(self, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,7 +270,7 @@ class _Together:
         self.made += steps * greedy.BATCH
         if self.made * 4 < self.vectors.N:
             return False
-        gains = first_gains(self.vectors, self.kernels, self.kappa, self.weight, self.targets, self.cap)
+        gains = _gains(self.pairs, self.vectors, self.kernels, self.kappa, self.weight, self.targets, self.cap)
         bounds.copy_(_above(gains, self.bonus))
         self.made = 0
         return True
@@ -284,16 +289,18 @@ def prepare(
     weight: Tensor | None = None,
     targets: Tensor | None = None,
     cap: Tensor | None = None,
+    pairs: nearer_pairs.Together | None = None,
 ) -> list[Herding]:
     """One state per replicate with the pool rows added[r], int64 (n_r,), and first gains from one shared pass.
 
     kernel: one or one per replicate. weight, cap: (R, T) or None; targets: int64 (T,) or None, as in `first_gains`.
+    pairs: those that can still gain, of all these replicates, instead of passes; with weights, without the others.
     """
     kernels = [kernel] * len(added) if callable(kernel) else list(kernel)
     kappa = best_similarities(vectors, kernels, [rows.to(vectors.device) for rows in added], targets)
     if cap is not None:
         kappa = torch.minimum(kappa, cap)
-    gains = first_gains(vectors, kernels, kappa, weight, targets, cap)
+    gains = _gains(pairs, vectors, kernels, kappa, weight, targets, cap)
 
     def row(t: Tensor | None, r: int) -> Tensor | None:
         return None if t is None else t[r]
@@ -303,4 +310,21 @@ def prepare(
     ]
     for state, rows in zip(states, added, strict=True):
         state._added.append(rows)
+        state.pairs = pairs
     return states
+
+
+def _gains(
+    pairs: nearer_pairs.Together | None,
+    vectors: Vectors,
+    kernels: Sequence[Kernel],
+    kappa: Tensor,
+    weight: Tensor | None,
+    targets: Tensor | None,
+    cap: Tensor | None,
+) -> Tensor:
+    """`first_gains`, from the pairs that can still gain where they are known."""
+    own = [one for one in kernels if isinstance(one, RBF)]
+    if pairs is None or weight is None or len(own) < len(kernels) or len({type(one) for one in own}) > 1:
+        return first_gains(vectors, kernels, kappa, weight, targets, cap)
+    return pairs.gains(own, kappa, weight)

@@ -3,8 +3,8 @@
 A pair (item x, target n) adds to a gain only while x is closer to n than every item added so far, whatever the
 kernel's width and the target's weight. With n items added at random about N^2 / (n + 1) pairs are left, 1 % of all at
 100 labels. One symmetric pass over the pool, its products shared by all replicates, lists them; from then on gains
-are short sums over lists, which only shrink. Lists live on the host: on a GPU the pass is cheap and its numbers are
-better used there (`herding.Herding`).
+are short sums over lists, which only shrink. Lists live on the host; a GPU has its own (`nearer_pairs`), which bound
+what products find.
 
 Everything here is to the last bit a function of the pool and of the SET of items added, however it came about, so that
 a resumed run picks alike: pairs' values come from blocks that are the same in every pass, best values are maxima of

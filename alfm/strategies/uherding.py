@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.features.features import Vectors
-from alfm.geometry.greedy import Alone
+from alfm.geometry import nearer_pairs
+from alfm.geometry.greedy import Alone, enqueued
 from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import RBF, filled, rbf
@@ -41,7 +42,8 @@ class UHerding(Strategy):
     class has fewer than two (classes never seen are left out), and for a model from elsewhere, which nobody refits.
     Kernel width: the smallest positive distance between labelled items, 1 if there is none.
     Labelled targets weigh 0; with no labels it is MaxHerding. Which pairs (item, target) can still gain depends on
-    neither weights nor widths, so they are listed once per run, as for MaxHerding.
+    neither weights nor widths, so they are listed once per run, as for MaxHerding; on a GPU in its own memory, where
+    there is room.
     Cost: two fits, once O(N^2 D), then O(N^2 / n); memory O(N^2 / n).
     Pools above `exact_up_to` items: candidates and targets are `sample` random items of the replicate's own stream.
     """
@@ -73,7 +75,8 @@ class UHerding(Strategy):
         rest = [r for r, one in enumerate(lists) if one is None]
         others: dict[int, Herding] = {}
         if rest:
-            made = prepare(unit, [kernels[r] for r in rest], [labelled[r] for r in rest], weight[rest])
+            pairs = self._pairs(query, unit, rest)
+            made = prepare(unit, [kernels[r] for r in rest], [labelled[r] for r in rest], weight[rest], pairs=pairs)
             others |= zip(rest, made, strict=True)
 
         def state(r: int) -> Alone:
@@ -84,6 +87,18 @@ class UHerding(Strategy):
             return own.at(kernels[r], weight[r])
 
         return query.greedily(state, budget)
+
+    def _pairs(self, query: Query, unit: Vectors, replicates: Sequence[int]) -> nearer_pairs.Together | None:
+        """The pairs that can still gain, kept where picks are enqueued; None where there is no room for them."""
+        if not enqueued(unit):
+            return None
+        kept = query.kept_of(
+            f"{self.name} on pairs",
+            replicates,
+            lambda missing: nearer_pairs.made(unit, [query.labelled(r) for r in missing]),
+        )
+        found = [one for one in kept if one is not None]
+        return nearer_pairs.Together(found) if len(found) == len(replicates) else None
 
     @staticmethod
     def _widths(unit: Vectors, labelled: Sequence[Tensor]) -> list[float]:
