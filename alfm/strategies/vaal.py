@@ -12,13 +12,16 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim.adam import adam
 
+from alfm import devices
 from alfm.features.features import Features
-from alfm.heads.passes import visit
+from alfm.heads.passes import together, visit
 from alfm.options import checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.candidates import best
+from alfm.strategies.parts.candidates import best, where
+from alfm.strategies.parts.products import linear, mm
 from alfm.strategies.query import Query
 from alfm.threads import side_by_side
 
@@ -70,38 +73,62 @@ class Vaal(Strategy):
         def standard(x: Tensor) -> Tensor:
             return (x - mean).mul_(inverse)
 
-        training = [self._training(query, r, standard) for r in range(query.R)]
+        groups = together(query.R, devices.of(pool.device).at_once(query.R, STAGE * 2 * self.batch * pool.D, 1))
+        free = where(query.available)
+        training = [self._training(query, range(g.start, g.stop), free, standard) for g in groups]
         locks = [Lock() for _ in training]
 
-        def proceed(r: int) -> Networks:
-            with locks[r]:
-                return next(training[r])
+        def proceed(i: int) -> Networks:
+            with locks[i]:
+                return next(training[i])
 
         stages = -(-self.steps // STAGE)
-        jobs = [partial(proceed, r) for _ in range(stages) for r in range(query.R)]
-        nets = side_by_side(jobs, pool.device)[-query.R :]
+        jobs = [partial(proceed, i) for _ in range(stages) for i in range(len(groups))]
+        nets = side_by_side(jobs, pool.device)[-len(groups) :]
         return scores(pool, nets, standard)
 
-    def _training(self, query: Query, r: int, standard: Standard) -> Iterator[Networks]:
-        """The networks of replicate r, again after every `STAGE` steps."""
-        pool, labelled = query.pool, query.labelled(r)
-        unlabelled = query.available[r].nonzero()[:, 0]
-        draws = torch.Generator().manual_seed(query.key(r, "vaal"))
-        nets = Networks(pool.D, self.hidden, self.latent, draws, pool.dtype, pool.device)
+    def _training(
+        self, query: Query, replicates: Sequence[int], free: Sequence[Tensor], standard: Standard
+    ) -> Iterator[Networks]:
+        """The networks of some replicates, again after every `STAGE` steps; free: every replicate's unlabelled rows.
 
-        def batches(rows: Tensor) -> Tensor:
-            place = torch.randint(len(rows), (self.steps * self.batch,), generator=draws)
-            return rows[place.to(rows.device)].view(self.steps, self.batch)
-
-        chosen = torch.cat([batches(labelled), batches(unlabelled)], 1)
-        noise = torch.randn(self.steps, 2 * self.batch, self.latent, generator=draws).to(pool.device, pool.dtype)
+        A step is of fixed shapes, for all of them at once, and a graph where there are any.
+        """
+        pool, R = query.pool, len(replicates)
+        shapes = Networks.shapes(pool.D, self.hidden, self.latent)
+        drawn = [self._drawn(shapes, query.counts[r], len(free[r]), query.key(r, "vaal")) for r in replicates]
+        starts, places, noises = (torch.stack(own) for own in zip(*drawn, strict=True))
+        nets = Networks(starts.to(pool.device, pool.dtype), shapes, self.latent)
+        noises, places = noises.to(pool.device, pool.dtype), places.to(pool.device)
+        unlabelled = pad_sequence([free[r] for r in replicates], batch_first=True)
+        pairs = zip((query.some(query.rows, replicates), unlabelled), places.unbind(1), strict=True)
+        chosen = torch.cat([rows.gather(1, at.flatten(1)).view_as(at) for rows, at in pairs], 2)
         is_labelled = torch.zeros(2 * self.batch, dtype=pool.dtype, device=pool.device)
         is_labelled[: self.batch] = 1.0
-        for rows, noises in zip(chosen.split(STAGE), noise.split(STAGE), strict=True):
-            for x, own in zip(standard(pool.gather(rows.flatten())).view(*rows.shape, -1), noises, strict=True):
-                nets.gradients(x, own, is_labelled, self.beta, self.adversarial)
-                nets.descend(self.lr)
+        x, noise = noises.new_zeros(R, 2 * self.batch, pool.D), torch.zeros_like(noises[:, 0])
+
+        def step() -> None:
+            nets.gradients(x, noise, is_labelled, self.beta, self.adversarial)
+            nets.descend(self.lr)
+
+        run = devices.of(pool.device).captured(step, nets.state)
+        for some, own in zip(chosen.split(STAGE, 1), noises.split(STAGE, 1), strict=True):
+            seen = standard(pool.gather(some.flatten(), plain=True)).view(*some.shape, -1)
+            for t in range(some.shape[1]):
+                x.copy_(seen[:, t])
+                noise.copy_(own[:, t])
+                run()
             yield nets
+
+    def _drawn(
+        self, shapes: Sequence[tuple[int, int]], labelled: int, free: int, key: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A replicate's start (P,); which of its labelled and of its unlabelled items each minibatch holds, (2, steps,
+        batch); and their noise (steps, 2 batch, latent)."""
+        draws = torch.Generator().manual_seed(key)
+        start = Networks.start(shapes, draws)
+        places = [torch.randint(n, (self.steps, self.batch), generator=draws) for n in (labelled, free)]
+        return start, torch.stack(places), torch.randn(self.steps, 2 * self.batch, self.latent, generator=draws)
 
 
 def scores(pool: Features, nets: Sequence[Networks], standard: Standard) -> Tensor:
@@ -109,59 +136,73 @@ def scores(pool: Features, nets: Sequence[Networks], standard: Standard) -> Tens
 
     def score(rows: slice, x: Tensor, which: slice) -> Tensor:
         x = standard(x)
-        return torch.stack([net.labelled_logit(x).neg_() for net in nets])
+        return torch.cat([own.labelled_logit(x).neg_() for own in nets])
 
     size = min(pool.block_rows, max(256, pool.block_numbers // PIECES // pool.D))
-    return visit(pool.raw_blocks(size), [slice(0, len(nets))], score, pool.N, pool.device)
+    every = slice(0, sum(len(own.flat) for own in nets))
+    return visit(pool.raw_blocks(size), [every], score, pool.N, pool.device)
 
 
 class Networks:
-    """Encoder D -> hidden -> 2 latent, decoder latent -> hidden -> D, judge latent -> hidden -> hidden -> 1.
+    """Of R replicates: encoder D -> hidden -> 2 latent, decoder latent -> hidden -> D, judge latent -> hidden -> hidden
+    -> 1.
 
     The encoder gives means and log variances; the judge, the discriminator, gives the logit of "labelled". Gradients
-    are written out: on networks this small, autograd's bookkeeping takes longer than the products. Parameters (P,),
-    gradients and Adam's moments are one flat vector each, of which every layer's matrices are views.
+    are written out: on networks this small, autograd's bookkeeping takes longer than the products. Parameters (R, P),
+    gradients and Adam's moments are flat, and every layer's matrices are views of them.
     """
 
-    def __init__(
-        self, D: int, hidden: int, latent: int, draws: torch.Generator, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.latent = latent
-        shapes = [(D, hidden), (hidden, 2 * latent), (latent, hidden), (hidden, D)]
-        shapes += [(latent, hidden), (hidden, hidden), (hidden, 1)]
+    def __init__(self, flat: Tensor, shapes: Sequence[tuple[int, int]], latent: int) -> None:
+        """flat: the parameters to begin with, (R, P), of layers of these `shapes`."""
+        self.flat, self.latent = flat, latent
+        self.slope, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
+        self.step = torch.zeros((), device=flat.device)
+        self.layers, self.slopes = (_layers(flat, shapes) for flat in (self.flat, self.slope))
+
+    @staticmethod
+    def shapes(D: int, hidden: int, latent: int) -> list[tuple[int, int]]:
+        """What goes into each layer and comes out: encoder, decoder, judge."""
+        coders = [(D, hidden), (hidden, 2 * latent), (latent, hidden), (hidden, D)]
+        return [*coders, (latent, hidden), (hidden, hidden), (hidden, 1)]
+
+    @staticmethod
+    def start(shapes: Sequence[tuple[int, int]], draws: torch.Generator) -> Tensor:
+        """One replicate's parameters before any step, (P,)."""
         start = []
         for a, b in shapes:
             start += [(2 * torch.rand(b * a, generator=draws) - 1) / math.sqrt(a), torch.zeros(b)]
-        self.flat = torch.cat(start).to(device, dtype)
-        self.slope, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
-        self.step = torch.zeros((), device=device)
-        self.layers, self.slopes = (_layers(flat, shapes) for flat in (self.flat, self.slope))
+        return torch.cat(start)
+
+    @property
+    def state(self) -> list[Tensor]:
+        """What steps change, in place."""
+        return [self.flat, self.slope, self.first, self.second, self.step]
 
     def labelled_logit(self, x: Tensor) -> Tensor:
-        """Standardised features (b, D) -> (b,)."""
+        """Standardised features (b, D) -> (R, b)."""
         encoder, (w, bias), _, _, *judge = self.layers
-        mu = torch.addmm(bias[: self.latent], _hidden(x, *encoder), w[: self.latent].T)
-        return _out(_hidden(_hidden(mu, *judge[0]), *judge[1]), *judge[2])[:, 0]
+        mu = linear(_hidden(x, *encoder), w[:, : self.latent], bias[:, : self.latent])
+        return linear(_hidden(_hidden(mu, *judge[0]), *judge[1]), *judge[2])[..., 0]
 
     def gradients(self, x: Tensor, noise: Tensor, is_labelled: Tensor, beta: float, adversarial: float) -> None:
         """Gradients of both losses of a minibatch, means over its b items, left in `slope`.
 
-        x (b, D), noise (b, latent), is_labelled (b,) in {0, 1}. Autoencoder: |decoded - x|^2 + beta KL - adversarial
-        log D(mu), by encoder and decoder. Discriminator: binary cross-entropy, by the judge.
+        x (R, b, D), noise (R, b, latent), is_labelled (b,) in {0, 1}. Autoencoder: |decoded - x|^2 + beta KL -
+        adversarial log D(mu), by encoder and decoder. Discriminator: binary cross-entropy, by the judge.
         """
-        b = len(x)
+        b = x.shape[1]
         layers, slopes = self.layers, self.slopes
         encoded = _hidden(x, *layers[0])
-        mu, raw = _out(encoded, *layers[1]).split(self.latent, 1)
+        mu, raw = linear(encoded, *layers[1]).split(self.latent, 2)
         log_var = raw.clamp(-LOG_VARIANCE, LOG_VARIANCE)
         variance = log_var.exp()
         spread = variance.sqrt().mul_(noise)
         code = mu + spread
         decoded = _hidden(code, *layers[2])
-        error = _out(decoded, *layers[3]).sub_(x).mul_(2 / b)
+        error = linear(decoded, *layers[3]).sub_(x).mul_(2 / b)
         one = _hidden(mu, *layers[4])
         two = _hidden(one, *layers[5])
-        p = torch.sigmoid(_out(two, *layers[6]))  # (b, 1)
+        p = torch.sigmoid(linear(two, *layers[6]))  # (R, b, 1)
 
         d = _through(error, decoded, layers[3], slopes[3])
         d_code = _through(d, code, layers[2], slopes[2], relu=False)
@@ -170,13 +211,13 @@ class Networks:
         # derivative of the autoencoder's loss goes on into mu, times that of the discriminator's into the parameters.
         own, other = (p - is_labelled[:, None]).div_(b), (p - 1).mul_(adversarial / b)
         d_two = layers[6][0] * two.sign()
-        d_one = (d_two @ layers[5][0]).mul_(one.sign())
-        d_mu = (d_one @ layers[4][0]).mul_(other).add_(d_code).add_(mu, alpha=beta / b)
+        d_one = mm(d_two, layers[5][0]).mul_(one.sign())
+        d_mu = mm(d_one, layers[4][0]).mul_(other).add_(d_code).add_(mu, alpha=beta / b)
         for d, h, slope in ((own, two, slopes[6]), (d_two.mul_(own), one, slopes[5]), (d_one.mul_(own), mu, slopes[4])):
             _slopes(d, h, slope)
 
         d_log_var = d_code.mul_(spread).add_(variance.sub_(1), alpha=beta / b).mul_(0.5).mul_(raw == log_var)
-        d = _through(torch.cat([d_mu, d_log_var], 1), encoded, layers[1], slopes[1])
+        d = _through(torch.cat([d_mu, d_log_var], 2), encoded, layers[1], slopes[1])
         _slopes(d, x, slopes[0])
 
     def descend(self, lr: float) -> None:
@@ -203,30 +244,26 @@ Layer = tuple[Tensor, Tensor]
 
 
 def _layers(flat: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Layer]:
-    """Weight (b, a) and bias (b,) of each layer a -> b, views of a flat vector."""
+    """Weights (R, b, a) and biases (R, b) of each layer a -> b, views of flat vectors."""
     layers, at = [], 0
     for a, b in shapes:
-        layers.append((flat[at : at + a * b].view(b, a), flat[at + a * b : at + a * b + b]))
+        layers.append((flat[:, at : at + a * b].view(-1, b, a), flat[:, at + a * b : at + a * b + b]))
         at += a * b + b
     return layers
 
 
-def _out(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
-    return torch.addmm(bias, x, w.T)
-
-
 def _hidden(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
-    return _out(x, w, bias).relu_()
+    return linear(x, w, bias).relu_()
 
 
 def _slopes(d: Tensor, x: Tensor, slope: Layer) -> None:
-    """Gradient d (m, b) of a layer's output, its input x (m, a) -> gradients of weight and bias."""
-    torch.mm(d.T, x, out=slope[0])
-    torch.sum(d, 0, out=slope[1])
+    """Gradient d (R, m, b) of a layer's output, its input x (R, m, a) -> gradients of weight and bias."""
+    mm(d.mT, x, out=slope[0])
+    torch.sum(d, 1, out=slope[1])
 
 
 def _through(d: Tensor, x: Tensor, layer: Layer, slope: Layer, relu: bool = True) -> Tensor:
-    """The same, and the gradient (m, a) of what went into the layer, before its ReLU if there was one."""
+    """The same, and the gradient (R, m, a) of what went into the layer, before its ReLU if there was one."""
     _slopes(d, x, slope)
-    d = d @ layer[0]
+    d = mm(d, layer[0])
     return d.mul_(x.sign()) if relu else d  # the sign of what a ReLU gave is its slope

@@ -42,7 +42,7 @@ BUDGETS = {
     "typiclust": (700, 800, 182),
     "uherding": (555, 605, 40),
     "uncertainty": (280, 295, 48),
-    "vaal": (1015, 4150, 45),
+    "vaal": (385, 385, 25),
     "vessal": (320, 450, 31),
 }
 """Strategy -> (launches with one replicate, launches with five, waits of the host with five)."""

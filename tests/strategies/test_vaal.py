@@ -12,16 +12,21 @@ from alfm.features.spaces import Scaled
 from alfm.strategies.vaal import Networks, Vaal, scores
 
 
+def networks(D: int, hidden: int, latent: int, draws: torch.Generator, R: int = 1) -> Networks:
+    shapes = Networks.shapes(D, hidden, latent)
+    return Networks(torch.stack([Networks.start(shapes, draws) for _ in range(R)]).double(), shapes, latent)
+
+
 def test_gradients_are_those_of_the_losses() -> None:
     """Against differences of the plain losses: the judge minimises its own, encoder and decoder theirs."""
     draws = torch.Generator().manual_seed(0)
-    nets = Networks(7, 11, 3, draws, torch.float64, torch.device("cpu"))
+    nets = networks(7, 11, 3, draws)
     nets.flat += 0.3 * torch.randn(nets.flat.shape, generator=draws, dtype=torch.float64)
     x, noise = (torch.randn(10, d, generator=draws, dtype=torch.float64) for d in (7, 3))
     y = (torch.arange(10) < 5).double()
 
     def losses() -> tuple[float, float]:
-        layers = [(w.numpy(), b.numpy()) for w, b in nets.layers]
+        layers = [(w[0].numpy(), b[0].numpy()) for w, b in nets.layers]
         encoder, decoder, judge = layers[:2], layers[2:4], layers[4:]
         mu = mlp(encoder, x.numpy())[:, :3]
         return (
@@ -29,40 +34,53 @@ def test_gradients_are_those_of_the_losses() -> None:
             discriminator_loss(judge, mu, y.numpy()),
         )
 
-    nets.gradients(x, noise, y, 0.7, 1.3)
+    nets.gradients(x[None], noise[None], y, 0.7, 1.3)
     judged = sum(w.numel() + b.numel() for w, b in nets.layers[4:])
     assert all(bool((slope.abs() > 1e-9).any()) for layer in nets.slopes for slope in layer)
-    for j in range(0, len(nets.flat), 5):
-        which = int(j >= len(nets.flat) - judged)
+    for j in range(0, nets.flat.numel(), 5):
+        which = int(j >= nets.flat.numel() - judged)
         ends = []
         for h in (1e-6, -1e-6):
-            nets.flat[j] += h
+            nets.flat[0, j] += h
             ends.append(losses()[which])
-            nets.flat[j] -= h
-        assert float(nets.slope[j]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-7)
+            nets.flat[0, j] -= h
+        assert float(nets.slope[0, j]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-7)
 
 
 def test_log_variances_beyond_the_bound_get_no_gradient() -> None:
     draws = torch.Generator().manual_seed(0)
-    nets = Networks(4, 5, 2, draws, torch.float64, torch.device("cpu"))
-    nets.layers[1][1][2:] = torch.tensor([1e3, 0.0])  # bias of the two log variances
+    nets = networks(4, 5, 2, draws)
+    nets.layers[1][1][0, 2:] = torch.tensor([1e3, 0.0])  # bias of the two log variances
     x, noise = (torch.randn(6, d, generator=draws, dtype=torch.float64) for d in (4, 2))
-    nets.gradients(x, noise, (torch.arange(6) < 3).double(), 1.0, 1.0)
-    slope = nets.slopes[1][1]
+    nets.gradients(x[None], noise[None], (torch.arange(6) < 3).double(), 1.0, 1.0)
+    slope = nets.slopes[1][1][0]
     assert slope[2] == 0 and (slope[[0, 1, 3]] != 0).all() and torch.isfinite(nets.slope).all()
+
+
+def test_replicates_in_one_product_step_as_each_alone() -> None:
+    draws = torch.Generator().manual_seed(0)
+    both, (shapes, latent) = networks(7, 5, 2, draws, R=2), (Networks.shapes(7, 5, 2), 2)
+    alone = [Networks(flat[None].clone(), shapes, latent) for flat in both.flat]
+    x, noise = (torch.randn(2, 6, d, generator=draws, dtype=torch.float64) for d in (7, 2))
+    for own, *given in ((both, x, noise), (alone[0], x[:1], noise[:1]), (alone[1], x[1:], noise[1:])):
+        for _ in range(3):
+            own.gradients(*given, (torch.arange(6) < 3).double(), 1.0, 1.0)
+            own.descend(0.01)
+    torch.testing.assert_close(both.flat, torch.cat([own.flat for own in alone]))
+    torch.testing.assert_close(both.labelled_logit(x[0]), torch.cat([own.labelled_logit(x[0]) for own in alone]))
 
 
 def test_adam() -> None:
     """Against the paper's algorithm 1 in plain NumPy."""
-    nets = Networks(5, 4, 2, torch.Generator().manual_seed(0), torch.float64, torch.device("cpu"))
-    plain, m, v = nets.flat.numpy().copy(), 0.0, 0.0
+    nets = networks(5, 4, 2, torch.Generator().manual_seed(0))
+    plain, m, v = nets.flat[0].numpy().copy(), 0.0, 0.0
     for t in range(1, 5):
         g = np.sin(t * np.arange(len(plain)))
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         plain -= 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        nets.slope.copy_(torch.from_numpy(g))
+        nets.slope[0].copy_(torch.from_numpy(g))
         nets.descend(0.01)
-    np.testing.assert_allclose(nets.flat.numpy(), plain, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(nets.flat[0].numpy(), plain, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("stage", [1, 3, 100])
@@ -84,11 +102,11 @@ def test_turns_between_replicates_change_nothing(stage: int, monkeypatch: pytest
 def test_scores_are_the_judge_of_the_means() -> None:
     query = make_query(N=70, D=6, block_rows=30)
     shift, scale = torch.rand(2, 6, dtype=torch.float64) + 0.5
-    nets = [Networks(6, 5, 3, torch.Generator().manual_seed(s), torch.float64, torch.device("cpu")) for s in (0, 1)]
+    nets = [networks(6, 5, 3, torch.Generator().manual_seed(s)) for s in (0, 1)]
     got = scores(query.pool, nets, Scaled(shift, scale)).numpy()
     x = ((query.pool.features - shift) / scale).numpy()
     for r, net in enumerate(nets):
-        layers = [(w.numpy(), b.numpy()) for w, b in net.layers]
+        layers = [(w[0].numpy(), b[0].numpy()) for w, b in net.layers]
         np.testing.assert_allclose(got[r], -mlp(layers[4:], mlp(layers[:2], x)[:, :3])[:, 0], rtol=1e-10)
 
 

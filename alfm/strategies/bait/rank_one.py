@@ -14,7 +14,7 @@ from alfm.features.features import Vectors
 from alfm.geometry.topk import top
 from alfm.heads.passes import visit
 from alfm.strategies.bait.class_wise import prune
-from alfm.strategies.bait.products import addmm_, addmv_, mm, mv
+from alfm.strategies.parts.products import addmm_, addmv_, mm, mv
 from alfm.threads import each_of
 
 FRONT = 768  # items among which picks are made ahead

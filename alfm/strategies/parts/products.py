@@ -37,3 +37,10 @@ def addmv_(to: Tensor, A: Tensor, x: Tensor, alpha: float = 1.0) -> Tensor:
     else:
         to[..., None].baddbmm_(A, x[..., None], alpha=alpha)
     return to
+
+
+def linear(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+    """x w^T + bias for x (R, m, a), or (m, a) that all share, w (R, b, a), bias (R, b): (R, m, b)."""
+    if len(w) == 1:
+        return torch.addmm(bias[0], x if x.ndim == 2 else x[0], w[0].T)[None]
+    return torch.baddbmm(bias[:, None], x.expand(len(w), -1, -1), w.mT)
