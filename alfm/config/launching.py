@@ -6,9 +6,9 @@ function once for each list of words. What it runs here is not composed from tho
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,12 +157,7 @@ def _own_folder(typed: Sequence[str]) -> Path:
     """Where a sweep keeps what it needs and says: `hydra.sweep.dir`, or a new one in LOG_DIR."""
     if typed:
         return Path(typed[-1].strip("'\"")).expanduser().absolute()
-    wanted = paths().logs.absolute() / "sweeps" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder, number = wanted, 1
-    while folder.exists():
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder
+    return paths().logs.absolute() / "sweeps" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
 
 
 def _word(folder: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from alfm.backbones.base import Backbone
 from alfm.cache import open_cache
@@ -16,7 +16,7 @@ from alfm.cache.parts import PartsFolder
 from alfm.cache.writer import cannot_write
 from alfm.config.build import build, source_kind
 from alfm.config.cell import Cell, as_cfg
-from alfm.config.paths import cache_file
+from alfm.config.paths import cache_file, conf_dir
 from alfm.datasets.base import Dataset, Split
 from alfm.datasets.stored import stored_config
 from alfm.devices import choose_device
@@ -63,6 +63,8 @@ class Extraction:
                 f"devices={devices} device={cfg.device}: each worker takes a GPU of its own; give device=cuda."
             )
         here = this_process(cfg.get("shard"))
+        if not on_ray:
+            _refuse_ray(cfg.ray)
         if on_ray and here.world == 1:
             launch_on_ray(cell, devices, given.ray, _child)
             return
@@ -229,4 +231,14 @@ def _check_duplicates(splits: Mapping[str, Split], repeated: Mapping[str, dict[i
             raise UserError(
                 f"{len(rows)} ids occur more than once in {name}, such as {splits[name].ids[next(iter(rows))]!r}: "
                 "a pick could not be found again. Make them unique, or keep the first of each with on_error=skip."
+            )
+
+
+def _refuse_ray(given: DictConfig) -> None:
+    """Raises UserError where `ray.` says more than conf/extract.yaml does."""
+    plain_ones = OmegaConf.load(conf_dir() / "extract.yaml").ray
+    for name, value in given.items():
+        if value != plain_ones[name]:
+            raise UserError(
+                f"ray.{name}={value}: Ray runs nothing without engine=ray; add it, or leave ray.{name} out."
             )

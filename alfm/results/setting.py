@@ -166,17 +166,18 @@ def summary(df: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     quarters = dict.fromkeys(int(budgets[np.searchsorted(budgets, final * q / 4)]) for q in (1, 2, 3, 4))
     rows = []
     for (strategy, start), run in df.groupby(["strategy", "init_strategy"], sort=False):
-        curves = [one.sort_values("num_labeled") for _, one in run.groupby(REPLICATE)]
+        run = run.iloc[np.lexsort((run["num_labeled"], run.groupby(REPLICATE).ngroup()))]
+        curves = [one for _, one in run.groupby(REPLICATE)]
         row = {"strategy": strategy, "init_strategy": start, "seeds": len(curves), "draws": run["draw"].nunique()}
-        ends = [one.iloc[[-1]] for one in curves]
-        row["units"] = int(units_of(pd.concat(ends)).max()) + 1
+        ends = run.groupby(REPLICATE).tail(1)
+        row["units"] = int(units_of(ends).max()) + 1
         cells: dict[str, tuple[list[float], pd.DataFrame]] = {}
         for n in quarters:
-            there = pd.concat([one[one["num_labeled"] == n] for one in curves])
+            there = run[run["num_labeled"] == n]
             cells[f"after {n}"] = there[metric].tolist(), there
         for over in ("rounds", "labels"):
             areas = [area_under_budget_curve(c[metric].to_numpy(), c["num_labeled"].to_numpy(), over) for c in curves]
-            cells[f"AUBC over {over}"] = areas, pd.concat(ends)
+            cells[f"AUBC over {over}"] = areas, ends
         for name, (values, there) in cells.items():
             row[f"{name} mean"] = np.mean(values) if values else np.nan
             apart = per_unit(np.array(values), units_of(there)) if values else np.empty(0)

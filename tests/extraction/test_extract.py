@@ -304,6 +304,7 @@ def test_one_item_too_large_for_memory(run: Run, capsys: pytest.CaptureFixture[s
         (["device=tpu"], "There is no device 'tpu'"),
         (["device=cuda:99"], "This machine has no device cuda:99"),
         (["devices=4", "device=cuda:1"], "each worker takes a GPU of its own; give device=cuda"),
+        (["ray.num_gpus=0.5"], "ray.num_gpus=0.5: Ray runs nothing without engine=ray"),
         (["precision=float8"], "precision=float8"),
         (["shard=4/4"], "give i/n with i from 0 to n-1"),
         (["views=3"], "add augment=randaugment"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -90,9 +91,14 @@ SITUATIONS: dict[str, Callable[[], Known]] = {
 }
 
 
+@cache
+def in_situation(name: str) -> Known:
+    return SITUATIONS[name]()
+
+
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_every_sentence_is_true_to_the_frames(situation: str) -> None:
-    one = SITUATIONS[situation]()
+    one = in_situation(situation)
     said = said_of(one)
     assert said
     for sentence in said:
@@ -104,7 +110,7 @@ def test_every_sentence_is_true_to_the_frames(situation: str) -> None:
 
 def test_what_is_said_first() -> None:
     def advice(situation: str) -> str:
-        return said_of(SITUATIONS[situation]())[1]
+        return said_of(in_situation(situation))[1]
 
     assert advice("one is better").startswith("Use margins here")
     assert advice("nothing is better").endswith("use random, which costs nothing.")
@@ -113,7 +119,7 @@ def test_what_is_said_first() -> None:
     assert advice("without random").startswith("Nothing is said about gains over random")
     assert advice("lower is better").startswith("Use margins here: averaged over all rounds, its nll is")
     assert advice("an oracle").startswith("Use margins here")  # nobody can use boss
-    assert not any("boss" in sentence for sentence in said_of(SITUATIONS["an oracle"]())[1:])
+    assert not any("boss" in sentence for sentence in said_of(in_situation("an oracle"))[1:])
 
 
 # -- a check for every kind of sentence --------------------------------------------------------------------------------
