@@ -23,6 +23,7 @@ from torch import Tensor
 
 from alfm import devices
 from alfm.features.features import Vectors
+from alfm.geometry.nearer_pairs import Pairs, listed, room_for
 from alfm.geometry.pairs import block_pairs, in_parts, limit, pair_block, products, squared_distances
 from alfm.host_ops import any_column, below, count_rows
 from alfm.threads import each_of
@@ -161,6 +162,37 @@ class NearPairs:
         degrees = [np.count_nonzero(kept[first:last]) for first, last in pairwise(self.offsets.tolist())]
         self.offsets[1:] = np.cumsum(degrees)
         self.indices, self.d2 = self.indices[kept], self.d2[kept]
+
+
+class PairsAround:
+    """All pairs of a pool's items nearer than `reach`, kept on an accelerator: what a pass would count again."""
+
+    def __init__(self, unit: Vectors) -> None:
+        self.unit, self.reach = unit, -1.0
+        self.pairs: Pairs | None = None
+
+    def holds(self, radius: float) -> bool:
+        """Whether balls of up to this radius can be counted: one pass, unless the lists are there; False without room
+        for them."""
+        wanted = _MORE * radius  # radii move little from round to round
+        least = -limit(wanted, self.unit).expand(1, self.unit.N)
+        if self.pairs is None or radius > self.reach:
+            self.pairs = None  # makes room
+            self.pairs = listed(self.unit, least) if room_for(self.unit, least) else None
+        elif self.reach > _MORE * wanted:  # radii fall as labels come in
+            self.pairs = self.pairs.at((self.pairs.closeness > least[0, 0]).nonzero()[:, 0])
+        else:
+            return True
+        self.reach = wanted
+        return self.pairs is not None
+
+    def degrees(self, limits: Tensor, uncovered: Tensor) -> Tensor:
+        """`out_degrees`; no radius is larger than what is held."""
+        assert self.pairs is not None
+        item, target, close = self.pairs
+        inside = uncovered.T.index_select(0, target) & (close[:, None] > -limits) & (item != target)[:, None]
+        counts = self.pairs.sums(inside.to(close), self.unit.N)  # below 2^24: exact, in any order
+        return counts.T.long() + uncovered
 
 
 class _Piece(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -41,28 +42,33 @@ class _Closeness(RBF):
 _CLOSENESS = _Closeness()
 
 
-class _Pairs(NamedTuple):
+class Pairs(NamedTuple):
     """item, target, int32 (P,), by item, and how close they are (P,); rows of replicate r are r N more."""
 
     item: Tensor
     target: Tensor
     closeness: Tensor
 
-    def at(self, places: Tensor) -> _Pairs:
+    def at(self, places: Tensor) -> Pairs:
         """Some of them, int64 (m,)."""
-        return _Pairs(*(own.index_select(0, places) for own in self))
+        return Pairs(*(own.index_select(0, places) for own in self))
 
-    def split(self, N: int, replicates: int) -> list[_Pairs]:
+    def split(self, N: int, replicates: int) -> list[Pairs]:
         """Each replicate's. The host waits for how many there are."""
         first = torch.arange(0, (replicates + 1) * N, N, dtype=torch.int32, device=self.item.device)
         ends = torch.searchsorted(self.item, first).tolist()
-        return [_Pairs(*(own[a:b] for own in self)) for a, b in zip(ends, ends[1:], strict=False)]
+        return [Pairs(*(own[a:b] for own in self)) for a, b in pairwise(ends)]
+
+    def sums(self, x: Tensor, items: int) -> Tensor:
+        """Of numbers of the pairs, (P, ..), over those of each item: (items, ..), in their order."""
+        first = torch.arange(items + 1, dtype=torch.int32, device=self.item.device)
+        return torch.segment_reduce(x, "sum", offsets=torch.searchsorted(self.item, first), unsafe=True)
 
 
 class NearerPairs:
     """One replicate's pairs; see `made` and `Together`. reached (N,): every target's closeness to what was added."""
 
-    def __init__(self, vectors: Vectors, pairs: _Pairs, place: int, reached: Tensor, added: Tensor) -> None:
+    def __init__(self, vectors: Vectors, pairs: Pairs, place: int, reached: Tensor, added: Tensor) -> None:
         """place: the replicate's, when rows of `pairs` were numbered."""
         self.vectors, self.pairs, self.place, self.reached = vectors, pairs, place, reached
         self._added, self.due = [added], list[Tensor]()
@@ -79,36 +85,47 @@ class NearerPairs:
 
 
 def made(vectors: Vectors, added: Sequence[Tensor]) -> list[NearerPairs | None]:
-    """Every replicate's pairs with the pool rows added[r], int64 (n_r,), from one pass; None where they do not fit into
-    a quarter of the free memory, or nothing is added."""
-    R, N = len(added), vectors.N
+    """Every replicate's pairs with the pool rows added[r], int64 (n_r,), from one pass; None where there is no room for
+    them, or nothing is added."""
     if not all(map(len, added)):
-        return [None] * R
-    reached = best_similarities(vectors, [_CLOSENESS] * R, added)
-    least, sq = reached - _slack(vectors), vectors.sq_norms
-    some = torch.linspace(0, N - 1, min(N, SAMPLE), device=sq.device).long()[None]
-    seen = looks(vectors, Joined([_CLOSENESS], sq), some)[0]
+        return [None] * len(added)
+    reached = best_similarities(vectors, [_CLOSENESS] * len(added), added)
+    least = reached - _slack(vectors)
+    if not room_for(vectors, least):
+        return [None] * len(added)
+    own = listed(vectors, least).split(vectors.N, len(added))
+    return [NearerPairs(vectors, pairs, r, reached[r], added[r]) for r, pairs in enumerate(own)]
+
+
+def room_for(vectors: Vectors, least: Tensor) -> bool:
+    """Whether what `listed` makes takes a quarter of the free memory at most, by a sample of the items."""
+    some = torch.linspace(0, vectors.N - 1, min(vectors.N, SAMPLE), device=least.device).long()[None]
+    seen = looks(vectors, Joined([_CLOSENESS], vectors.sq_norms), some)[0]
     share = torch.stack([(seen > own).double().mean() for own in least])
-    if float(share.sum()) * N * N * BYTES > devices.of(sq).free_bytes() // 4:
-        return [None] * R
-    pieces: list[_Pairs] = []
+    return float(share.sum()) * vectors.N**2 * BYTES <= devices.of(least).free_bytes() // 4
+
+
+def listed(vectors: Vectors, least: Tensor) -> Pairs:
+    """All pairs that are closer than what every target asks for, (R, N), of all replicates, from one pass."""
+    R, N, sq = len(least), vectors.N, vectors.sq_norms
+    parts = in_parts(vectors, R, pair_block(vectors))
+    pieces: list[Pairs] = []
 
     def find(close: Tensor, items: slice, over: slice) -> None:
-        for part in in_parts(vectors, R, pair_block(vectors)):
+        for part in parts:
             which = part if isinstance(part, slice) else slice(part, part + 1)
             r, i, j = (close > least[which, None, over]).nonzero().T
             first = (r + which.start) * N
             item, target = first + items.start + i, first + over.start + j
-            pieces.append(_Pairs(item.int(), target.int(), close[i, j]))
+            pieces.append(Pairs(item.int(), target.int(), close[i, j]))
 
     for rows, x, columns, y in block_pairs(vectors):
         close = _CLOSENESS(x @ y.T, sq[rows], sq[columns])
         find(close, rows, columns)
         if rows != columns:
             find(close.mT, columns, rows)
-    every = _Pairs(*(torch.cat(own) for own in zip(*pieces, strict=True)))
-    own = every.at(every.item.sort(stable=True).indices).split(N, R)
-    return [NearerPairs(vectors, pairs, r, reached[r], added[r]) for r, pairs in enumerate(own)]
+    every = Pairs(*(torch.cat(own) for own in zip(*pieces, strict=True)))
+    return every.at(every.item.sort(stable=True).indices)
 
 
 class Together:
@@ -118,7 +135,7 @@ class Together:
         self.R, self.vectors = len(states), states[0].vectors
         N = self.vectors.N
         own = [_numbered(one, r * N) for r, one in enumerate(states)]
-        self.pairs = own[0] if self.R == 1 else _Pairs(*(torch.cat(parts) for parts in zip(*own, strict=True)))
+        self.pairs = own[0] if self.R == 1 else Pairs(*(torch.cat(parts) for parts in zip(*own, strict=True)))
         if not any(one.due for one in states):
             return
         due = [torch.cat(one.due) if one.due else one.added[:0] for one in states]
@@ -131,20 +148,18 @@ class Together:
 
     def gains(self, kernels: Sequence[RBF], kappa: Tensor, weight: Tensor) -> Tensor:
         """`herding.first_gains` of the kernels, all of one type, for kappa and weight (R, N), up to rounding."""
-        item, target, closeness = self.pairs
+        _, target, closeness = self.pairs
         squares = kappa.new_tensor([one.width**2 for one in kernels])[:, None].expand_as(kappa)
         square, level, share = (own.flatten().index_select(0, target) for own in (squares, kappa, weight))
         rest = kernels[0].rising(closeness, square).sub_(level).relu_().mul_(share)
-        first = torch.arange(kappa.numel() + 1, dtype=torch.int32, device=item.device)
-        total = torch.segment_reduce(rest, "sum", offsets=torch.searchsorted(item, first), unsafe=True)
-        return total.view_as(kappa) / kappa.shape[1]
+        return self.pairs.sums(rest, kappa.numel()).view_as(kappa) / kappa.shape[1]
 
 
-def _numbered(one: NearerPairs, first: int) -> _Pairs:
+def _numbered(one: NearerPairs, first: int) -> Pairs:
     """Its pairs with rows from `first` on."""
     shift = first - one.place * one.vectors.N
     item, target, closeness = one.pairs
-    return _Pairs(item + shift, target + shift, closeness) if shift else one.pairs
+    return Pairs(item + shift, target + shift, closeness) if shift else one.pairs
 
 
 def _slack(vectors: Vectors) -> float:

@@ -23,6 +23,7 @@ from alfm.geometry.balls import (
     ListedBalls,
     MultipliedBalls,
     NearPairs,
+    PairsAround,
     ball_purity,
     covered_by,
     inside,
@@ -74,8 +75,10 @@ class Dcom(Strategy):
         multiplied = {r: own.limit for r, own in enumerate(balls) if isinstance(own, MultipliedBalls)}
         degrees: dict[int, Tensor] = {}
         if multiplied:
-            open_ = torch.stack([uncovered[r] for r in multiplied])
-            degrees |= zip(multiplied, out_degrees(unit, torch.stack(list(multiplied.values())), open_), strict=True)
+            limits, open_ = torch.stack(list(multiplied.values())), torch.stack([uncovered[r] for r in multiplied])
+            degrees |= zip(
+                multiplied, self._degrees(query, [radius[r] for r in multiplied], limits, open_), strict=True
+            )
         scores: list[_Scores] = []
         if devices.of(unit.device).joins_replicates:
             open_, found = (torch.stack(list(own)) for own in (uncovered, degrees.values()))
@@ -144,6 +147,16 @@ class Dcom(Strategy):
         near.hold(max((own for own in map(float, radius) if own <= near.most), default=0.0))
         both = zip(radius, multiplied, strict=True)
         return [ListedBalls(near, own) if float(own) <= near.most else other for own, other in both]
+
+    @staticmethod
+    def _degrees(query: Query, radius: Sequence[Tensor], limits: Tensor, uncovered: Tensor) -> Tensor:
+        """`out_degrees` of replicates, by kept pairs where picks are enqueued and there is room for them."""
+        unit = query.pool.points()
+        if greedy.enqueued(unit):
+            near = query.pool.once("pairs around", lambda: PairsAround(unit))
+            if near.holds(float(torch.stack(list(radius)).max())):
+                return near.degrees(limits, uncovered)
+        return out_degrees(unit, limits, uncovered)
 
     def _scores(self, uncertainty: Tensor, uncovered: Tensor, degrees: Tensor, available: Tensor) -> _Scores:
         """Of one replicate, all (N,), or of several, (R, N)."""

@@ -8,7 +8,16 @@ import torch
 from geometry.test_max_coverage import clustered, distances, gap_radius, streamed
 
 from alfm.features.features import Features
-from alfm.geometry.balls import Centres, ListedBalls, MultipliedBalls, NearPairs, ball_purity, covered_by, out_degrees
+from alfm.geometry.balls import (
+    Centres,
+    ListedBalls,
+    MultipliedBalls,
+    NearPairs,
+    PairsAround,
+    ball_purity,
+    covered_by,
+    out_degrees,
+)
 from alfm.geometry.pairs import limit
 
 
@@ -48,6 +57,12 @@ def test_out_degrees_of_replicates_with_many_and_few_uncovered() -> None:
     limits = limit(radii, pool.unit)
     together = out_degrees(pool.unit, limits, flags, block=64)
     assert np.array_equal(together.numpy(), expected)
+    around = PairsAround(pool.unit)
+    assert around.holds(0.8) and torch.equal(around.degrees(limits, flags), together)
+    first = around.pairs
+    assert around.holds(0.79) and around.pairs is first  # nearly as far
+    assert around.holds(0.3) and around.pairs is not first
+    assert torch.equal(around.degrees(limits[2:], flags[2:]), together[2:])
     near = NearPairs(pool.unit, block=64)
     near.hold(0.8)
     for r in range(4):
