@@ -155,23 +155,25 @@ def vote_entropy(logits: Tensor) -> Tensor:
 
 
 def epig(logits: Tensor, target: Tensor) -> Tensor:
-    """Expected predictive information gain about target items, in nats, (M, b, C), (M, T, C) -> (b,).
+    """Expected predictive information gain about target items, in nats, (.., M, b, C), (.., M, T, C) -> (.., b).
 
     H(pbar_i) + mean_t H(pbar_t) - mean_t H(pbar_it), pbar_it = P_i^T P_t / M (C x C). Both sets must come from the SAME
-    M draws. Cost b T C^2 (M multiply-adds and one log), in blocks of bounded size. Bickford Smith et al. 2023
-    (arXiv 2304.08151), eq. 5.
+    M draws. Cost b T C^2 (M multiply-adds and one log), in blocks of bounded size for each of the replicates in front.
+    Bickford Smith et al. 2023 (arXiv 2304.08151), eq. 5.
     """
-    M, b, C = logits.shape
-    T = target.shape[1]
+    if logits.ndim == 4 and len(logits) == 1:
+        return epig(logits[0], target[0])[None]
+    *R, M, b, C = logits.shape
+    T = target.shape[-2]
     p, q = _log_softmax(logits).exp(), _log_softmax(target).exp()
-    marginals = -_plogp(p.mean(0)).sum(-1) - _plogp(q.mean(0)).sum(-1).mean()
-    q = q.reshape(M, T * C)
-    joint = p.new_empty(b)
+    marginals = -_plogp(p.mean(-3)).sum(-1) - _plogp(q.mean(-3)).sum(-1).mean(-1, keepdim=True)
+    q = q.reshape(*R, M, T * C)
+    joint = p.new_empty(*R, b)
     size = max(1, block_numbers(p) // (C * T * C))
     for start in range(0, b, size):
-        block = p[:, start : start + size]
-        pair = torch.mm(block.reshape(M, -1).T, q).div_(M)
-        joint[start : start + size] = _plogp(pair).view(block.shape[1], -1).sum(1)
+        block = p[..., start : start + size, :]
+        pair = torch.matmul(block.reshape(*R, M, -1).mT, q).div_(M)
+        joint[..., start : start + size] = _plogp(pair).view(*R, block.shape[-2], -1).sum(-1)
     return marginals + joint / T
 
 

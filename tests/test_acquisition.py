@@ -140,5 +140,7 @@ def test_epig_equals_plain_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
     monkeypatch.setattr(acq, "block_numbers", lambda p: 100)  # blocks of two items
     np.testing.assert_allclose(acq.epig(torch.from_numpy(z), torch.from_numpy(t)).numpy(), expected, atol=1e-12)
+    both = acq.epig(*(torch.from_numpy(np.stack([own[:, ::-1], own])) for own in (z, t)))
+    np.testing.assert_allclose(both.numpy(), [expected[::-1], expected], atol=1e-12)
     certain = torch.tensor(EXTREME).repeat(6, 1, 1)
     assert acq.epig(certain, torch.from_numpy(t).float()).abs().max() < 1e-5

@@ -81,6 +81,24 @@ class JoinedDraws(Draws, Protocol):
         ...
 
 
+@runtime_checkable
+class OwnDraws(Draws, Protocol):
+    """Draws of several replicates at a time, each about items of its own."""
+
+    def of_own(self, rows: Tensor, x: Tensor, replicates: slice) -> Tensor:
+        """Pool rows int64 (R', b) and their raw features (R', b, D) -> logits (R', M, b, C)."""
+        ...
+
+
+def draws_at(features: Features, draws: Draws, rows: Tensor, replicates: slice) -> Tensor:
+    """Logits (R', M, b, C) of some replicates' own items, pool rows int64 (R', b)."""
+    x = features.gather(rows.flatten(), plain=True).view(*rows.shape, -1)
+    if len(rows) > 1 and isinstance(draws, OwnDraws):
+        return draws.of_own(rows, x, replicates)
+    own = [draws.logits(rows[i], x[i], replicates.start + i) for i in range(len(rows))]
+    return own[0][None] if len(own) == 1 else torch.stack(own)
+
+
 def walk(features: Features | Vectors, head: Heads, fn: Function, joined: bool = True, size: int | None = None) -> Any:
     """One pass over the items with every replicate's logits: what fn returned, as (R, N, ...) or a tuple of such.
 

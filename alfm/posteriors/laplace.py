@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Features
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
+from alfm.heads.passes import together
+from alfm.heads.products import mm
 from alfm.host_ops import widened
 from alfm.options import Fits, checked
 from alfm.streams import stream
@@ -48,21 +52,38 @@ class Laplace:
         round: int,
     ) -> LaplaceDraws:
         """See `alfm.posteriors.base.Posterior`."""
-        jobs = [partial(self._draw, pool, head, classifier, rows[r], r, seed, round) for r, seed in enumerate(seeds)]
-        weights, factors = zip(*side_by_side(jobs, pool.device), strict=True)
+        counts, n, D = (rows >= 0).sum(1).tolist(), rows.shape[1], pool.D
+        groups = together(
+            len(seeds), devices.of(pool.device).at_once(len(seeds), (n + D + self.passes * head.C) * D, 1)
+        )
+
+        def drawn(which: slice) -> tuple[Tensor, Tensor]:
+            own = rows[which, : max(counts[which])]
+            precisions = [self._precision(classifier, head.C, count) for count in counts[which]]
+            return self._draw(pool, head.part(which), own, precisions, seeds[which], round)
+
+        found = side_by_side([partial(drawn, which) for which in groups], pool.device)
+        weights, factors = ([own for some in part for own in some] for part in zip(*found, strict=True))
         return LaplaceDraws(head, weights, factors)
 
     def _draw(
-        self, pool: Features, head: LinearHead, classifier: Classifier, rows: Tensor, r: int, seed: int, round: int
+        self,
+        pool: Features,
+        head: LinearHead,
+        rows: Tensor,
+        precisions: Sequence[float],
+        seeds: Sequence[int],
+        round: int,
     ) -> tuple[Tensor, Tensor]:
-        """Replicate r's weights (M, C, D') and its lower factor of Sigma^-1."""
-        rows = rows[rows >= 0]
-        phi = head.spaces[r](pool.gather(rows))
-        factor = precision_factor(phi, head.logits(phi, r), self._precision(classifier, head.C, len(rows)))
-        noise = stream(seed, round, "laplace").standard_normal((self.passes * head.C, phi.shape[1]))
+        """Weights (R, M, C, D') and the lower factors (R, D', D') of Sigma^-1 of some replicates, all in one product;
+        rows (R, n): labelled, padded with -1 at their end."""
+        phi = in_spaces(head, pool.gather(rows.clamp_min(0).flatten(), plain=True).view(*rows.shape, -1))
+        factor = precision_factor(phi, head.logits(phi), torch.tensor(precisions, dtype=torch.float64), rows >= 0)
+        shape = self.passes * head.C, phi.shape[2]
+        noise = np.stack([stream(seed, round, "laplace").standard_normal(shape) for seed in seeds])
         # Lambda = L L^T, so L^-T e has covariance Lambda^-1.
-        step = torch.linalg.solve_triangular(factor.T, torch.from_numpy(noise).to(factor).T, upper=True).T
-        return head.weight[r] + step.to(phi).view(self.passes, head.C, -1), factor
+        step = torch.linalg.solve_triangular(factor.mT, torch.from_numpy(noise).to(factor).mT, upper=True).mT
+        return head.weight[:, None] + step.to(phi).reshape(len(rows), self.passes, head.C, -1), factor
 
     def _precision(self, classifier: Classifier, num_classes: int, labelled: int) -> float:
         if self.precision != "auto":
@@ -74,16 +95,25 @@ class Laplace:
         return max(labelled * getattr(classifier, "weight_decay", 1 / labelled), 1e-6)
 
 
-def precision_factor(phi: Tensor, logits: Tensor, precision: float) -> Tensor:
-    """Lower Cholesky factor (D', D') of precision I + sum p1 (1 - p1) phi phi^T; phi (n, D'), logits (n, C).
+def precision_factor(phi: Tensor, logits: Tensor, precision: Tensor, labelled: Tensor | None = None) -> Tensor:
+    """Lower Cholesky factors (R, D', D') of precision I + sum p1 (1 - p1) phi phi^T; phi (R, n, D'), logits (R, n, C),
+    precision (R,), labelled (R, n): which rows there are, by default all.
 
     In float64, because the eigenvalues of the sum spread over many decades.
     """
-    p1 = torch.softmax(logits, 1).amax(1)
-    root = widened(phi) * widened((p1 * (1 - p1)).clamp_min(0).sqrt())[:, None]
-    total = root.T @ root
-    total.diagonal().add_(precision)
+    p1 = torch.softmax(logits, -1).amax(-1)
+    share = p1 * (1 - p1) if labelled is None else (p1 * (1 - p1)).where(labelled, 0)
+    root = widened(phi) * widened(share.clamp_min(0).sqrt())[..., None]
+    total = mm(root.mT, root)
+    total.diagonal(dim1=1, dim2=2).add_(precision.to(total)[:, None])
     return torch.linalg.cholesky(total)
+
+
+def in_spaces(head: LinearHead, x: Tensor) -> Tensor:
+    """Coordinates (R, b, D') of items of each replicate's own, raw features (R, b, D)."""
+    if head.R == 1 or head.shared:
+        return head.spaces[0](x.flatten(0, 1)).view(*x.shape[:2], -1)
+    return torch.stack([space(own) for space, own in zip(head.spaces, x, strict=True)])
 
 
 class LaplaceDraws:
@@ -101,6 +131,17 @@ class LaplaceDraws:
         phi = self.head.spaces[r](x)
         flat = torch.mm(phi, self.weights[r].flatten(0, 1).T).view(len(phi), self.passes, self.C)
         return (flat + self.head.bias[r]).transpose(0, 1).contiguous()
+
+    def of_several(self, rows: slice | Tensor, x: Tensor, replicates: slice) -> Tensor:
+        """See `alfm.heads.passes.JoinedDraws`; raw features of each replicate's own, (R', b, D), serve too."""
+        own = self.head.part(replicates)
+        phi = in_spaces(own, x) if x.ndim == 3 else own.spaces[0](x) if self.head.shared else own.embed(x)
+        flat = phi @ torch.stack(list(self.weights[replicates])).flatten(1, 2).mT  # (R', b, M C)
+        return (flat.unflatten(2, (self.passes, self.C)) + own.bias[:, None, None]).transpose(1, 2).contiguous()
+
+    def of_own(self, rows: Tensor, x: Tensor, replicates: slice) -> Tensor:
+        """See `alfm.heads.passes.OwnDraws`."""
+        return self.of_several(rows, x, replicates)
 
     def predictive_logits(self, x: Tensor, r: int) -> Tensor:
         """Raw features (b, D) -> (b, C): z / sqrt(1 + pi/8 phi^T Sigma phi), the closed form without draws.

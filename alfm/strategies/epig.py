@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
+import numpy as np
 import torch
 from annotated_types import MinLen
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from alfm.acquisition import bald, epig
+from alfm import devices
+from alfm.acquisition import bald, block_numbers, epig
 from alfm.errors import UserError
-from alfm.geometry.topk import top
-from alfm.heads.passes import walk_draws
+from alfm.geometry.topk import top_each
+from alfm.heads.passes import draws_at, together, walk_draws
 from alfm.options import Count, Rows, checked
 from alfm.posteriors import Draws, Laplace, Posterior
 from alfm.results.row_numbers import Counted
 from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import highest, where
 from alfm.strategies.query import Query
+from alfm.threads import side_by_side
 
 
 @dataclass(eq=False)
@@ -53,29 +60,45 @@ class Epig(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         draws = query.draws(self.posterior)
         bound = walk_draws(query.pool, draws, lambda seen: bald(seen.logits), joined=True)
-        return query.each(lambda r: self._select_one(query, draws, bound[r], r, budget), budget)
+        free, most = where(query.available), query.pool.N if self.oversample is None else self.oversample * budget
+        targets, order = self._targets(query, free), highest(query, bound, most)
+        size = devices.of(query.pool.device).at_once(query.R, block_numbers(bound), 1)
+        groups = together(query.R, size if len({len(own) for own in targets}) == 1 else 1)
 
-    def _select_one(self, query: Query, draws: Draws, bound: Tensor, r: int, budget: int) -> Tensor:
-        target = draws.logits(self._targets(query, r), query.pool.gather(self._targets(query, r)), r)
-        most = query.pool.N if self.oversample is None else self.oversample * budget
-        order = top(bound, query.available[r], most)
-        score = torch.full_like(bound, -torch.inf)
+        def chosen(which: slice) -> Tensor:
+            rows = pad_sequence(order[which], batch_first=True, padding_value=-1)
+            score = self._scores(query, draws, bound[which], rows, torch.stack(targets[which]), which, budget)
+            return top_each(score, query.available[which], budget)
+
+        return torch.cat(side_by_side([partial(chosen, which) for which in groups], query.pool.device))
+
+    def _scores(
+        self, query: Query, draws: Draws, bound: Tensor, order: Tensor, targets: Tensor, which: slice, budget: int
+    ) -> Tensor:
+        """EPIG of the items that may enter the batch, (R, N), elsewhere -Inf, of some replicates: bound (R, N); order
+        int64 (R, m) by it, padded with -1; targets (R, T)."""
+        target = draws_at(query.pool, draws, targets, which)
+        score = bound.new_full((len(bound), bound.shape[1] + 1), -torch.inf)  # the last place is for what pads
         slack = 1e-5  # rounding in either quantity
-        for start in range(0, len(order), self.chunk):
-            rows = order[start : start + self.chunk]
+        for start in range(0, order.shape[1], self.chunk):
+            rows = order[:, start : start + self.chunk]
             if start >= budget:
-                least = score[top(score, query.available[r], budget)[-1]]
-                if bound[rows[0]] + slack < least:
+                least, next_ = score.topk(budget).values[:, -1], bound.gather(1, rows[:, :1].clamp_min(0))[:, 0]
+                if bool((next_ + slack < least).all()):
                     break
-            score[rows] = epig(draws.logits(rows, query.pool.gather(rows), r), target)
-        return top(score, query.available[r], budget)
+            value = epig(draws_at(query.pool, draws, rows.clamp_min(0), which), target)
+            score.scatter_(1, rows.where(rows >= 0, bound.shape[1]), value)
+        return score[:, :-1]
 
-    def _targets(self, query: Query, r: int) -> Tensor:
+    def _targets(self, query: Query, free: Sequence[Tensor]) -> list[Tensor]:
+        """Every replicate's, int64 (T,); free: what it has not labelled."""
+        device = query.pool.device
         if self.targets is not None:
-            rows = torch.as_tensor(list(self.targets), dtype=torch.int64, device=query.pool.device)
+            rows = torch.as_tensor(list(self.targets), dtype=torch.int64, device=device)
             if not len(rows) or int(rows.min()) < 0 or int(rows.max()) >= query.pool.N:
                 raise UserError(f"{self.name} targets must be pool rows in [0, {query.pool.N}).")
-            return rows
-        free = query.available[r].nonzero()[:, 0]
-        drawn = query.rng(r, "epig targets").choice(len(free), min(self.num_targets, len(free)), replace=False)
-        return free[torch.from_numpy(drawn).to(free.device)]
+            return [rows] * query.R
+        counts = [min(self.num_targets, len(own)) for own in free]
+        drawn = [query.rng(r, "epig targets").choice(len(free[r]), n, replace=False) for r, n in enumerate(counts)]
+        places = torch.from_numpy(np.concatenate(drawn)).to(device).split(counts)
+        return [own[at] for own, at in zip(free, places, strict=True)]

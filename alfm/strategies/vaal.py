@@ -18,10 +18,10 @@ from torch.optim.adam import adam
 from alfm import devices
 from alfm.features.features import Features
 from alfm.heads.passes import together, visit
+from alfm.heads.products import linear, mm
 from alfm.options import checked
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import best, where
-from alfm.strategies.parts.products import linear, mm
 from alfm.strategies.query import Query
 from alfm.threads import side_by_side
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from alfm import devices
 from alfm.acquisition import bald
 from alfm.errors import UserError
 from alfm.features.features import Features
@@ -15,6 +16,7 @@ from alfm.features.spaces import RAW, UNIT, Scaled
 from alfm.heads.dropout import Dropout
 from alfm.heads.linear import LinearHead
 from alfm.heads.logistic import Logistic
+from alfm.heads.passes import draws_at
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace, pool_pass
 from alfm.posteriors.laplace import precision_factor
 
@@ -167,7 +169,29 @@ def test_laplace_precision_is_the_heads_own() -> None:
     phi = head.spaces[0](pool.features[:n])
     for classifier, precision in [(Logistic(strength=4.0), 0.25), (Dropout(weight_decay=0.05), n * 0.05), (None, 1.0)]:
         draws = bound(Laplace(), pool, head, n=len(rows), classifier=classifier)
-        torch.testing.assert_close(draws.factors[0], precision_factor(phi, head.logits(phi, 0), precision))
+        expected = precision_factor(phi[None], head.logits(phi, 0)[None], torch.tensor([precision], dtype=phi.dtype))
+        torch.testing.assert_close(draws.factors[0], expected[0])
+
+
+@pytest.mark.parametrize("space", ["curved", "soft"])
+def test_laplace_of_several_replicates_is_each_ones_own(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one product, one with fewer labels and another strength; about the same items and about items of its own."""
+    pool, head = setup(space)
+    rows = torch.arange(16).view(2, 8)
+    rows[1, 5:] = -1
+    targets = torch.where(rows >= 0, 0, -1)
+    alone = Laplace().bind(pool, head, Dropout(), rows, targets, (3, 4), 2)
+    monkeypatch.setattr(devices.Device, "at_once", lambda self, replicates, numbers, most: replicates)
+    both = Laplace().bind(pool, head, Dropout(), rows, targets, (3, 4), 2)
+    own = torch.tensor([[20, 3], [9, 1]])
+    together = draws_at(pool, both, own, slice(0, 2))
+    for r in range(2):
+        torch.testing.assert_close(both.weights[r], alone.weights[r])
+        torch.testing.assert_close(both.factors[r], alone.factors[r])
+        x = pool.features[:10]
+        expected = alone.logits(slice(0, 10), x, r)
+        torch.testing.assert_close(both.of_several(slice(0, 10), x, slice(0, 2))[r], expected)
+        torch.testing.assert_close(together[r], alone.logits(own[r], pool.features[own[r]], r))
 
 
 def test_laplace_of_a_certain_head_is_the_prior() -> None:

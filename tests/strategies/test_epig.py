@@ -15,6 +15,7 @@ from alfm.heads.logistic import Logistic
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace
 from alfm.strategies import epig as module
 from alfm.strategies.epig import Epig
+from alfm.strategies.parts.candidates import where
 from alfm.strategies.query import Query
 
 JOINT = [DropoutPosterior(passes=10, per_item=False), Laplace(passes=10), Ensemble(passes=5)]
@@ -27,7 +28,7 @@ def draws_of(query: Query, posterior) -> np.ndarray:
 
 
 def targets_of(strategy: Epig, query: Query) -> list[int]:
-    return strategy._targets(query, 0).tolist()
+    return strategy._targets(query, where(query.available))[0].tolist()
 
 
 @pytest.mark.parametrize("posterior", JOINT)
@@ -43,7 +44,7 @@ def test_sequence(posterior, targets: list[int] | None, chunk: int) -> None:
 def test_the_lazy_search_equals_the_full_one_and_looks_at_few(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
     real = module.epig
-    monkeypatch.setattr(module, "epig", lambda z, t: (looked.append(z.shape[1]), real(z, t))[1])
+    monkeypatch.setattr(module, "epig", lambda z, t: (looked.append(z.shape[2]), real(z, t))[1])
     x, y = clusters(400, 8, 4)
     x[100:] = 0  # on these all draws agree, so the bound passes over them
     query = make_query(x=x, y=y, C=4, rows=[list(range(30))], classifier=Logistic(scaling="none"))
@@ -61,10 +62,10 @@ def test_the_lazy_search_equals_the_full_one_and_looks_at_few(monkeypatch: pytes
 
 def test_targets_are_unlabelled_distinct_and_the_seeds_own() -> None:
     query = make_query(seeds=(1, 2), rows=[list(range(12))] * 2)
-    one, two = (Epig()._targets(query, r).tolist() for r in (0, 1))
+    one, two = (own.tolist() for own in Epig()._targets(query, where(query.available)))
     assert len(set(one)) == len(one) == 100 and min(one) >= 12
     assert one != two
-    assert sorted(Epig(num_targets=500)._targets(query, 0).tolist()) == list(range(12, 120))
+    assert sorted(targets_of(Epig(num_targets=500), query)) == list(range(12, 120))
     assert one != targets_of(Epig(), make_query(rows=[list(range(12))], round=3))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from alfm.errors import UserError
 from alfm.features.features import Vectors
 from alfm.geometry import greedy
-from alfm.strategies.parts.products import addmm_, mm
+from alfm.heads.products import addmm_, mm
 from alfm.strategies.query import Query
 from alfm.threads import at_once
 

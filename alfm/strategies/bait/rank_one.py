@@ -13,8 +13,8 @@ from alfm import devices
 from alfm.features.features import Vectors
 from alfm.geometry.topk import top
 from alfm.heads.passes import visit
+from alfm.heads.products import addmm_, addmv_, mm, mv
 from alfm.strategies.bait.class_wise import prune
-from alfm.strategies.parts.products import addmm_, addmv_, mm, mv
 from alfm.threads import each_of
 
 FRONT = 768  # items among which picks are made ahead

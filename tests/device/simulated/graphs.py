@@ -22,8 +22,7 @@ class Graph:
         """Nothing is executed while a graph is captured: what is written then is put back at its end."""
         for i, n, kw in mutated:
             t = kwargs.get(n) if kw or i >= len(args) else args[i]
-            if isinstance(t, Sim):
-                self.before.append((t.elem, t.elem.clone()))
+            self.before += [(one.elem, one.elem.clone()) for one in flat([t], []) if isinstance(one, Sim)]
 
     def capture_begin(self, *a, **k):
         if S.capture is not None:
