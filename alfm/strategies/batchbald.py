@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
 from alfm.strategies.query import Query
 
+UNIFORMS = 1 << 18  # drawn at once
 RESOLVED = 1e-6, 1e-3  # what `batchbald` may leave out: nats while exact, then a share of the doubt about the draw
 
 
@@ -94,7 +96,7 @@ def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samp
     gain = within.new_full((n,), torch.inf)  # the latest known of every candidate, -inf once picked
     most = C * max(max_samples, M)  # numbers for one candidate
     scratch = p.new_empty(2, min(max(block_numbers(p), most), n * most))  # once: new memory costs as much as the sums
-    batch = _Labels(log_probs, p, rng, max_samples)
+    batch = _Labels(log_probs, p, rng, max_samples, min(budget, n))
     while True:
         left = n - len(batch.picks)
         pick = _best(gain, left, within, by_item, *batch.in_doubt(lazy), scratch, lazy)
@@ -111,11 +113,13 @@ class _Labels:
     the draw that a sampled configuration came from, None while all are listed.
     """
 
-    def __init__(self, log_probs: Tensor, p: Tensor, rng: np.random.Generator, max_samples: int) -> None:
-        self.log_probs, self.p, self.rng, self.max_samples = log_probs, p, rng, max_samples
+    def __init__(self, log_probs: Tensor, p: Tensor, rng: np.random.Generator, max_samples: int, most: int) -> None:
+        """most: picks that may be added."""
+        self.log_probs, self.p, self.rng, self.max_samples, self.most = log_probs, p, rng, max_samples, most
         self.log_joint = p.new_zeros(1, len(p))
         self.source: Tensor | None = None
         self.picks: list[Tensor] = []
+        self.uniforms = self._uniforms()
 
     def add(self, pick: Tensor) -> None:
         """One more candidate, int64 (1,), whose label is listed or drawn."""
@@ -135,8 +139,16 @@ class _Labels:
         """Log probabilities of the item's labels under each draw, (C, M)."""
         return self.log_probs.index_select(1, item)[:, 0].T
 
+    def _uniforms(self) -> Iterator[Tensor]:
+        """One for each sampled configuration, (K,), again for every draw; many are made at once, since the host waits
+        for each copy."""
+        count = max(self.max_samples, len(self.p))
+        while True:
+            many = self.rng.random((max(1, min(self.most, UNIFORMS // count)), count))
+            yield from torch.from_numpy(many).to(self.p)
+
     def _draw(self, item: Tensor, source: Tensor) -> None:
-        u = torch.from_numpy(self.rng.random(len(source))).to(self.p)
+        u = next(self.uniforms)
         steps = self.p.index_select(1, item)[:, 0].cumsum(1)
         label = (steps[source] < u[:, None]).sum(1).clamp_max_(steps.shape[1] - 1)
         self.log_joint = self.log_joint + self._given(item)[label]

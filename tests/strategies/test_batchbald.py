@@ -127,7 +127,7 @@ def test_batchbald_exact_equals_plain_greedy() -> None:
 
 
 def configurations(log_joint: torch.Tensor, p: torch.Tensor, listed: bool) -> search._Labels:
-    batch = search._Labels(p.log(), p, np.random.default_rng(0), 0)
+    batch = search._Labels(p.log(), p, np.random.default_rng(0), 0, 1)
     batch.log_joint, batch.source = log_joint, None if listed else torch.arange(len(log_joint)) % len(p)
     return batch
 
@@ -199,6 +199,14 @@ def test_batchbald_long_batches_are_distinct_seeded_and_do_not_underflow() -> No
     assert len(set(picks.tolist())) == 100
     assert picks.tolist() == search.batchbald(log_p, 100, np.random.default_rng(0), max_samples=64).tolist()
     assert len(search.batchbald(log_p[:, :5], 9, np.random.default_rng(0))) == 5
+
+
+def test_uniforms_are_those_that_draws_one_by_one_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "UNIFORMS", 25)  # two draws of ten, though six may come
+    p = torch.full((3, 4, 2), 0.5)
+    batch, rng = search._Labels(p.log(), p, np.random.default_rng(0), 10, 6), np.random.default_rng(0)
+    for _ in range(5):
+        assert torch.equal(next(batch.uniforms), torch.from_numpy(rng.random(10)).float())
 
 
 def test_batchbald_configurations_without_doubt_add_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
