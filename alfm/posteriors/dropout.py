@@ -9,16 +9,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Features
 from alfm.features.spaces import Raw, Scaled, Space, Unit
+from alfm.fused import masked_features
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
+from alfm.heads.passes import together
 from alfm.options import Drop, Fits, checked
 from alfm.posteriors.base import row_index
 from alfm.streams import keep_mask, packed_mask, stream, unpack_mask
 
-JOINED_WORDS = 1 << 20  # of masks up to which several replicates' passes are one product: 256 MB of features
-MASK_WORDS = 1 << 17  # of masks made at a time, 64 features each: 8 MB unpacked
+JOINED_WORDS = 1 << 20  # of masks, 64 features each, up to which passes are one product: 256 MB of features
+MASK_WORDS = 1 << 17  # of masks made at a time on CPU: 8 MB unpacked
 
 
 @dataclass(frozen=True)
@@ -117,25 +120,33 @@ class DropoutDraws:
         affine, b, words = self._affine[which[0]], len(x), (self.dim + 63) // 64
         if affine is None or self.joint or not self.head.shared or len(which) * self.passes * b * words > JOINED_WORDS:
             return torch.stack([self.logits(rows, x, r) for r in which])
-        packed = packed_mask(self._keys[replicates].flatten(0, 1), row_index(rows, x.device), self.dim, self.drop)
-        masks = unpack_mask(packed.flatten(0, 1), self.dim).view(len(which), -1, self.dim).to(x.dtype)
-        scaled = (x * (affine.factor / self._values)).expand(self.passes, -1, -1).reshape(-1, self.dim)
-        phi = torch.addcmul(affine.offset, masks, scaled, out=masks)
-        product = torch.bmm(phi, self.head.weight[replicates].mT)
+        keys, index = self._keys[replicates].flatten(), row_index(rows, x.device)
+        phi, norm = masked_features(keys, index, x, affine.factor, affine.offset, self.drop)
+        product = torch.bmm(phi.view(len(which), -1, self.dim), self.head.weight[replicates].mT)
         if affine.unit:
-            norm = torch.linalg.vector_norm(phi, dim=2, keepdim=True)
+            norm = norm.view(len(which), -1, 1)
             product.mul_(norm.clamp_min_(torch.finfo(norm.dtype).tiny).reciprocal_())
         return product.add_(self.head.bias[replicates, None]).view(len(which), self.passes, b, self.C)
 
     def _masked(self, affine: _Affine, rows: slice | Tensor, x: Tensor, r: int) -> tuple[Tensor, Tensor | None]:
-        """W phi (M, C, b) and, where `unit`, |phi| (M, b), every pass in the same memory."""
+        """W phi (M, C, b) and, where `unit`, |phi| (M, b)."""
         index, b, words = row_index(rows, x.device), len(x), (self.dim + 63) // 64
+        product = x.new_empty(self.passes, self.C, b)
+        norm = x.new_empty(self.passes, b) if affine.unit else None
+        several = devices.of(x).at_once(min(self.passes, JOINED_WORDS // (b * words)), b * self.dim, 1)
+        if several > 1:
+            for some in together(self.passes, several):
+                given = (self._keys[r, some, 0], index, x, affine.factor, affine.offset, self.drop)
+                phi, length = masked_features(*given)
+                torch.bmm(affine.weight.expand(len(phi), -1, -1), phi.mT, out=product[some])
+                if norm is not None:
+                    norm[some] = length
+            return product, norm
+        # pass after pass in the same memory, which stays near a CPU's caches
         group = min(self.passes, max(1, MASK_WORDS // (b * words)))  # passes whose masks are made at once
         lanes = torch.empty(group * b, 2, 8 * words, dtype=torch.int32, device=x.device)
         x = x * (affine.factor / self._values)
         phi = torch.empty_like(x)
-        product = x.new_empty(self.passes, self.C, b)
-        norm = x.new_empty(self.passes, b) if affine.unit else None
         for start in range(0, self.passes, group):
             packed = packed_mask(self._keys[r, start : start + group], index, self.dim, self.drop).flatten(0, 1)
             masks = unpack_mask(packed, self.dim, lanes[: len(packed)]).unflatten(0, (-1, b))
