@@ -30,7 +30,7 @@ def masked_features(
 
 
 @triton.jit
-def _mixed(z):  # type: ignore[no-untyped-def]
+def _mixed(z):
     """splitmix64's finaliser."""
     z ^= z >> 30
     z *= 0xBF58476D1CE4E5B9
@@ -40,7 +40,7 @@ def _mixed(z):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _bits(row, column):  # type: ignore[no-untyped-def]
+def _bits(row, column):
     """One place of the binary fractions of 64 features a word."""
     z = row ^ _mixed(column * 0x9E3779B97F4A7C15)
     z *= 0xBF58476D1CE4E5B9  # both sides are mixed already, so half is enough
@@ -50,7 +50,7 @@ def _bits(row, column):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _masked_features(  # type: ignore[no-untyped-def]
+def _masked_features(
     keys, rows, x, factor, offset, phi, length, b, dim, words, share, PLACES: tl.constexpr, WORDS: tl.constexpr
 ):
     """Word w, byte q, bit t of what is kept is feature 32 w + 4 q + t, and 32 `words` more from the fifth bit on."""

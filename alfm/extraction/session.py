@@ -237,7 +237,7 @@ def _check_duplicates(splits: Mapping[str, Split], repeated: Mapping[str, dict[i
 def _refuse_ray(given: DictConfig) -> None:
     """Raises UserError where `ray.` says more than conf/extract.yaml does."""
     plain_ones = OmegaConf.load(conf_dir() / "extract.yaml").ray
-    for name, value in given.items():
+    for name, value in plain(given).items():
         if value != plain_ones[name]:
             raise UserError(
                 f"ray.{name}={value}: Ray runs nothing without engine=ray; add it, or leave ray.{name} out."
