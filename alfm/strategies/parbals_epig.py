@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.errors import UserError
-from alfm.geometry.topk import top
+from alfm.geometry import greedy
+from alfm.geometry.topk import top_each
+from alfm.heads.passes import draws_at, together
 from alfm.options import Count, Fits, checked
 from alfm.posteriors import Laplace, Posterior
 from alfm.posteriors.laplace import LaplaceDraws
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.pseudo_labels import BLOCK, PseudoLabelled, explained, relative_deviations
+from alfm.strategies.parts.pseudo_labels import BLOCK, PseudoLabelled, explained, own_products, relative_deviations
 from alfm.strategies.query import Query
+from alfm.threads import side_by_side
 
 
 @dataclass(eq=False)
@@ -66,25 +71,55 @@ class ParbalsEpig(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         draws = query.draws(self.posterior)
         assert isinstance(draws, LaplaceDraws)
-        return query.each(lambda r: self._select_one(query, draws, r, budget), budget)
+        targets = [self._drawn(query, r, "epig targets", self.num_targets) for r in range(query.R)]
+        count = None if self.candidates is None else max(self.candidates, budget)
+        rows = [self._drawn(query, r, "epig candidates", count) for r in range(query.R)]
+        items = max(map(len, targets)) + max(map(len, rows))
+        if self.oversample is not None:
+            items = min(items, max(map(len, targets)) + self.oversample * budget)
+        numbers, device = items * draws.passes * draws.C, query.pool.device
+        size = devices.of(device).at_once(query.R * self.labellings, numbers, 1)  # posteriors
+        alike = len({(len(own), len(target)) for own, target in zip(rows, targets, strict=True)}) == 1
+        groups = together(query.R, max(1, size // self.labellings) if alike else 1)
 
-    def _select_one(self, query: Query, draws: LaplaceDraws, r: int, budget: int) -> Tensor:
-        target = self._drawn(query, r, "epig targets", self.num_targets)
-        rows = self._drawn(
-            query, r, "epig candidates", None if self.candidates is None else max(self.candidates, budget)
-        )
-        if self.oversample is not None and len(rows) > self.oversample * budget:
-            every = torch.ones_like(rows, dtype=torch.bool)
-            rows = rows[top(self._before(query, draws, r, rows, target), every, self.oversample * budget).sort().values]
-        state = PseudoLabelled(query, draws, r, rows, target, self.labellings)
+        def chosen(which: slice) -> Tensor:
+            given = torch.stack(rows[which]), torch.stack(targets[which])
+            return self._select_some(query, draws, which, *given, budget, size)
+
+        return torch.cat(side_by_side([partial(chosen, which) for which in groups], device))
+
+    def _select_some(
+        self, query: Query, draws: LaplaceDraws, which: slice, rows: Tensor, target: Tensor, budget: int, size: int
+    ) -> Tensor:
+        """Picks of some replicates, (R, budget), from candidates `rows` (R, m) about targets (R, T); size: posteriors
+        that are visited at once."""
+        if self.oversample is not None and rows.shape[1] > self.oversample * budget:
+            score = self._before(query, draws, which, rows, target, size)
+            best = top_each(score, torch.ones_like(score, dtype=torch.bool), self.oversample * budget)
+            rows = rows.gather(1, best.sort(1).values)
+        state = PseudoLabelled(query, draws, which, rows, target, self.labellings, budget, size)
         open_ = torch.ones_like(rows, dtype=torch.bool)
-        picks: list[int] = []
-        while len(picks) < budget:
-            if picks:
-                state.learn(picks[-1])
-            picks.append(int(top(state.information(self.exact), open_, 1)))
-            open_[picks[-1]] = False
-        return rows[picks]
+        picks, made = torch.zeros_like(rows[:, :budget]), rows.new_zeros(1)
+        place = rows.new_zeros(len(rows), 1)
+
+        def pick() -> None:
+            place.copy_(state.information(self.exact).where(open_, -torch.inf).argmax(1, keepdim=True))
+            open_.scatter_(1, place, False)
+            picks.index_copy_(1, made, place)
+            made.add_(1)
+
+        def step() -> None:
+            state.learn(place)
+            pick()
+
+        pick()
+        state.begin()
+        if state.fixed:
+            greedy.repeat(step, [open_, picks, made, place, *state.state], budget - 1)
+        else:
+            for _ in range(budget - 1):
+                step()
+        return rows.gather(1, picks)
 
     def _drawn(self, query: Query, r: int, purpose: str, count: int | None) -> Tensor:
         """`count` of the available items at random, or all (None, or where there are no more): rows, ascending."""
@@ -94,12 +129,15 @@ class ParbalsEpig(Strategy):
         drawn = np.sort(query.rng(r, purpose).choice(len(free), count, replace=False))
         return free[torch.from_numpy(drawn).to(free.device)]
 
-    def _before(self, query: Query, draws: LaplaceDraws, r: int, rows: Tensor, target: Tensor) -> Tensor:
-        """Information of each of some rows before anything is picked, to second order; (m,)."""
+    def _before(
+        self, query: Query, draws: LaplaceDraws, which: slice, rows: Tensor, target: Tensor, size: int
+    ) -> Tensor:
+        """Information of each of some rows (R, m) before anything is picked, to second order; (R, m)."""
+        block = BLOCK * (max(1, size // len(rows)) if size > 1 else 1)
 
         def parts(of: Tensor) -> Iterator[Tensor]:
-            for some in of.split(BLOCK):
-                yield relative_deviations(draws.logits(some, query.pool.gather(some), r).transpose(0, 1))
+            for some in of.split(block, 1):
+                yield relative_deviations(draws_at(query.pool, draws, some, which).transpose(1, 2))
 
-        products = torch.stack([torch.bmm(d, d.mT).sum(0) for d in parts(target)]).sum(0) / len(target)
-        return torch.cat([explained(d, products) for d in parts(rows)])
+        products = torch.stack([own_products(d) for d in parts(target)]).sum(0) / target.shape[1]
+        return torch.cat([explained(d, products) for d in parts(rows)], 1)
