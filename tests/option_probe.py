@@ -160,7 +160,7 @@ class Probe:
                 if inside and seen in self.ran:
                     continue  # the same class was asked the same already
                 self.ran.add(seen)
-                through_hydra = inside or turn % 4 == 0  # which takes longer than what it calls
+                through_hydra = inside or turn % 8 == 0  # which takes longer than what it calls
                 self.one(cfg, f"{path}.{key}", value, inside, run if through_hydra else partial(called, key))
 
     def one(self, cfg: Any, path: str, value: Any, inside: bool, run: Callable[[Any], None]) -> None:
@@ -401,8 +401,8 @@ def _top(folder: Path, name: str) -> Callable[[Probe], None]:
         session, turns = open_session(first.task), itertools.count()
 
         def run(cfg: Any) -> None:
-            if next(turns) % 4:
-                read(kind, cfg)  # where most are refused; one of four goes the whole way there
+            if next(turns) % 8:
+                read(kind, cfg)  # where most are refused; one of eight goes the whole way there
             shutil.rmtree(os.environ["LOG_DIR"], ignore_errors=True)  # a run ends with a table of all that there are
             session.run(replace(first, config=OmegaConf.to_container(cfg, resolve=True)))
             if name == "al_train":

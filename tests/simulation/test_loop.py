@@ -37,13 +37,11 @@ def picks_and_scores(task, strategy, seeds, rounds=20, step=10, done=None, init=
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_seeds_together_select_what_each_selects_alone(digits_task, name):
-    """Whole 20-round runs, R = 5 against R = 1, bit for bit on CPU."""
-    seeds = [1, 10, 100, 1000, 10000]
-    together, metrics, _ = picks_and_scores(digits_task, name, seeds)
-    for r in (0, 3):
-        alone, own, _ = picks_and_scores(digits_task, name, [seeds[r]])
-        assert np.array_equal(alone[0], together[r])
-        assert [m[0] for m in own] == [m[r] for m in metrics]
+    """Whole 20-round runs, R = 3 against R = 1, bit for bit on CPU."""
+    together, metrics, _ = picks_and_scores(digits_task, name, [1, 100, 10000])
+    alone, own, _ = picks_and_scores(digits_task, name, [100])
+    assert np.array_equal(alone[0], together[1])
+    assert [m[0] for m in own] == [m[1] for m in metrics]
 
 
 RESUMED = [
