@@ -12,6 +12,9 @@ from torch import Tensor
 from alfm import devices
 
 
+_EXPONENT = {torch.float16: (np.uint16, np.uint16(0x7C00)), torch.float32: (np.uint32, np.uint32(0x7F800000))}
+
+
 def _on_host(x: Tensor) -> np.ndarray | None:
     """x as an array on the same memory, or None where NumPy cannot read it."""
     return x.numpy() if devices.of(x).numpy_reads else None
@@ -61,6 +64,15 @@ def smallest(x: Tensor, k: int) -> Tensor:
     if host is None:
         return torch.topk(x, k, dim=1, largest=False).values
     return torch.from_numpy(np.sort(np.partition(host, k - 1, axis=1)[:, :k], axis=1))
+
+
+def finite_rows(x: Tensor) -> Tensor:
+    """Which rows hold neither NaN nor Inf: (m, n) -> bool (m,). Exponents are whole numbers, which is what costs least."""
+    host = _on_host(x)
+    if host is None or x.dtype not in _EXPONENT:
+        return torch.isfinite(x).all(1)
+    numbers, ones = _EXPONENT[x.dtype]
+    return torch.from_numpy(~((host.view(numbers) & ones) == ones).any(1))
 
 
 def places(mask: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
     python benchmarks/beyond.py --pool 10m-file --strategies random,margins,coreset:batch=1000 --json beyond.json
 
 The pool is opened, moments and axes for the default head are made (both once, with their seconds), and each strategy is
-asked for a batch. Peak: of the whole process while a strategy answers, with what those before it left behind. A run
+asked for a batch. Peak: of the whole process while a strategy answers, with what those before it left behind; blocks
+are read, not mapped, so the system's page cache is not in it. A run
 that is stopped, or asked again with the same --json, goes on with the strategies that have no figures yet.
 """
 
@@ -41,10 +42,13 @@ def main() -> None:
     if left:
         measure(spec, left, options, result)
     rows = [
-        [name, one["batch"], one["seconds"], one["cpu_seconds"], gib(one["query_bytes"]), gib(one["whole_bytes"])]
+        [
+            name, one["batch"], one["seconds"], one["cpu_seconds"], one.get("load"), gib(one["query_bytes"]),
+            gib(one["whole_bytes"]),
+        ]
         for name, one in result["strategies"].items()
-    ]
-    columns = ["strategy", "B", "query s", "query CPU s", "query's own GiB", "whole process GiB"]
+    ]  # fmt: skip
+    columns = ["strategy", "B", "query s", "query CPU s", "load", "query's own GiB", "whole process GiB"]
     note = "opened in {opened:.0f} s, first fit {fit:.0f} s".format(**result) if "fit" in result else ""
     table(f"From the file, {spec}, {spec.labelled} labels, {options.replicates} replicate(s)", columns, rows, note)
 
@@ -89,6 +93,7 @@ def measure(spec: pools.Spec, names: list[str], options: Any, result: dict[str, 
         result["strategies"][name] = {
             "batch": batch, "seconds": seconds, "cpu_seconds": cpu, "query_bytes": peak - before, "whole_bytes": peak,
             "filled": max(filled), "picks": int(picks.sum()), "time": machine.describe(device)["time"],
+            "load": machine.describe(device)["load_average"][0], "first_fit": result["fit"], "opened": result["opened"],
         }  # fmt: skip
         machine.save(options.json, result)
 

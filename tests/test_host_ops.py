@@ -22,6 +22,13 @@ def grouped() -> Tensor:
     return total
 
 
+def odd(dtype: torch.dtype) -> Tensor:
+    """NaN, Inf and -Inf in three rows, and the largest finite number elsewhere."""
+    x = torch.full((7, 3), torch.finfo(dtype).max, dtype=dtype)
+    x[1, 0], x[3, 2], x[4, 1] = torch.nan, torch.inf, -torch.inf
+    return x
+
+
 def with_rows(total: Tensor, x: Tensor) -> Tensor:
     host_ops.add_rows(total, torch.arange(40) % 3, x)
     return total
@@ -34,6 +41,7 @@ OPERATIONS: dict[str, Callable[[], Tensor]] = {
     "argmax_last by columns": lambda: host_ops.argmax_last(X.view(2, 30, 20).mT),
     "smallest": lambda: host_ops.smallest(X, 7),
     "below": lambda: host_ops.below(X, ROW),
+    "finite_rows": lambda: torch.stack([host_ops.finite_rows(odd(kind)) for kind in (torch.float16, torch.float32)]),
     "at_most": lambda: host_ops.at_most(X, 7),
     "places": lambda: host_ops.places(MASK),
     "holds_any": lambda: torch.tensor([host_ops.holds_any(MASK), host_ops.holds_any(MASK[:0])]),

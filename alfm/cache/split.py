@@ -11,6 +11,8 @@ from alfm.errors import UserError
 class CacheRows:
     """Some rows of a cache's split that stay in the file (`memory=file`)."""
 
+    checked = True
+
     def __init__(self, cache: FeatureCache, split: str, rows: np.ndarray) -> None:
         self.cache, self.split, self.rows = cache, split, rows
         self.shape = (len(rows), cache.dim)

@@ -16,7 +16,8 @@ from alfm import devices
 from alfm.errors import UserError
 from alfm.features.kept import Kept
 from alfm.features.spaces import RAW, UNIT, Centred, Scaled, Space, wide_unit_rows
-from alfm.host_ops import widened
+from alfm.host_ops import finite_rows, widened
+from alfm.threads import each_of
 
 T = TypeVar("T")
 Memory = Literal["auto", "device", "host", "file"]
@@ -24,11 +25,16 @@ LARGE = 1 << 30
 """Bytes of a float32 copy above which a pool keeps only one, that of the space that is asked for first, unless _MANY of
 them fit into the free memory."""
 _MANY = 16
+_AHEAD = 8  # blocks that are made side by side before the first of them is seen
+_COLUMNS = 64  # of a block that are widened together on CPU: all of them would be twice the block, and leave its caches
 OFFSET = 0.999  # mean cosine above which float32 unit features differ by little more than their rounding
 
 
 class RowReader(Protocol):
-    """Features that stay in a file: shape (N, D), rows by range and by index, float16 or float32."""
+    """Features that stay in a file: shape (N, D), rows by range and by index, float16 or float32.
+
+    One with a true attribute `checked` raises UserError where rows hold NaN or Inf: nobody has to look for them first.
+    """
 
     shape: tuple[int, int]
 
@@ -79,12 +85,7 @@ class Vectors:
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Consecutive (rows, (b, D') float32) over the whole pool."""
-        if self.matrix is None:
-            for rows, x in self.pool.raw_blocks(size):
-                yield rows, self.space(x)
-        else:
-            for rows in self.pool.slices(size):
-                yield rows, self.matrix[rows]
+        yield from self.pool.made(self.at, size, held=self.held)
 
     @property
     def held(self) -> bool:
@@ -100,8 +101,13 @@ class Vectors:
         """Squared lengths (N,) float32, computed once."""
         if self._sq_norms is None:
             norms = torch.empty(self.N, dtype=self.pool.dtype, device=self.device)
-            for rows, x in self.blocks():
-                norms[rows] = torch.linalg.vecdot(x, x)
+
+            def lengths(rows: slice) -> Tensor:
+                x = self.at(rows)
+                return torch.linalg.vecdot(x, x)
+
+            for rows, found in self.pool.made(lengths):
+                norms[rows] = found
             self._sq_norms = norms
         return self._sq_norms
 
@@ -211,8 +217,15 @@ class Features:
 
     def raw_blocks(self, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Consecutive (rows, (b, D) float32 on the device), raw features."""
-        for rows in self.slices(size):
-            yield rows, self.raw_block(rows)
+        yield from self.made(self.raw_block, size, held=self._is_stored(RAW))
+
+    def made(
+        self, make: Callable[[slice], T], size: int | None = None, held: bool = False
+    ) -> Iterator[tuple[slice, T]]:
+        """Consecutive (rows, make(rows)); but for what is `held`, and only looked up, some are made side by side."""
+        if held:
+            return ((rows, make(rows)) for rows in self.slices(size))
+        return each_of(self.slices(size), make, self.device, _AHEAD)
 
     def raw_block(self, rows: slice) -> Tensor:
         """One of them. Reading a file and widening float16 take as long as a small product: jobs load their own."""
@@ -274,8 +287,7 @@ class Features:
             assert isinstance(self.features, Tensor)
             return self.features
         out: Tensor | None = None
-        for rows, x in self.raw_blocks():
-            z = space(x)
+        for rows, z in self.made(lambda rows: space(self.raw_block(rows))):
             if out is None:
                 out = torch.empty(self.N, z.shape[1], dtype=self.dtype, device=self.device)
             out[rows] = z
@@ -368,8 +380,11 @@ class Features:
             return None  # far from it: no pass
         # Whole numbers add up to the same sum in any order.
         scale = 2.0 ** (61 - max(self.N - 1, 1).bit_length())
-        total = sum((wide_unit_rows(x) * scale).round_().long().sum(0) for _, x in self.raw_blocks())
-        mean = torch.as_tensor(total).cpu().double() / (scale * self.N)
+
+        def part(rows: slice) -> Tensor:
+            return wide_unit_rows(self.raw_block(rows)).mul_(scale).round_().long().sum(0)
+
+        mean = torch.stack([own for _, own in self.made(part)]).sum(0).cpu().double() / (scale * self.N)
         return mean if float(mean.square().sum()) > OFFSET else None
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -393,27 +408,44 @@ class Features:
         return self.once("moments", self._moments)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
+        width = _COLUMNS if devices.of(self.device).numpy_reads else self.D
+
+        def sums(rows: slice) -> Tensor:
+            return torch.cat([widened(x).sum(0) for x in self.raw_block(rows).split(width, 1)])
+
         total = widened(torch.zeros(self.D, device=self.device))
-        for _, x in self.raw_blocks():
-            total += widened(x).sum(0)
+        for _, part in self.made(sums):
+            total += part
         mean = total / self.N
+
+        def squares(rows: slice) -> Tensor:
+            some = zip(self.raw_block(rows).split(width, 1), mean.split(width), strict=True)
+            return torch.cat([(widened(x) - m).square_().sum(0) for x, m in some])
+
         square = torch.zeros_like(total)
-        for _, x in self.raw_blocks():
-            square += (widened(x) - mean).square().sum(0)
+        for _, part in self.made(squares):
+            square += part
         sd = (square / self.N).sqrt()
         return mean.to(self.device, self.dtype), sd.to(self.device, self.dtype)
 
     def _check_finite(self) -> None:
         # one vector from the start: small ones kept from each block would break up the memory that blocks come into
+        if getattr(self.features, "checked", False):
+            return
         finite = torch.empty(self.N, dtype=torch.bool, device=self.device)
-        for rows, x in self.raw_blocks():
-            finite[rows] = torch.isfinite(x).all(1)
+        for rows, good in self.made(self._finite):
+            finite[rows] = good
         if not bool(finite.all()):
             bad = (~finite).nonzero()[:, 0]
             raise UserError(
                 f"{len(bad)} of {self.N} rows hold NaN or infinite features, first row {int(bad[0])}: "
                 "extract them again, or leave those rows out."
             )
+
+    def _finite(self, rows: slice) -> Tensor:
+        if isinstance(self.features, Tensor):
+            return finite_rows(self.features[rows])
+        return finite_rows(torch.from_numpy(self.features.read(rows.start, rows.stop)))
 
 
 Pool = Features  # as programs of before the two were told apart know it

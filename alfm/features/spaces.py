@@ -85,7 +85,7 @@ class Scaled:
     shared: bool = True
 
     def __call__(self, x: Tensor) -> Tensor:
-        z = (x - self.shift) / self.scale
+        z = (x - self.shift).div_(self.scale)
         return unit_rows(z) if self.unit else z
 
 

@@ -133,6 +133,8 @@ class Caches:
 class _Joined:
     """Several caches' rows as one `RowReader`."""
 
+    checked = True
+
     def __init__(self, readers: Sequence[CacheRows]) -> None:
         self.readers = readers
         self.starts = np.cumsum([0, *(reader.shape[0] for reader in readers)])

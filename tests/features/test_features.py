@@ -64,6 +64,28 @@ def test_features_that_are_not_finite_are_refused_with_their_row(features, value
         Features(features)
 
 
+def test_a_reader_that_checks_what_it_reads_is_not_walked_first(features, monkeypatch):
+    class Checked(Rows):
+        checked = True
+
+    features[17, 3] = np.nan
+    with pytest.raises(UserError, match="first row 17"):
+        Features(Rows(features))
+    monkeypatch.setattr(Checked, "read", lambda *_: pytest.fail("the pool was walked"))
+    assert Features(Checked(features)).N == 533
+
+
+def test_moments_do_not_depend_on_how_blocks_are_cut_or_who_makes_them():
+    x = np.random.default_rng(0).normal(2, 3, (533, 130)).astype(np.float16)
+    mean, sd = Features(x, block_rows=100).moments
+    wide = torch.from_numpy(x).double()
+    parts = [part.sum(0) for part in wide.split(100)]
+    whole = sum(parts[1:], parts[0]) / 533
+    assert torch.equal(mean, whole.float())
+    squares = [(part - whole).square().sum(0) for part in wide.split(100)]
+    assert torch.equal(sd, (sum(squares[1:], squares[0]) / 533).sqrt().float())
+
+
 def test_large_finite_features_are_not_taken_for_infinite():
     pool = Features(np.full((3, 5), 3e38, dtype=np.float32))
     assert pool.N == 3
