@@ -11,7 +11,6 @@ from torch import Tensor
 
 from alfm import devices
 
-
 _EXPONENT = {torch.float16: (np.uint16, np.uint16(0x7C00)), torch.float32: (np.uint32, np.uint32(0x7F800000))}
 
 
@@ -67,7 +66,7 @@ def smallest(x: Tensor, k: int) -> Tensor:
 
 
 def finite_rows(x: Tensor) -> Tensor:
-    """Which rows hold neither NaN nor Inf: (m, n) -> bool (m,). Exponents are whole numbers, which is what costs least."""
+    """Which rows hold neither NaN nor Inf: (m, n) -> bool (m,). Exponents are read as whole numbers."""
     host = _on_host(x)
     if host is None or x.dtype not in _EXPONENT:
         return torch.isfinite(x).all(1)
