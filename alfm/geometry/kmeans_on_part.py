@@ -73,10 +73,18 @@ def nearest_clusters(points: Vectors, centroids: Sequence[Tensor]) -> list[Tenso
 
     def assign(rows: slice) -> None:
         x = points.at(rows)
+        try:
+            room = rooms.pop()
+        except IndexError:
+            room = x.new_empty(size * most)
         for own, c, half in zip(found, centroids, halves, strict=True):
-            own[rows] = argmax_rows(torch.addmm(half, x, c.T)).int()
+            score = room[: len(x) * len(c)].view(len(x), len(c))
+            own[rows] = argmax_rows(torch.addmm(half, x, c.T, out=score)).int()
+        rooms.append(room)
 
-    size = devices.of(points.device).block_rows(max(points.pool.D, max(map(len, centroids))))
+    most = max(map(len, centroids))
+    size = devices.of(points.device).block_rows(max(points.pool.D, most))
+    rooms: list[Tensor] = []  # for products, one a thread: fresh memory each time costs a fifth of them
     for _ in each_of(_slices(points.N, size), assign, points.device, _AHEAD):
         pass
     return found
