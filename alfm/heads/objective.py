@@ -58,10 +58,20 @@ class Problem:
 
     def derivatives(self, at: Point) -> tuple[Tensor, Tensor]:
         """Gradient and diagonal Hessian estimate, (R, C k + C), the biases' part padded."""
-        wP = self.weight[:, None] * at.P
-        expected = wP.sum(2)
-        q = expected - torch.linalg.vecdot(wP, at.P)  # (R, C) sum w p (1 - p)
-        slope = (_product(wP.sub_(self.wY), self.X) + self.l2 * at.A).flatten(1)
+
+        def sums(P: Tensor, wY: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            wP = self.weight[:, None] * P
+            expected = wP.sum(2)
+            q = expected - torch.linalg.vecdot(wP, P)  # (R, C) sum w p (1 - p)
+            return expected, q, product(wP.sub_(wY), self.X)
+
+        if _by_pieces(at.P, at.P.shape[2] * self.X.shape[2]):
+            jobs = [partial(sums, at.P[:, c], self.wY[:, c], _lone_product) for c in _pieces(at.P.shape[1])]
+            found = zip(*side_by_side(jobs, at.P.device), strict=True)
+            expected, q, slope = (torch.cat(parts, 1) for parts in found)
+        else:
+            expected, q, slope = sums(at.P, self.wY, _product)
+        slope = (slope + self.l2 * at.A).flatten(1)
         G = torch.cat([slope, padded(expected - self.mass, 1)], 1)
         # the bias Hessian vanishes for a class that is certain everywhere: a floor keeps its step finite
         bend = ((q / self.total)[..., None] * self.x2 + self.l2).flatten(1)
@@ -84,10 +94,14 @@ class Problem:
         The point where it leads and the step used, 0 unless running; t, and bool (R,): is the objective higher there?
         """
         weight, l2 = self.weight, self.l2
-        slopes = _softmax(torch.addcmul(at.Z, t[:, None, None], line.dZ)).mul_(line.dZ)
-        m = slopes.sum(1)
+
+        def sums(Z: Tensor, dZ: Tensor) -> tuple[Tensor, Tensor]:
+            slopes = torch.softmax(torch.addcmul(Z, t[:, None, None], dZ), 1).mul_(dZ)
+            return slopes.sum(1), slopes.mul_(dZ).sum(1)
+
+        m, square = _of_items(sums, at.Z, line.dZ)
         slope = torch.linalg.vecdot(weight, m) - line.gain + l2 * (line.inner + t * line.curve)
-        bend = torch.linalg.vecdot(weight, slopes.mul_(line.dZ).sum(1) - m * m) + l2 * line.curve
+        bend = torch.linalg.vecdot(weight, square - m * m) + l2 * line.curve
         newton = t - slope / bend.clamp_min(torch.finfo(bend.dtype).tiny)
         t = torch.where(again, torch.minimum(torch.maximum(newton, 0.1 * t), 5 * t), t)
         used = torch.where(running, t, torch.zeros_like(t))
@@ -120,14 +134,26 @@ def _product(a: Tensor, rows: Tensor) -> Tensor:
     return out
 
 
-def _softmax(Z: Tensor, fn: Callable[[Tensor, int], Tensor] = torch.softmax) -> Tensor:
-    """`fn` over the classes of logits (R, C, n)."""
+def _lone_product(a: Tensor, rows: Tensor) -> Tensor:
+    return torch.mm(a[0], rows[0])[None]
+
+
+def _of_items(fn: Callable[..., tuple[Tensor, ...]], *given: Tensor) -> tuple[Tensor, ...]:
+    """fn of tensors (R, C, n), which gives sums over the classes (R, n): by pieces that stay in the caches."""
+    if not _by_pieces(given[0], given[0].shape[2] * 256):
+        return fn(*given)
+    jobs = [partial(fn, *(x[..., items] for x in given)) for items in _pieces(given[0].shape[2], 4 * _ROWS)]
+    return tuple(torch.cat(parts, 1) for parts in zip(*side_by_side(jobs, given[0].device), strict=True))
+
+
+def _log_softmax(Z: Tensor) -> Tensor:
+    """Over the classes of logits (R, C, n)."""
     if not _by_pieces(Z, Z.shape[2] * 256):
-        return fn(Z, 1)
+        return torch.log_softmax(Z, 1)
     out = torch.empty_like(Z)
 
     def some(items: slice) -> None:
-        out[:, :, items] = fn(Z[:, :, items], 1)
+        out[:, :, items] = torch.log_softmax(Z[:, :, items], 1)
 
     side_by_side([partial(some, items) for items in _pieces(Z.shape[2], 4 * _ROWS)], Z.device)
     return out
@@ -146,6 +172,6 @@ def _pieces(count: int, size: int = 0) -> list[slice]:
 
 def _softmax_objective(Z: Tensor, wY: Tensor, A: Tensor, l2: float | Tensor) -> tuple[Tensor, Tensor]:
     """Logits (R, C, n), weighted targets, weights -> probabilities (R, C, n), objectives (R,)."""
-    log_p = _softmax(Z, torch.log_softmax)
+    log_p = _log_softmax(Z)
     loss = -torch.linalg.vecdot(wY.flatten(1), log_p.flatten(1))
     return log_p.exp_(), loss + 0.5 * l2 * A.flatten(1).square().sum(1)
