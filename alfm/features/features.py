@@ -199,7 +199,7 @@ class Features:
         self.resident = memory == "device" and free >= 4 * copy
         self.large = copy > LARGE and free < _MANY * copy
         self._only: Space | None = None  # of a large pool: the space whose coordinates are kept
-        self.block_numbers = there.block_numbers
+        self.block_numbers, self.joins_replicates = there.block_numbers, there.joins_replicates
         self.block_rows = block_rows or there.block_rows(self.D)
         self.kept = Kept() if kept is None else kept
         self._part_of = part_of

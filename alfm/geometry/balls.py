@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm import devices
 from alfm.features.features import Vectors
 from alfm.geometry.nearer_pairs import Pairs, listed, room_for
 from alfm.geometry.pairs import block_pairs, in_parts, limit, pair_block, products, squared_distances
@@ -49,7 +48,7 @@ class Centres:
     def __init__(self, unit: Vectors, rows: Tensor, hold: int | None = None) -> None:
         self.unit, self.rows = unit, rows.to(unit.device)
         self._size = _CHUNK
-        if devices.of(unit.device).joins_replicates:
+        if unit.pool.joins_replicates:
             self._size = max(1, unit.pool.block_numbers // unit.N // math.prod(rows.shape[:-1]))
         hold = max(256 << 20, 16 * unit.pool.block_numbers) if hold is None else hold
         held = rows.numel() * unit.N * torch.finfo(unit.pool.dtype).bits // 8 <= hold
@@ -71,7 +70,7 @@ def _to_all(unit: Vectors, rows: Tensor) -> Tensor:
     q = unit.rows(own, plain=True)
     d2 = norms.new_empty(len(own), unit.N)
     # on the CPU of one size, whatever the pool's: the same numbers
-    for columns, x in unit.blocks(None if devices.of(unit.device).joins_replicates else _BLOCK):
+    for columns, x in unit.blocks(None if unit.pool.joins_replicates else _BLOCK):
         d2[:, columns] = squared_distances(q, x, norms[own], norms[columns])
     return d2.scatter_(1, own[:, None], -1.0).view(*rows.shape, unit.N)
 
@@ -306,7 +305,7 @@ def out_degrees(unit: Vectors, limits: Tensor, uncovered: Tensor, block: int | N
     own = few.tolist()
     if any(own):
         of, items = (uncovered & few[:, None]).nonzero().T
-        size = max(1, unit.pool.block_numbers // unit.N) if devices.of(unit.device).joins_replicates else _CHUNK
+        size = max(1, unit.pool.block_numbers // unit.N) if unit.pool.joins_replicates else _CHUNK
         for r, some in zip(of.split(size), items.split(size), strict=True):
             hit = below(_to_all(unit, some), limits[r])
             whose = r == torch.arange(len(out), device=r.device)[:, None]

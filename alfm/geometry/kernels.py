@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alfm import devices
 from alfm.features.spaces import Centred
 
 if TYPE_CHECKING:
@@ -203,7 +202,7 @@ def best_similarities(
     """
     nothing = vectors.sq_norms.new_tensor([kernel.nothing for kernel in kernels])
     kappa = nothing[:, None].repeat(1, vectors.N if targets is None else len(targets))
-    if devices.of(vectors.device).joins_replicates and all(map(len, rows)):
+    if vectors.pool.joins_replicates and all(map(len, rows)):
         joined, items = Joined(kernels, vectors.sq_norms), filled(rows)
         for some in items.split(max(1, WIDE // len(rows)), 1):
             for place, part in _looks(vectors, joined, some, targets):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alfm import devices
 from alfm.host_ops import widened
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def pair_block(vectors: Vectors) -> int:
 def in_parts(vectors: Vectors, replicates: int, side: int) -> list[int] | list[slice]:
     """The replicates that a block of so many rows and columns serves at a time: each, as r; or, where the device joins
     them, as many as have twice a block of features to hold, as slices."""
-    if not devices.of(vectors.device).joins_replicates:
+    if not vectors.pool.joins_replicates:
         return list(range(replicates))
     size = max(1, 2 * vectors.pool.block_numbers // side**2)
     return [slice(start, min(start + size, replicates)) for start in range(0, replicates, size)]

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alfm import devices
 from alfm.geometry import greedy
 from alfm.geometry.herding import Herding, first_gains, prepare
 from alfm.geometry.kernels import Joined, Kernel, best_similarities, best_similarity, looks, similarities
@@ -177,7 +176,7 @@ class Volume:
             made.add(own)
             return made
 
-        if not devices.of(vectors.device).joins_replicates or len(set(map(len, rows))) > 1:
+        if not vectors.pool.joins_replicates or len(set(map(len, rows))) > 1:
             return [partial(alone, own) for own in rows]
         items = torch.stack(list(rows))
         x = vectors.rows(items.flatten()).unflatten(0, items.shape)

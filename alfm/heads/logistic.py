@@ -266,7 +266,7 @@ class Logistic:
 
 def _joined(pool: Features) -> bool:
     """Are all replicates fitted as one batch?"""
-    return devices.of(pool.device).joins_replicates
+    return pool.joins_replicates
 
 
 def _groups(rows: Tensor, targets: Tensor, num_classes: int, dim: int) -> list[Tensor]:

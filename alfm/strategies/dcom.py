@@ -80,7 +80,7 @@ class Dcom(Strategy):
                 multiplied, self._degrees(query, [radius[r] for r in multiplied], limits, open_), strict=True
             )
         scores: list[_Scores] = []
-        if devices.of(unit.device).joins_replicates:
+        if unit.pool.joins_replicates:
             open_, found = (torch.stack(list(own)) for own in (uncovered, degrees.values()))
             scores = self._scores(uncertainty, open_, found, query.available).apart()
 
@@ -105,7 +105,7 @@ class Dcom(Strategy):
             radii, uncovered = of(query.labelled(r), query.labels_of(r), predicted[r])
             return radii.mean(), uncovered
 
-        if not devices.of(unit.device).joins_replicates or not all(query.counts):
+        if not unit.pool.joins_replicates or not all(query.counts):
             found = side_by_side([partial(alone, r) for r in R], unit.device)
             return [radius for radius, _ in found], [uncovered for _, uncovered in found]
         rows, labels = (filled([own(r) for r in R]) for own in (query.labelled, query.labels_of))

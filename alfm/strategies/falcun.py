@@ -14,7 +14,6 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.geometry import greedy
 from alfm.heads.passes import logits_of
@@ -51,7 +50,7 @@ class Falcun(Strategy):
         return not self.deterministic
 
     def select(self, query: Query, budget: int) -> Tensor:
-        if query.R > 1 and not devices.of(query.pool.device).joins_replicates:
+        if query.R > 1 and not query.pool.joins_replicates:
             picks = per_replicate(query, lambda r: self._picks(query, [r], budget, [self._predicted(query, r)])[0])
         else:
             # One alone has nobody beside it, so torch's threads share the items of each step; no sum spans two of them.

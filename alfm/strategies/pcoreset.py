@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alfm import devices
 from alfm.features.features import Features
 from alfm.features.spaces import RAW
 from alfm.geometry.kcenter import FarthestFirst
@@ -36,7 +35,7 @@ class PCoreSet(Strategy):
         head, pool = query.head, query.pool
         assert head is not None
         every: Tensor | None = None
-        if devices.of(pool.device).joins_replicates:
+        if pool.joins_replicates:
             every = _centred(query.walk(lambda seen: seen.logits), pool)
 
         def state(r: int) -> FarthestFirst:

@@ -12,7 +12,6 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.features.features import Vectors
 from alfm.geometry import nearer_pairs
@@ -103,7 +102,7 @@ class UHerding(Strategy):
     @staticmethod
     def _widths(unit: Vectors, labelled: Sequence[Tensor]) -> list[float]:
         """Each replicate's kernel width."""
-        if not devices.of(unit.device).joins_replicates or not all(map(len, labelled)):
+        if not unit.pool.joins_replicates or not all(map(len, labelled)):
             return [smallest_distance(unit.rows(rows), unit.level) for rows in labelled]
         rows = filled(labelled)
         found: list[float] = smallest_distances(unit.rows(rows.flatten()).unflatten(0, rows.shape), unit.level).tolist()
@@ -144,7 +143,7 @@ class UHerding(Strategy):
 
         lengths: dict[int, list[int]] = {}
         for i, one in enumerate(splits):
-            lengths.setdefault(len(one.held) if devices.of(device).joins_replicates else -i, []).append(i)
+            lengths.setdefault(len(one.held) if query.pool.joins_replicates else -i, []).append(i)
         side_by_side([partial(best, places) for places in lengths.values()], device)
         return found
 

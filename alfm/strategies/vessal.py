@@ -46,7 +46,7 @@ class Vessal(Strategy):
     ridge: Annotated[float, Ge(1e-9), Le(1e6)] = 0.01
 
     def select(self, query: Query, budget: int) -> Tensor:
-        if devices.of(query.pool.device).joins_replicates:
+        if query.pool.joins_replicates:
             seen = [self._seen(query, r) for r in range(query.R)]
             groups: dict[int, list[int]] = {}
             for r, (_, order, _) in enumerate(seen):
