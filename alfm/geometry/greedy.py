@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from alfm.features.features import Vectors
 
 STEPS = 32  # steps between two questions
-BATCH = 32  # bounds refreshed in a step: a pass over the pool for fewer costs as much
+
+
+def refreshed(replicates: int) -> int:
+    """Bounds of each replicate that a step refreshes. A lone one's pass over the pool costs as much for fewer, while
+    for several their products are what costs, and half as many decide nearly as many picks."""
+    return 32 if replicates == 1 else 16
+
 
 # -- asked after every refresh ---------------------------------------------------------------------------------------
 
@@ -210,8 +216,8 @@ def stepwise(
 
     bounds: (R, N), at least each item's gain; overwritten with gains as they are found, so it stays valid for the next
     call. allowed: bool (R, N). A replicate ends before its first gain below `least`. The host waits once for how many
-    are allowed, and once per `steps` steps (default STEPS), of which a pick needs one when BATCH bounds decide it. A
-    step is of fixed shape whatever it finds, so it is one graph where there are graphs.
+    are allowed, and once per `steps` steps (default STEPS), of which a pick needs one when what is `refreshed` decides
+    it. A step is of fixed shape whatever it finds, so it is one graph where there are graphs.
     """
     steps = STEPS if steps is None else steps
     free = allowed.to(bounds.device, copy=True)
@@ -219,10 +225,11 @@ def stepwise(
     wanted = most.flatten().tolist()
     picks = free.new_zeros(len(free), max(wanted) + 1, dtype=torch.int64)  # the last place is for steps without a pick
     count, over = torch.zeros_like(most), torch.zeros_like(most, dtype=torch.bool)
+    batch = refreshed(len(free))
 
     def step() -> None:
         open_ = bounds.where(free, -math.inf)
-        values, items = open_.topk(min(BATCH - 1, open_.shape[1]), 1)
+        values, items = open_.topk(min(batch - 1, open_.shape[1]), 1)
         best = open_.argmax(1, keepdim=True)  # the first of equals, which topk need not hold
         items = torch.cat([best, torch.where((values > -math.inf) & (items != best), items, best)], 1)
         gains, rows = objective.look(items)

@@ -267,7 +267,7 @@ class _Together:
 
     def renew(self, bounds: Tensor, steps: int) -> bool:
         """See `Herding.renew`."""
-        self.made += steps * greedy.BATCH
+        self.made += steps * greedy.refreshed(len(bounds))
         if self.made * 4 < self.vectors.N:
             return False
         gains = _gains(self.pairs, self.vectors, self.kernels, self.kappa, self.weight, self.targets, self.cap)
