@@ -92,7 +92,7 @@ class OwnDraws(Draws, Protocol):
 
 def draws_at(features: Features, draws: Draws, rows: Tensor, replicates: slice) -> Tensor:
     """Logits (R', M, b, C) of some replicates' own items, pool rows int64 (R', b)."""
-    x = features.gather(rows.flatten(), plain=True).view(*rows.shape, -1)
+    x = features.gather(rows.flatten(), plain=True).unflatten(0, rows.shape)
     if len(rows) > 1 and isinstance(draws, OwnDraws):
         return draws.of_own(rows, x, replicates)
     own = [draws.logits(rows[i], x[i], replicates.start + i) for i in range(len(rows))]

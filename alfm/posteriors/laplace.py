@@ -77,7 +77,7 @@ class Laplace:
     ) -> tuple[Tensor, Tensor]:
         """Weights (R, M, C, D') and the lower factors (R, D', D') of Sigma^-1 of some replicates, all in one product;
         rows (R, n): labelled, padded with -1 at their end."""
-        phi = in_spaces(head, pool.gather(rows.clamp_min(0).flatten(), plain=True).view(*rows.shape, -1))
+        phi = in_spaces(head, pool.gather(rows.clamp_min(0).flatten(), plain=True).unflatten(0, rows.shape))
         factor = precision_factor(phi, head.logits(phi), torch.tensor(precisions, dtype=torch.float64), rows >= 0)
         shape = self.passes * head.C, phi.shape[2]
         noise = np.stack([stream(seed, round, "laplace").standard_normal(shape) for seed in seeds])
@@ -112,7 +112,7 @@ def precision_factor(phi: Tensor, logits: Tensor, precision: Tensor, labelled: T
 def in_spaces(head: LinearHead, x: Tensor) -> Tensor:
     """Coordinates (R, b, D') of items of each replicate's own, raw features (R, b, D)."""
     if head.R == 1 or head.shared:
-        return head.spaces[0](x.flatten(0, 1)).view(*x.shape[:2], -1)
+        return head.spaces[0](x.flatten(0, 1)).unflatten(0, x.shape[:2])
     return torch.stack([space(own) for space, own in zip(head.spaces, x, strict=True)])
 
 

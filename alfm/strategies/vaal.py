@@ -113,7 +113,7 @@ class Vaal(Strategy):
 
         run = devices.of(pool.device).captured(step, nets.state)
         for some, own in zip(chosen.split(STAGE, 1), noises.split(STAGE, 1), strict=True):
-            seen = standard(pool.gather(some.flatten(), plain=True)).view(*some.shape, -1)
+            seen = standard(pool.gather(some.flatten(), plain=True)).unflatten(0, some.shape)
             for t in range(some.shape[1]):
                 x.copy_(seen[:, t])
                 noise.copy_(own[:, t])
