@@ -28,6 +28,7 @@ GONE: dict[str, tuple[str, ...] | None] = {
     "alfm.loop": ("peak_memory",),
     "alfm.strategies.bait": ("PIECE",),
     "alfm.strategies.vaal": ("NUMBERS",),
+    "alfm.geometry.steps": ("BATCH",),  # how many bounds a step refreshes depends on the replicates
     "alfm.geometry.closer": ("listed", "states"),  # take a query and keep what they make in it
     "alfm.strategies.sampled": ("on_samples",),  # a strategy around a strategy now
     "alfm.strategies.uherding": ("calibration_errors",),  # alfm.metrics.calibration_error

@@ -34,9 +34,10 @@ def rows_of(n: int, R: int = 3) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def enqueued(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def enqueued(pool: Features, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """As on a GPU, but for its graphs; the steps that were made."""
     of, steps, own = devices.of, [], Enqueued._step
+    monkeypatch.setattr(pool, "joins_replicates", True)
     monkeypatch.setattr(devices, "of", lambda x: replace(of(x), looks_are_free=False, joins_replicates=True))
     monkeypatch.setattr(Enqueued, "_step", lambda self: (steps.append(1), own(self))[1])
     return steps

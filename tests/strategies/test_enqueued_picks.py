@@ -111,10 +111,11 @@ def test_replicates_in_joined_products_pick_what_each_picks(
     monkeypatch.setattr("alfm.geometry.balls.pair_block", lambda vectors: 64)
     picks = []
     for joins in (False, True):
-        one = make_query(x=x, y=y, C=4, seeds=(1, 2, 3), rows=rows, block_rows=90)
         with monkeypatch.context() as patched:
             if joins:
                 patched.setattr(devices, "_known", lambda device: _of_cuda(real(device)))
+            one = make_query(x=x, y=y, C=4, seeds=(1, 2, 3), rows=rows, block_rows=90)
+            assert one.pool.joins_replicates == joins
             patched.setattr(greedy, "enqueued", lambda vectors, joins=joins: joins)
             picks.append(JOINED[case]().select(one, 6).tolist())
     assert picks[0] == picks[1]
