@@ -28,6 +28,9 @@ class Badge(Strategy):
     needs = ("embedding", "probabilities")
     stochastic = True
 
+    def joins_parts(self, items: int) -> bool:
+        return True
+
     def select(self, query: Query, budget: int) -> Tensor:
         head = query.head
         assert head is not None
@@ -52,9 +55,8 @@ class Badge(Strategy):
 
             return of_one if own.R == 1 else of_several
 
-        R = query.R
-        rngs = [query.rng(r, "badge") for r in range(R)]
-        picks = d2_sample_each(list(sq_norms), factors, list(query.available), [budget] * R, rngs)
+        rngs = [query.rng(r, "badge") for r in range(query.R)]
+        picks = d2_sample_each(list(sq_norms), factors, list(query.available), query.budgets(budget), rngs)
         return stack_picks(picks, budget, query.pool.device)
 
 

@@ -67,6 +67,12 @@ class Strategy(ABC):
         most: int | None = getattr(self, "cluster_up_to", None)
         return most is not None and items > most
 
+    def joins_parts(self, items: int) -> bool:
+        """Where replicates have other parts of a pool (`Query.members`), so many items together: may it be asked about
+        all of them at once? It then looks at no other items and heeds `Query.budgets`, or its picks stand in an order
+        that does not depend on how many are wanted."""
+        return False
+
     @property
     def lists_rows(self) -> bool:
         """Was it given row numbers?"""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -13,16 +14,18 @@ import torch
 from annotated_types import Gt, Le, MinLen
 from torch import Tensor
 
+from alfm import devices
 from alfm.options import Count, Whole, checked
-from alfm.strategies.ask import ask
+from alfm.strategies.ask import ask_on_host
 from alfm.strategies.badge import Badge
 from alfm.strategies.base import Need, Strategy
 from alfm.strategies.margins import Margins
 from alfm.strategies.parts.composed import Composed
 from alfm.strategies.parts.sub_pool import about, part_of
-from alfm.strategies.query import Query
+from alfm.strategies.query import Query, stack_picks
 from alfm.strategies.typiclust import TypiClust
 from alfm.strategies.uherding import UHerding
+from alfm.threads import side_by_side
 
 
 def _members() -> dict[str, Strategy]:
@@ -74,29 +77,75 @@ class Filtered(Composed):
         return found if found is None or "draws" not in found else [*found, "head"]
 
     def select(self, query: Query, budget: int) -> Tensor:
-        return query.each(lambda r: self._one(query, r, budget), budget)
+        device = query.pool.device
+        size = devices.of(device).at_once(query.R, query.pool.N, 1)
+        jobs = [
+            partial(self._picks, query, range(start, min(start + size, query.R)), budget)
+            for start in range(0, query.R, size)
+        ]
+        picks = [torch.from_numpy(own) for group in side_by_side(jobs, device) for own in group]
+        return stack_picks(picks, budget, torch.device("cpu")).to(device)
 
-    def _one(self, query: Query, r: int, budget: int) -> Tensor:
-        rng, left = query.rng(r, "filter"), query.available[r].nonzero()[:, 0]
+    def _picks(self, query: Query, which: Sequence[int], budget: int) -> list[np.ndarray]:
+        """Picks of consecutive replicates. What is left of each is known to the host: pool rows int64, ascending."""
+        rngs = [query.rng(r, "filter") for r in which]
+        left = [free.nonzero()[0] for free in query.some(query.available, which).cpu().numpy()]
         for _ in range(self.rounds):
-            left = self._kept(query, r, budget, left, rng)
-        return self._asked(self.strategy, query, r, left, budget, int(rng.integers(2**31)))
+            left = self._kept(query, which, budget, left, rngs)
+        return self._asked(self.strategy, query, which, left, [budget] * len(which), _seeds(rngs))
 
-    def _kept(self, query: Query, r: int, budget: int, left: Tensor, rng: np.random.Generator) -> Tensor:
-        """What members keep of the items left, pool rows int64 (m,), ascending."""
-        size = min(len(left), max(budget, min(math.ceil(self.part * len(left)), self.most)))
-        count = min(size, max(budget, math.ceil(self.share * size)))
+    def _kept(
+        self,
+        query: Query,
+        which: Sequence[int],
+        budget: int,
+        left: Sequence[np.ndarray],
+        rngs: Sequence[np.random.Generator],
+    ) -> list[np.ndarray]:
+        """What members keep of the items left."""
+        sizes = [min(len(own), max(budget, min(math.ceil(self.part * len(own)), self.most))) for own in left]
+        counts = [min(size, max(budget, math.ceil(self.share * size))) for size in sizes]
         kept = []
         for member in self.members.values():
-            seen, seed = np.sort(rng.choice(len(left), size, replace=False)), int(rng.integers(2**31))
+            parts = [
+                own[np.sort(rng.choice(len(own), size, replace=False))]
+                for own, size, rng in zip(left, sizes, rngs, strict=True)
+            ]
+            seeds = _seeds(rngs)
             if query.head is not None or not member.needs_head:
-                part = left[torch.from_numpy(seen).to(left.device)]
-                kept.append(self._asked(member, query, r, part, count, seed))
-        return torch.cat(kept).unique() if kept else left
+                kept.append(self._asked(member, query, which, parts, counts, seeds))
+        return [np.unique(np.concatenate(own)) for own in zip(*kept, strict=True)] if kept else list(left)
 
-    def _asked(self, strategy: Strategy, query: Query, r: int, part: Tensor, count: int, seed: int) -> Tensor:
-        """`count` pool rows that a strategy picks where the pool is this part, and what is labelled."""
-        items = torch.cat([part, query.labelled(r)]).unique()
-        asked = about(query, r, items, part_of(query.pool, items), seed, {})
-        asked.available = torch.isin(items, part)[None]
-        return items[ask(strategy, asked, count)[0][0]]
+    def _asked(
+        self,
+        strategy: Strategy,
+        query: Query,
+        which: Sequence[int],
+        parts: Sequence[np.ndarray],
+        counts: Sequence[int],
+        seeds: Sequence[int],
+    ) -> list[np.ndarray]:
+        """So many pool rows that a strategy picks where each replicate's pool is its part, and what is labelled."""
+        known = [own[own >= 0] for own in query.some(query.rows, which).cpu().numpy()]
+        members = [np.union1d(*own) for own in zip(parts, known, strict=True)]
+        every = np.unique(np.concatenate(members))
+        if len(which) > 1 and not strategy.joins_parts(len(every)):
+            alone = zip(which, parts, counts, seeds, strict=True)
+            return [self._asked(strategy, query, [r], [part], [n], [seed])[0] for r, part, n, seed in alone]
+        device = query.pool.device
+        items = torch.from_numpy(every).to(device)
+        asked = about(query, which, items, part_of(query.pool, items), seeds, {})
+        asked.available = _marked(every, parts).to(device)
+        if len(which) > 1:
+            asked.members, asked.wanted = _marked(every, members).to(device), counts
+        picks, _ = ask_on_host(strategy, asked, max(counts))
+        return [every[own[:n]] for own, n in zip(picks.numpy(), counts, strict=True)]
+
+
+def _seeds(rngs: Sequence[np.random.Generator]) -> list[int]:
+    return [int(rng.integers(2**31)) for rng in rngs]
+
+
+def _marked(every: np.ndarray, parts: Sequence[np.ndarray]) -> Tensor:
+    """Which of the items are in each part: bool (R, m)."""
+    return torch.from_numpy(np.stack([np.isin(every, own) for own in parts]))

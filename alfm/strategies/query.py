@@ -64,6 +64,9 @@ class Query:
     round: 1 is the cold start's. carry: what a strategy keeps from round to round (see `kept`). It must be a pure
     function of pool and picks: after a resume it starts empty and is rebuilt. oracle: hidden labels and the test
     split, for strategies marked `oracle` only.
+
+    members (R, N) bool and wanted: where every replicate has a part of the pool of its own, its items, those that are
+    labelled included, and how many picks it asks for; only strategies that say so (`Strategy.joins_parts`) see them.
     """
 
     pool: Features
@@ -77,6 +80,8 @@ class Query:
     classifier: Classifier | None = None
     carry: dict[str, Any] = field(default_factory=dict)
     oracle: Oracle | None = None
+    members: Tensor | None = None
+    wanted: Sequence[int] | None = None
 
     @property
     def R(self) -> int:
@@ -95,6 +100,10 @@ class Query:
     def labels_of(self, r: int) -> Tensor:
         """Classes of `labelled(r)`, (n,) int64."""
         return self.targets[r, : self.counts[r]]
+
+    def budgets(self, budget: int) -> list[int]:
+        """How many picks each replicate asks for, `budget` at most."""
+        return [budget] * self.R if self.wanted is None else list(self.wanted)
 
     def some(self, state: Tensor, replicates: Sequence[int]) -> Tensor:
         """What (R, ...) holds of consecutive replicates."""

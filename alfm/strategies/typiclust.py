@@ -18,8 +18,12 @@ from alfm.geometry.kmeans_on_part import GATHERED, by_twos, centroids_of_part, n
 from alfm.geometry.typicality import drawn, most_typical_each, typical_of_drawn
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import where
 from alfm.strategies.query import Query, stack_picks
 from alfm.threads import asking_together, side_by_side
+
+_Asked = tuple[list[Tensor], bool]
+_Told = tuple[Tensor, list[Tensor]]
 
 
 @dataclass(eq=False)
@@ -50,30 +54,43 @@ class TypiClust(Strategy):
     min_size: Whole = 5
     cluster_up_to: Count = GATHERED
 
+    def joins_parts(self, items: int) -> bool:
+        return items <= self.cluster_up_to
+
     def select(self, query: Query, budget: int) -> Tensor:
-        counts = [min(known + budget, self.max_clusters, query.pool.N) for known in query.counts]
+        items = [query.pool.N] * query.R if query.members is None else query.members.sum(1).tolist()
+        wanted = query.budgets(budget)
+        counts = [
+            min(known + own, self.max_clusters, n) for known, own, n in zip(query.counts, wanted, items, strict=True)
+        ]
         clusters = cluster_pool(query, counts, self.cluster_up_to)
         size = devices.of(query.pool.device).at_once(query.R, query.pool.N, 1)
         jobs = [
-            partial(self._picks, query, list(range(start, min(start + size, query.R))), budget, clusters, counts)
+            partial(self._picks, query, list(range(start, min(start + size, query.R))), wanted, clusters, counts)
             for start in range(0, query.R, size)
         ]
         picks = [own for group in side_by_side(jobs, query.pool.device) for own in group]
         return stack_picks(picks, budget, query.pool.device)
 
     def _picks(
-        self, query: Query, which: Sequence[int], budget: int, clusters: Sequence[Tensor], counts: Sequence[int]
+        self,
+        query: Query,
+        which: Sequence[int],
+        wanted: Sequence[int],
+        clusters: Sequence[Tensor],
+        counts: Sequence[int],
     ) -> list[Tensor]:
         """Picks of some replicates, whose groups are looked at together."""
         parts = _parted(query, which, clusters, counts)
         rngs = [query.rng(r, "typical") for r in which]
-        going = [self._choices(*own, budget) for own in parts]
+        going = [self._choices(*own, wanted[r]) for r, own in zip(which, parts, strict=True)]
         return asking_together(going, lambda asked: self._most_typical(query, asked, rngs))
 
     def _choices(
         self, size: Sequence[int], known: Sequence[int], members: list[Tensor], budget: int
-    ) -> Generator[list[Tensor], Tensor, Tensor]:
-        """One replicate's picks, int64 (budget,); yields groups of items and is sent the most typical of each.
+    ) -> Generator[_Asked, _Told, Tensor]:
+        """One replicate's picks, int64 (budget,); yields groups of items and is sent the most typical of each, and the
+        others of each where there are more picks to come.
 
         size, known: of its clusters' items and labelled items; members: of each cluster, those that may be picked.
         """
@@ -83,25 +100,21 @@ class TypiClust(Strategy):
             ring = [c for c in order if (size[c] <= self.min_size) == small and len(members[c])]
             while ring and left:
                 asked = ring[:left]
-                items = yield [members[c] for c in asked]
-                picks.append(items)
                 left -= len(asked)
-                if left:
-                    for c, item in zip(asked, items.split(1), strict=True):
-                        rows = members[c]
-                        place = (rows == item).to(torch.uint8).argmax(0, keepdim=True)
-                        others = torch.arange(len(rows) - 1, device=rows.device)
-                        members[c] = rows.index_select(0, others + (others >= place))
+                items, others = yield ([members[c] for c in asked], left > 0)
+                picks.append(items)
+                for c, rows in zip(asked, others, strict=True):
+                    members[c] = rows
                 ring = [c for c in ring if len(members[c])]
         return torch.cat(picks)
 
     def _most_typical(
-        self, query: Query, asked: Mapping[int, list[Tensor]], rngs: Sequence[np.random.Generator]
-    ) -> Sequence[Tensor]:
-        """The most typical item of each replicate's groups: for each replicate int64 (groups,)."""
-        points, every = query.pool.points(), [rows for groups in asked.values() for rows in groups]
+        self, query: Query, asked: Mapping[int, _Asked], rngs: Sequence[np.random.Generator]
+    ) -> list[_Told]:
+        """What is told to each who asks."""
+        points, every = query.pool.points(), [rows for groups, _ in asked.values() for rows in groups]
         if query.pool.N > self.cluster_up_to:
-            parts = [drawn(len(rows), rngs[r]) for r, groups in asked.items() for rows in groups]
+            parts = [drawn(len(rows), rngs[r]) for r, (groups, _) in asked.items() for rows in groups]
             jobs = [
                 partial(typical_of_drawn, partial(_members, points, rows), part, self.neighbours, points.device)
                 for rows, part in zip(every, parts, strict=True)
@@ -111,7 +124,15 @@ class TypiClust(Strategy):
             places = most_typical_each(points, every, self.neighbours)
         starts = np.cumsum([0, *map(len, every[:-1])])
         index = torch.cat(places) + torch.from_numpy(starts).to(points.device)
-        return torch.cat(every).index_select(0, index).split([len(groups) for groups in asked.values()])
+        joined, groups = torch.cat(every), [len(own) for own, _ in asked.values()]
+        others = [joined[:0]] * len(every)
+        if any(more for _, more in asked.values()):
+            rest = torch.arange(len(joined) - len(every), device=joined.device)  # places among what was not taken
+            before = torch.searchsorted(index - torch.arange(len(every), device=joined.device), rest, right=True)
+            others = list(joined.index_select(0, rest + before).split([len(rows) - 1 for rows in every]))
+        ends = np.cumsum([0, *groups]).tolist()
+        own = [others[a:b] for a, b in pairwise(ends)]
+        return list(zip(joined.index_select(0, index).split(groups), own, strict=True))
 
 
 def _parted(
@@ -121,13 +142,13 @@ def _parted(
     picked."""
     own = torch.stack([clusters[r] for r in which]).long()
     rows, most = query.some(query.rows, which), max(counts[r] for r in which)
-    zeros = torch.zeros(len(which), most, dtype=torch.int64, device=own.device)
+    zeros = torch.zeros(len(which), most + 1, dtype=torch.int64, device=own.device)
     size = zeros.scatter_add(1, own, torch.ones_like(own))
     known = zeros.scatter_add(1, own.gather(1, rows.clamp_min(0)), (rows >= 0).long())
     ranked, items = own.masked_fill(~query.some(query.available, which), -1).sort(dim=1, stable=True)
     every = torch.arange(most + 1, device=own.device).expand(len(which), -1).contiguous()
     edges = torch.searchsorted(ranked, every)
-    host = torch.cat([size, known, edges], 1).tolist()
+    host = torch.cat([size[:, :most], known[:, :most], edges], 1).tolist()
     return [
         (one[:k], one[most : most + k], [items[i, a:b] for a, b in pairwise(one[2 * most : 2 * most + k + 1])])
         for i, (one, k) in enumerate(zip(host, (counts[r] for r in which), strict=True))
@@ -141,7 +162,7 @@ def _members(points: Vectors, rows: Tensor, places: Tensor) -> Tensor:
 def cluster_pool(query: Query, counts: Sequence[int], up_to: int = GATHERED) -> list[Tensor]:
     """Cluster of every pool item, R times (N,) int64 or int32: k-means on unit features by each replicate's own stream.
 
-    Of more than `up_to` items on so many of them.
+    Of more than `up_to` items on so many of them. Items that are none of a replicate's are in no cluster: max(counts).
     """
     unit = query.pool.points()
     rngs = [query.rng(r, "k-means") for r in range(query.R)]
@@ -154,4 +175,9 @@ def cluster_pool(query: Query, counts: Sequence[int], up_to: int = GATHERED) -> 
         ]
         return nearest_clusters(unit, by_twos(learn, unit.device))
     x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
-    return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=4)]
+    if query.members is None:
+        return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=4)]
+    own = where(query.members)
+    none = torch.full((unit.N,), max(counts), dtype=torch.int64, device=unit.device)
+    found = kmeans_each([x.index_select(0, rows) for rows in own], counts, rngs, iterations=4)
+    return [none.index_copy(0, rows, one.assignment) for rows, one in zip(own, found, strict=True)]

@@ -56,6 +56,9 @@ class UHerding(Strategy):
     exact_up_to: Whole = 200_000
     sample: Count = 50_000
 
+    def joins_parts(self, items: int) -> bool:
+        return items <= self.exact_up_to
+
     def select(self, query: Query, budget: int) -> Tensor:
         if query.pool.N > self.exact_up_to:
             return Subsampled(self.varied(exact_up_to=query.pool.N), self.sample).select(query, budget)
@@ -65,6 +68,8 @@ class UHerding(Strategy):
         if query.head is not None:
             temperature = self._temperatures(query)[:, None, None].to(weight.dtype)
             weight = query.walk(lambda seen: margin_uncertainty(seen.logits / temperature[seen.replicates]))
+        if query.members is not None:
+            weight.masked_fill_(~query.members, 0.0)
         for r, rows in enumerate(labelled):
             weight[r].index_fill_(0, rows, 0.0)
         kernels = [rbf(unit, width) for width in self._widths(unit, labelled)]

@@ -85,6 +85,9 @@ class PredictionScored(Scored):
     def model_needs(self) -> Sequence[Need]:
         return ("draws",) if self.enable_dropout else ("probabilities",)
 
+    def joins_parts(self, items: int) -> bool:
+        return not self.enable_dropout and not self.cluster_features
+
     def score(self, query: Query) -> Tensor:
         rank = type(self).acquisition
         if self.enable_dropout and rank in JOINED:

@@ -22,19 +22,24 @@ def part_of(whole: Features, items: Tensor) -> Features:
     return Features(whole.gather(items), whole.device, views=whole.views_of(items), part_of=whole)
 
 
-def about(query: Query, r: int, items: Tensor, pool: Features, seed: int, carry: dict[str, Any]) -> Query:
-    """Replicate r's query as it looks on a part of the pool, `pool`: rows int64 (m,), ascending, all labelled ones too.
+def about(
+    query: Query, which: Sequence[int], items: Tensor, pool: Features, seeds: Sequence[int], carry: dict[str, Any]
+) -> Query:
+    """The query of consecutive replicates as it looks on a part of the pool, `pool`: rows int64 (m,), ascending, all
+    that one of them has labelled too.
 
-    seed: of the part's random draws. carry: what the strategy that is asked keeps about this part.
+    seeds: of the part's random draws. carry: what the strategy that is asked keeps about this part.
     """
-    head = None if query.head is None else query.head.part(slice(r, r + 1)).among(items)
+    most = max(query.counts[r] for r in which)
+    labelled, targets = (query.some(own, which)[:, :most] for own in (query.rows, query.targets))
+    head = None if query.head is None else query.head.part(slice(which[0], which[-1] + 1)).among(items)
     return Query(
         pool=pool,
-        rows=torch.searchsorted(items, query.labelled(r))[None],
-        targets=query.labels_of(r)[None],
-        available=query.available[r, items][None],
+        rows=torch.searchsorted(items, labelled.clamp_min(0)).where(labelled >= 0, -1),
+        targets=targets,
+        available=query.some(query.available, which).index_select(1, items),
         num_classes=query.num_classes,
-        seeds=[seed],
+        seeds=seeds,
         round=query.round,
         head=head,
         classifier=query.classifier,
@@ -128,4 +133,4 @@ class _Part:
 
     def query(self, query: Query, r: int) -> Query:
         """Replicate r's query as it looks on this part."""
-        return about(query, r, self.items, self.pool, query.seeds[r], self.carry)
+        return about(query, [r], self.items, self.pool, [query.seeds[r]], self.carry)
