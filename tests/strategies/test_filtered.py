@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from reference.uncertainty import ranked, uncertainty
 from strategies.factory import SITUATIONS, assert_replicates_independent, make_query, picks_in, seen
 from torch import Tensor
 
+from alfm import devices
+from alfm.strategies.ask import ask
+from alfm.strategies.badge import Badge
 from alfm.strategies.bald import Bald
 from alfm.strategies.base import Strategy
 from alfm.strategies.entropy import Entropy
@@ -21,6 +25,7 @@ from alfm.strategies.margins import Margins
 from alfm.strategies.maxherding import MaxHerding
 from alfm.strategies.query import Query
 from alfm.strategies.random import Random
+from alfm.strategies.typiclust import TypiClust
 from alfm.strategies.uherding import UHerding
 
 
@@ -106,3 +111,54 @@ def test_replicates_and_seeds() -> None:
     assert_replicates_independent(Filtered)
     one, two = (Filtered().select(make_query(seeds=(s,), rows=[list(range(12))]), 10)[0].tolist() for s in (1, 2))
     assert one != two
+
+
+def of_a_gpu(there: devices.Device) -> devices.Device:
+    return replace(there, joins_replicates=True, jobs_run_aside=False, looks_are_free=False, keeps_pair_lists=False)
+
+
+JOINED: dict[str, Callable[[], Strategy]] = {
+    "by score": lambda: Margins(),
+    "typical": lambda: Entropy(typical_features=True),
+    "badge": Badge,
+    "typiclust": TypiClust,
+    "uherding": UHerding,
+}
+
+
+@pytest.mark.parametrize("case", JOINED)
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_all_replicates_at_once(case: str, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a device joins them: each picks from its own part, as when it is asked alone, however many are left."""
+    real = devices._known
+    strategy = Filtered(JOINED[case](), {case: JOINED[case](), "margins": Margins()}, rounds=rounds)
+    rows = [np.random.default_rng(seed).permutation(120)[: 30 - 5 * seed].tolist() for seed in (1, 2, 3)]
+    alone = strategy.select(make_query(seeds=(1, 2, 3), rows=rows), 8)
+    times: list[int] = []
+    select = type(strategy.strategy).select
+
+    def counted(self: Strategy, query: Query, budget: int) -> Tensor:
+        times.append(query.R)
+        return select(self, query, budget)
+
+    monkeypatch.setattr(devices, "_known", lambda device: of_a_gpu(real(device)))
+    monkeypatch.setattr(type(strategy.strategy), "select", counted)
+    assert torch.equal(strategy.select(make_query(seeds=(1, 2, 3), rows=rows), 8), alone)
+    assert set(times) == {3} and len(times) == 1 + rounds * (1 if case != "by score" else 2)
+
+
+def test_a_strategy_that_sees_no_parts_is_asked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, spy = devices._known, Spy()
+    monkeypatch.setattr(devices, "_known", lambda device: of_a_gpu(real(device)))
+    picks = Filtered(spy, {"margins": Margins()}, rounds=1).select(make_query(seeds=(1, 2)), 5)
+    assert [asked.R for asked, _ in spy.asked] == [1, 1] and all(asked.members is None for asked, _ in spy.asked)
+    assert bool((picks >= 0).all())
+
+
+def test_batches_of_several_sizes() -> None:
+    query = make_query(seeds=(1, 2))
+    query.wanted = [7, 3]
+    picks, filled = ask(Margins(), query, 7)
+    whole = Margins().select(make_query(seeds=(1, 2)), 7)
+    assert torch.equal(picks[0], whole[0]) and picks[1].tolist() == [*whole[1, :3].tolist(), -1, -1, -1, -1]
+    assert filled == [0, 0]
