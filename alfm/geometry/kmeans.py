@@ -27,7 +27,10 @@ from alfm.threads import side_by_side
 
 # How far beyond the mean a centroid aims after passes 1, 2, 3 and on, as a share of its way to the mean.
 _AHEAD = (0.4, 0.6, 0.8)
-_SUMMED = 8192  # items whose sums are one product on a GPU
+_SUMMED = 8192  # items whose sums are made together on a GPU
+# Clusters up to which, on a GPU, sums are a product: K / 30 ps an element at 60 Tflop/s; sorting the items and reading
+# them thrice takes 6 ps, whatever K is, but few threads at few clusters.
+_MULTIPLIED = 128
 _BLOCK = 1 << 21  # numbers in a block of products: 8 MB in float32, near the caches
 
 
@@ -138,7 +141,8 @@ class _Run:
     def move(self) -> None:
         """Centroids to the means of what is nearest to their targets, and the next targets."""
         nearest = self.nearest.clone()
-        _refill(nearest, (self.sq - 2 * self.score).clamp_min_(0), self.weight, self.k)
+        loss = (self.sq - 2 * self.score).clamp_min_(0).mul_(self.weight)
+        _refill(nearest.numpy(), loss.numpy(), (self.weight > 0).numpy(), self.k)
         if bool((nearest == self.assignment).all()):
             self._settle()
             return
@@ -200,6 +204,7 @@ class _Unseen:
         self.there = torch.arange(self.x.shape[1], device=device) < n  # bool (R, n)
         self.real = torch.arange(max(k), device=device) < K  # bool (R, K)
         self.weight = self.there.to(self.sq.dtype)
+        self.weighted = weight is not None
         if weight is not None:
             given = pad_sequence(list(weight), batch_first=True).to(self.sq)
             if bool((given < 0).any()):
@@ -248,10 +253,12 @@ class _Unseen:
         look, filled, means = self._look(nearest)
         empty = [r for r in range(self.R) if look[1][r] and not self.done[r]]
         if empty:
+            loss = (self.sq - 2 * self.score).clamp_min_(0).mul_(self.weight)
+            seen = torch.stack([loss, self.weight, nearest.to(loss.dtype)]).cpu()  # there is no cluster 2^24
             for r in empty:
-                own = nearest[r, : self.n[r]]
-                sq, score, weight = (t[r, : self.n[r]] for t in (self.sq, self.score, self.weight))
-                _refill(own, (sq - 2 * score).clamp_min_(0), weight, self.k[r])
+                own, weight, clusters = seen[:, r, : self.n[r]].numpy()
+                _refill(clusters, own, weight > 0, self.k[r])
+            nearest = seen[2].to(nearest.device).long()
             look, filled, means = self._look(nearest)
         unchanged, _, inertia = look
         moved, share = [0.0] * self.R, [0.0] * self.R
@@ -290,6 +297,8 @@ class _Unseen:
 
     def _sums(self, nearest: Tensor, K: int) -> tuple[Tensor, Tensor]:
         """Masses (R, K) and weighted sums (R, K, D) of the clusters, in float64, in a fixed order."""
+        if K > _MULTIPLIED:
+            return self._sums_in_order(nearest, K)
         mass = torch.zeros(self.R, K, dtype=torch.float64, device=nearest.device)
         total = mass.new_zeros(self.R, K, self.x.shape[2])
         for start in range(0, nearest.shape[1], _SUMMED):
@@ -298,6 +307,31 @@ class _Unseen:
             share.scatter_(1, nearest[:, None, part], self.weight[:, None, part])
             total += torch.bmm(share, self.x[:, part].expand(self.R, -1, -1))
             mass += share.sum(2, dtype=torch.float64)
+        return mass, total
+
+    def _sums_in_order(self, nearest: Tensor, K: int) -> tuple[Tensor, Tensor]:
+        """The same from items sorted by their cluster; those that a problem lacks are behind its last one."""
+        x, device = self.x.flatten(0, 1), nearest.device
+        nearest = nearest.masked_fill(~self.there, K)
+        clusters = torch.arange(K + 1, device=device).expand(self.R, -1).contiguous()
+        run = torch.arange(self.R, device=device)[:, None]
+        mass = torch.zeros(self.R, K, dtype=torch.float64, device=device)
+        total = mass.new_zeros(self.R, K, self.x.shape[2])
+        for start in range(0, nearest.shape[1], _SUMMED):
+            ranked, order = nearest[:, start : start + _SUMMED].sort(dim=1, stable=True)
+            edges, m = torch.searchsorted(ranked, clusters), ranked.shape[1]
+            offsets = torch.nn.functional.pad((edges + m * run).flatten(), (0, 1), value=self.R * m)
+            places = order + start + (run * self.x.shape[1] if len(self.x) > 1 else 0)
+            rows = x.index_select(0, places.flatten())
+            if self.weighted:
+                weight = self.weight[:, start : start + _SUMMED].gather(1, order).flatten()
+                held = torch.segment_reduce(weight.double(), "sum", offsets=offsets, unsafe=True)
+                mass += held.unflatten(0, (self.R, -1))[:, :K]
+                rows.mul_(weight[:, None])
+            else:
+                mass += edges.diff(dim=1)
+            sums = torch.segment_reduce(rows, "sum", offsets=offsets, unsafe=True)
+            total += sums.unflatten(0, (self.R, -1))[:, :K]
         return mass, total
 
 
@@ -388,16 +422,17 @@ def _seeds(
     return [own.repeat(-(-most // len(own)))[:most] for own, most in zip(seeds, k, strict=True)]
 
 
-def _refill(nearest: Tensor, distance: Tensor, weight: Tensor, k: int) -> None:
-    """Give every cluster without a weighted member the worst-fitting item that its own cluster can spare, in place."""
-    members = torch.bincount(nearest[weight > 0], minlength=k)
-    empty = (members == 0).nonzero()[:, 0].tolist()
+def _refill(nearest: np.ndarray, loss: np.ndarray, there: np.ndarray, k: int) -> None:
+    """Give every cluster without a weighted member the worst-fitting item that its own cluster can spare, in place.
+
+    nearest (n,): whole numbers; loss (n,): weight x squared distance; there (n,) bool: of some weight.
+    """
+    left = np.bincount(nearest[there].astype(np.int64), minlength=k)
+    empty = (left == 0).nonzero()[0].tolist()
     if not empty:
         return
-    left = members.cpu().numpy()
-    loss = weight * distance
-    for row in torch.sort(loss, descending=True, stable=True).indices.tolist():
-        if not empty or float(loss[row]) <= 0:
+    for row in np.argsort(-loss, kind="stable"):
+        if not empty or loss[row] <= 0:
             break  # the remaining items sit on their centroids: nothing to split
         donor = int(nearest[row])
         if left[donor] > 1:

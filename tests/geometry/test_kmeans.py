@@ -109,10 +109,13 @@ def test_several_problems_together_are_each_alone(weighted: bool, threads: int) 
 
 
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("sorted_from", [128, 1])
 def test_several_problems_are_one_batch_where_replicates_are_joined(
-    weighted: bool, monkeypatch: pytest.MonkeyPatch
+    weighted: bool, sorted_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of different sizes and lengths, with a cluster that runs empty; and the items nearest to their centroids."""
+    monkeypatch.setattr("alfm.geometry.kmeans._MULTIPLIED", sorted_from)
+    monkeypatch.setattr("alfm.geometry.kmeans._SUMMED", 700)
     x = [blobs(12, 3000, 9), torch.cat([blobs(16, 900, 7), torch.zeros(50, 8).double()])[-60:], blobs(14, 40, 3)]
     k = [30, 12, 40]
     for some in (x, [x[0]] * 3):
