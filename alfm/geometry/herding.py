@@ -266,9 +266,9 @@ class _Together:
         torch.maximum(self.kappa, torch.where(live, rows, -torch.inf), out=self.kappa)
 
     def renew(self, bounds: Tensor, steps: int) -> bool:
-        """See `Herding.renew`."""
+        """See `Herding.renew`; sums over pairs cost less than a step of stale bounds loses."""
         self.made += steps * greedy.refreshed(len(bounds))
-        if self.made * 4 < self.vectors.N:
+        if self.pairs is None and self.made * 4 < self.vectors.N:
             return False
         gains = _gains(self.pairs, self.vectors, self.kernels, self.kappa, self.weight, self.targets, self.cap)
         bounds.copy_(_above(gains, self.bonus))
@@ -294,7 +294,7 @@ def prepare(
     """One state per replicate with the pool rows added[r], int64 (n_r,), and first gains from one shared pass.
 
     kernel: one or one per replicate. weight, cap: (R, T) or None; targets: int64 (T,) or None, as in `first_gains`.
-    pairs: those that can still gain, of all these replicates, instead of passes; with weights, without the others.
+    pairs: those that can still gain, of all these replicates, instead of passes; without targets or caps.
     """
     kernels = [kernel] * len(added) if callable(kernel) else list(kernel)
     kappa = best_similarities(vectors, kernels, [rows.to(vectors.device) for rows in added], targets)
@@ -325,6 +325,6 @@ def _gains(
 ) -> Tensor:
     """`first_gains`, from the pairs that can still gain where they are known."""
     own = [one for one in kernels if isinstance(one, RBF)]
-    if pairs is None or weight is None or len(own) < len(kernels) or len({type(one) for one in own}) > 1:
+    if pairs is None or len(own) < len(kernels) or len({type(one) for one in own}) > 1:
         return first_gains(vectors, kernels, kappa, weight, targets, cap)
     return pairs.gains(own, kappa, weight)

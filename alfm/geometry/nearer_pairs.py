@@ -146,12 +146,14 @@ class Together:
         for r, (one, pairs) in enumerate(zip(states, self.pairs.split(N, self.R), strict=True)):
             one.pairs, one.place, one.reached, one.due = pairs, r, reached[r], []
 
-    def gains(self, kernels: Sequence[RBF], kappa: Tensor, weight: Tensor) -> Tensor:
+    def gains(self, kernels: Sequence[RBF], kappa: Tensor, weight: Tensor | None) -> Tensor:
         """`herding.first_gains` of the kernels, all of one type, for kappa and weight (R, N), up to rounding."""
         _, target, closeness = self.pairs
         squares = kappa.new_tensor([one.width**2 for one in kernels])[:, None].expand_as(kappa)
-        square, level, share = (own.flatten().index_select(0, target) for own in (squares, kappa, weight))
-        rest = kernels[0].rising(closeness, square).sub_(level).relu_().mul_(share)
+        square, level = (own.flatten().index_select(0, target) for own in (squares, kappa))
+        rest = kernels[0].rising(closeness, square).sub_(level).relu_()
+        if weight is not None:
+            rest.mul_(weight.flatten().index_select(0, target))
         return self.pairs.sums(rest, kappa.numel()).view_as(kappa) / kappa.shape[1]
 
 

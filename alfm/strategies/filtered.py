@@ -22,7 +22,7 @@ from alfm.strategies.base import Need, Strategy
 from alfm.strategies.margins import Margins
 from alfm.strategies.parts.composed import Composed
 from alfm.strategies.parts.sub_pool import about, part_of
-from alfm.strategies.query import Query, stack_picks
+from alfm.strategies.query import Query
 from alfm.strategies.typiclust import TypiClust
 from alfm.strategies.uherding import UHerding
 from alfm.threads import side_by_side
@@ -83,8 +83,8 @@ class Filtered(Composed):
             partial(self._picks, query, range(start, min(start + size, query.R)), budget)
             for start in range(0, query.R, size)
         ]
-        picks = [torch.from_numpy(own) for group in side_by_side(jobs, device) for own in group]
-        return stack_picks(picks, budget, torch.device("cpu")).to(device)
+        picks = [own for group in side_by_side(jobs, device) for own in group]
+        return torch.from_numpy(np.stack(picks)).to(device)
 
     def _picks(self, query: Query, which: Sequence[int], budget: int) -> list[np.ndarray]:
         """Picks of consecutive replicates. What is left of each is known to the host: pool rows int64, ascending."""

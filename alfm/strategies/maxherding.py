@@ -8,10 +8,11 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm.geometry.herding import prepare
 from alfm.geometry.kernels import rbf
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.herding import herders
+from alfm.strategies.parts.herding import herders, near_pairs
 from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.query import Query
 
@@ -40,5 +41,10 @@ class MaxHerding(Strategy):
         if query.pool.N > self.exact_up_to:
             return Subsampled(self.varied(exact_up_to=query.pool.N), self.sample).select(query, budget)
         unit = query.pool.points()
-        states = herders(query, self.name, unit, rbf(unit, self.width), range(query.R))
-        return query.greedily(states.__getitem__, budget)
+        kernel, every = rbf(unit, self.width), range(query.R)
+        pairs = near_pairs(query, self.name, unit, every)
+        if pairs is None:
+            states = herders(query, self.name, unit, kernel, every)
+            return query.greedily(states.__getitem__, budget)
+        made = prepare(unit, kernel, [query.labelled(r) for r in every], pairs=pairs)
+        return query.greedily(made.__getitem__, budget)

@@ -14,8 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alfm.acquisition import margin_uncertainty
 from alfm.features.features import Vectors
-from alfm.geometry import nearer_pairs
-from alfm.geometry.greedy import Alone, enqueued
+from alfm.geometry.greedy import Alone
 from alfm.geometry.herding import Herding, prepare
 from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import RBF, filled, rbf
@@ -24,6 +23,7 @@ from alfm.host_ops import widened
 from alfm.metrics import ECE_BINS, calibration_error
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
+from alfm.strategies.parts.herding import near_pairs
 from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.query import Query
 from alfm.threads import side_by_side
@@ -79,7 +79,7 @@ class UHerding(Strategy):
         rest = [r for r, one in enumerate(lists) if one is None]
         others: dict[int, Herding] = {}
         if rest:
-            pairs = self._pairs(query, unit, rest)
+            pairs = near_pairs(query, self.name, unit, rest)
             made = prepare(unit, [kernels[r] for r in rest], [labelled[r] for r in rest], weight[rest], pairs=pairs)
             others |= zip(rest, made, strict=True)
 
@@ -91,18 +91,6 @@ class UHerding(Strategy):
             return own.at(kernels[r], weight[r])
 
         return query.greedily(state, budget)
-
-    def _pairs(self, query: Query, unit: Vectors, replicates: Sequence[int]) -> nearer_pairs.Together | None:
-        """The pairs that can still gain, kept where picks are enqueued; None where there is no room for them."""
-        if not enqueued(unit):
-            return None
-        kept = query.kept_of(
-            f"{self.name} on pairs",
-            replicates,
-            lambda missing: nearer_pairs.made(unit, [query.labelled(r) for r in missing]),
-        )
-        found = [one for one in kept if one is not None]
-        return nearer_pairs.Together(found) if len(found) == len(replicates) else None
 
     @staticmethod
     def _widths(unit: Vectors, labelled: Sequence[Tensor]) -> list[float]:

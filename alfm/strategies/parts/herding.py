@@ -8,6 +8,8 @@ from typing import Protocol
 from torch import Tensor
 
 from alfm.features.features import Vectors
+from alfm.geometry import nearer_pairs
+from alfm.geometry.greedy import enqueued
 from alfm.geometry.herding import prepare
 from alfm.geometry.herding_lists import make_lists
 from alfm.geometry.kernels import Kernel
@@ -46,3 +48,16 @@ def herders(query: Query, name: str, vectors: Vectors, kernel: Kernel, replicate
     others: list[Herder | None] = query.kept_of(name, rest, without, fits)
     states |= zip(rest, others, strict=True)
     return {r: one for r, one in states.items() if one is not None}
+
+
+def near_pairs(query: Query, name: str, vectors: Vectors, replicates: Sequence[int]) -> nearer_pairs.Together | None:
+    """The pairs that can still gain, kept where picks are enqueued; None where there is no room for them."""
+    if not enqueued(vectors):
+        return None
+    kept = query.kept_of(
+        f"{name} on pairs",
+        replicates,
+        lambda missing: nearer_pairs.made(vectors, [query.labelled(r) for r in missing]),
+    )
+    found = [one for one in kept if one is not None]
+    return nearer_pairs.Together(found) if len(found) == len(replicates) else None
