@@ -28,7 +28,7 @@ BUDGETS = {
     "graph_cut": (290, 365, 22),
     "log_det": (315, 370, 18),
     "margins": (285, 300, 20),
-    "maxherding": (280, 295, 23),
+    "maxherding": (330, 365, 27),
     "parbals_epig": (560, 600, 40),
     "pcoreset": (315, 405, 17),
     "powerbald": (320, 340, 57),
