@@ -22,7 +22,7 @@ from torch import Tensor
 from alfm.geometry.kmeans import kmeans
 from alfm.geometry.max_coverage import Cover, purity_radius
 from alfm.geometry.pairs import limit, squared_distances
-from alfm.host_ops import places
+from alfm.host_ops import argmax_rows, count_rows, places
 from alfm.streams import stream
 from alfm.threads import each_of
 
@@ -33,6 +33,7 @@ T = TypeVar("T")
 TRAINED_ON = 100_000  # items of a k-means that stands for the pool
 MEMBERS = 2048  # items of a cell in one product, so that a cell of very many needs no more memory
 ASKED = 512  # items whose balls say how many pairs there are
+COUNTED = 1 << 19  # items, about, among which their neighbours are counted: thousands where lists would not fit
 _SURELY = 4  # times as many pairs as fit: the number rests on few items
 SORTED = 1 << 22  # neighbours put in order at a time
 
@@ -51,12 +52,12 @@ def nearest_centroids(unit: Vectors, centroids: Tensor, count: int) -> Tensor:
     half = -0.5 * torch.linalg.vecdot(centroids, centroids)
     nearest = torch.empty(unit.N, count, dtype=torch.int32, device=unit.device)
 
-    def find(rows: slice, x: Tensor) -> None:
-        closeness = torch.addmm(half, x, centroids.T)
-        nearest[rows] = (closeness.argmax(1, keepdim=True) if count == 1 else closeness.topk(count).indices).int()
+    def find(rows: slice) -> None:
+        closeness = torch.addmm(half, unit.at(rows), centroids.T)
+        nearest[rows] = (argmax_rows(closeness)[:, None] if count == 1 else closeness.topk(count).indices).int()
 
     # Threads leave nothing behind: what they made small and was kept would break up the memory of what they made large.
-    for _ in each_of(unit.blocks(1024), lambda block: find(*block), unit.device):
+    for _ in each_of(unit.pool.slices(1024), find, unit.device):
         pass
     return nearest
 
@@ -73,33 +74,49 @@ def _trained(unit: Vectors, k: int, purpose: str, **options: Any) -> tuple[Tenso
 
 
 def surely_too_many(unit: Vectors, delta: float | None, pseudo: Tensor | None, purity: float, memory_cap: int) -> bool:
-    """Would neighbour lists exceed `memory_cap` bytes by far, as some random items' exact balls say?
+    """Would neighbour lists exceed `memory_cap` bytes by far, as some random items' balls say?
 
-    delta: the radius, or None for the one of `purity` with the classes `pseudo` (N,). One or two passes of ASKED N D'
-    products, where finding out by cells takes hours: what they find is then thrown away.
+    delta: the radius, or None for the one of `purity` with the classes `pseudo` (N,), one pass of ASKED N D' products.
+    Their neighbours are counted among the items of some blocks. Finding out by cells takes hours where it is so, and
+    what they find is then thrown away.
     """
-    rng = stream(0, 0, "pairs")
-    some = torch.from_numpy(np.sort(rng.choice(unit.N, min(ASKED, unit.N), replace=False))).to(unit.device)
-    x, norms = unit.rows(some, plain=True), unit.sq_norms
-    own = torch.linalg.vecdot(x, x)
+    rng, device = stream(0, 0, "pairs"), unit.device
+    some = torch.from_numpy(np.sort(rng.choice(unit.N, min(ASKED, unit.N), replace=False))).to(device)
+    x = unit.rows(some, plain=True)
+    own = torch.linalg.vecdot(x, x)[:, None]
 
-    def distances(rows: slice) -> Tensor:
-        return squared_distances(x, unit.at(rows), own, norms[rows])
+    def distances(rows: slice) -> Iterator[tuple[slice, Tensor]]:
+        """Squared distances of the items asked about and some of a block, few enough for a core's caches."""
+        y = unit.at(rows)
+        norms = torch.linalg.vecdot(y, y)
+        for start in range(0, len(y), ASKED):
+            part = slice(start, min(start + ASKED, len(y)))
+            d2 = torch.addmm(norms[part], x, y[part].T, alpha=-2).add_(own)
+            yield slice(rows.start + part.start, rows.start + part.stop), d2
 
     if delta is None:
         assert pseudo is not None
-        classes = pseudo.to(unit.device)
+        classes = pseudo.to(device, torch.int32)
+        mine = classes[some, None]
 
         def nearest(rows: slice) -> Tensor:
-            return distances(rows).masked_fill_(classes[some, None] == classes[rows], math.inf).amin(1)
+            found = [d2.masked_fill_(mine == classes[at], math.inf).amin(1) for at, d2 in distances(rows)]
+            return torch.stack(found).amin(0)
 
-        found = [near for _, near in each_of(unit.pool.slices(), nearest, unit.device)]
-        delta = purity_radius(torch.stack(found).amin(0).double().sqrt(), purity)
-    within = limit(delta, unit)
-    inside = sum(
-        n for _, n in each_of(unit.pool.slices(), lambda rows: int((distances(rows) < within).sum()), unit.device)
-    )
-    pairs = (inside / len(some) - 1) * unit.N / 2
+        least = torch.full_like(own[:, 0], math.inf)
+        for _, near in each_of(unit.pool.slices(), nearest, device):
+            torch.minimum(least, near, out=least)
+        delta = purity_radius(least.clamp_min_(0).double().sqrt(), purity)
+    within, blocks = limit(delta, unit), list(unit.pool.slices())
+    blocks = blocks[:: math.ceil(len(blocks) * unit.pool.block_rows / COUNTED)]
+
+    def inside(rows: slice) -> int:
+        return sum(int(count_rows(d2 < within).sum()) for _, d2 in distances(rows))
+
+    seen = sum(rows.stop - rows.start for rows in blocks)
+    itself = sum(int(((some >= rows.start) & (some < rows.stop)).sum()) for rows in blocks)
+    others = sum(count for _, count in each_of(iter(blocks), inside, device)) - itself
+    pairs = others / (len(some) * seen) * unit.N**2 / 2
     return 12 * pairs > _SURELY * memory_cap
 
 

@@ -28,6 +28,7 @@ _PART = 20_000  # items of the part: more would lower the inertia by less than 1
 _EACH = 100  # of these for each cluster, at least
 _KEPT = 16  # nearest items kept for a centroid whose first choice went to another
 _AHEAD = 16  # blocks that wait for each other: few, since each holds its items
+_PIECE = 512  # of a block's items in one product on CPU, whose caches hold what it gives
 
 Take = Callable[[Tensor], Tensor]
 """Places int64 (m,) among n items -> their coordinates (m, D)."""
@@ -76,14 +77,17 @@ def nearest_clusters(points: Vectors, centroids: Sequence[Tensor]) -> list[Tenso
         try:
             room = rooms.pop()
         except IndexError:
-            room = x.new_empty(size * most)
+            room = x.new_empty(piece * most)
         for own, c, half in zip(found, centroids, halves, strict=True):
-            score = room[: len(x) * len(c)].view(len(x), len(c))
-            own[rows] = argmax_rows(torch.addmm(half, x, c.T, out=score)).int()
+            for start in range(0, len(x), piece):
+                some = x[start : start + piece]
+                score = torch.addmm(half, some, c.T, out=room[: len(some) * len(c)].view(len(some), len(c)))
+                own[rows.start + start : rows.start + start + len(some)] = argmax_rows(score).int()
         rooms.append(room)
 
     most = max(map(len, centroids))
     size = devices.of(points.device).block_rows(max(points.pool.D, most))
+    piece = size if points.pool.joins_replicates else min(size, _PIECE)
     rooms: list[Tensor] = []  # for products, one a thread: fresh memory each time costs a fifth of them
     for _ in each_of(_slices(points.N, size), assign, points.device, _AHEAD):
         pass
@@ -159,22 +163,30 @@ def _nearest(block: Block, N: int, asked: Sequence[Asked], wanted: Sequence[Tens
     """
     device = asked[0][0].device
 
-    def look(rows: slice) -> list[tuple[np.ndarray, np.ndarray]]:
-        x, found = block(rows), []
+    def look(rows: slice) -> list[list[Told]]:
+        x = block(rows)
         half = -0.5 * torch.linalg.vecdot(x, x)
-        for (centroids, count), own in zip(asked, wanted, strict=True):
-            open_ = half if own is None else half.masked_fill(~own[rows], -torch.inf)
-            score = torch.addmm(open_, centroids, x.T)
-            place = argmax_rows(score)[:, None] if count == 1 else score.topk(min(count, len(x))).indices
-            value = score.gather(1, place).cpu().numpy()
-            found.append((np.where(value > -np.inf, place.cpu().numpy() + rows.start, -1), value))
-        return found
+        return [
+            [seen(x, half, rows, slice(start, start + piece), *one, own) for start in range(0, len(x), piece)]
+            for one, own in zip(asked, wanted, strict=True)
+        ]
 
-    size = devices.of(device).block_rows(max(asked[0][0].shape[1], *(len(centroids) for centroids, _ in asked)))
+    def seen(
+        x: Tensor, half: Tensor, rows: slice, some: slice, centroids: Tensor, count: int, own: Tensor | None
+    ) -> Told:
+        open_ = half[some] if own is None else half[some].masked_fill(~own[rows][some], -torch.inf)
+        score = torch.addmm(open_, centroids, x[some].T)
+        place = argmax_rows(score)[:, None] if count == 1 else score.topk(min(count, score.shape[1])).indices
+        value = score.gather(1, place).cpu().numpy()
+        return np.where(value > -np.inf, place.cpu().numpy() + rows.start + some.start, -1), value
+
+    there = devices.of(device)
+    size = there.block_rows(max(asked[0][0].shape[1], *(len(centroids) for centroids, _ in asked)))
+    piece = size if there.joins_replicates else min(size, _PIECE)
     told = [(np.zeros((len(c), 0), dtype=np.int64), np.zeros((len(c), 0), dtype=np.float64)) for c, _ in asked]
     for _, found in each_of(_slices(N, size), look, device, _AHEAD):
-        for i, ((places, scores), (place, score)) in enumerate(zip(told, found, strict=True)):
-            places, scores = np.concatenate([places, place], 1), np.concatenate([scores, score], 1)
+        for i, (one, others) in enumerate(zip(told, found, strict=True)):
+            places, scores = (np.concatenate(parts, 1) for parts in zip(one, *others, strict=True))
             order = np.lexsort((places, -scores))[:, : asked[i][1]]
             told[i] = np.take_along_axis(places, order, 1), np.take_along_axis(scores, order, 1)
     return told

@@ -57,7 +57,10 @@ def test_with_all_cells_it_is_the_exact_cover(dtype: str, resident: bool, delta:
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_too_many_pairs_are_foreseen(resident: bool) -> None:
+@pytest.mark.parametrize("counted", [900, 300])
+def test_too_many_pairs_are_foreseen(counted: int, resident: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COUNTED", counted)
+    monkeypatch.setattr(module, "ASKED", 400)
     unit = clustered(resident=resident).unit
     pseudo = pool_clusters(unit, 20, "pseudo-classes")
     radius = float(purity_distances(unit, pseudo).kthvalue(46).values)

@@ -17,6 +17,7 @@ from alfm.geometry.kmeans_on_part import centroids_of_part, nearest_clusters, ne
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices.Device, "block_rows", lambda self, dim: 97)
+    monkeypatch.setattr(module, "_PIECE", 23)
 
 
 def blobs(n: int, k: int = 12, d: int = 8) -> Tensor:
