@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TRAINED_ON = 100_000  # items of a k-means that stands for the pool
 MEMBERS = 2048  # items of a cell in one product, so that a cell of very many needs no more memory
-ASKED = 512  # items whose balls say how many pairs there are
+ASKED = 512  # items whose balls say how large balls are and how many pairs there are
 COUNTED = 1 << 19  # items, about, among which their neighbours are counted: thousands where lists would not fit
-_SURELY = 4  # times as many pairs as fit: the number rests on few items
 SORTED = 1 << 22  # neighbours put in order at a time
 
 
@@ -73,12 +72,11 @@ def _trained(unit: Vectors, k: int, purpose: str, **options: Any) -> tuple[Tenso
     return clusters.centroids, clusters.assignment
 
 
-def surely_too_many(unit: Vectors, delta: float | None, pseudo: Tensor | None, purity: float, memory_cap: int) -> bool:
-    """Would neighbour lists exceed `memory_cap` bytes by far, as some random items' balls say?
+def foreseen_pairs(unit: Vectors, delta: float | None, pseudo: Tensor | None, purity: float) -> tuple[float, float]:
+    """A radius, and about how many pairs of items are nearer, as some random items' balls say.
 
     delta: the radius, or None for the one of `purity` with the classes `pseudo` (N,), one pass of ASKED N D' products.
-    Their neighbours are counted among the items of some blocks. Finding out by cells takes hours where it is so, and
-    what they find is then thrown away.
+    Their neighbours are counted among the items of some blocks.
     """
     rng, device = stream(0, 0, "pairs"), unit.device
     some = torch.from_numpy(np.sort(rng.choice(unit.N, min(ASKED, unit.N), replace=False))).to(device)
@@ -116,8 +114,7 @@ def surely_too_many(unit: Vectors, delta: float | None, pseudo: Tensor | None, p
     seen = sum(rows.stop - rows.start for rows in blocks)
     itself = sum(int(((some >= rows.start) & (some < rows.stop)).sum()) for rows in blocks)
     others = sum(count for _, count in each_of(iter(blocks), inside, device)) - itself
-    pairs = others / (len(some) * seen) * unit.N**2 / 2
-    return 12 * pairs > _SURELY * memory_cap
+    return delta, others / (len(some) * seen) * unit.N**2 / 2
 
 
 @dataclass(frozen=True)

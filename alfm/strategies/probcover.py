@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -10,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from alfm.geometry.inverted_file import Cells, NearCover, pool_clusters, surely_too_many
+from alfm.geometry.inverted_file import Cells, NearCover, foreseen_pairs, pool_clusters
 from alfm.geometry.kmeans import kmeans
 from alfm.geometry.max_coverage import Cover, CoverState, purity_distances, purity_radius
 from alfm.options import Bytes, Count, Whole, checked
@@ -20,7 +22,7 @@ from alfm.strategies.query import Query
 from alfm.streams import stream
 
 LONG = 10
-"""Times `exact_up_to` items: from there on it is asked first whether there is any use in looking for near pairs."""
+"""Times `exact_up_to` items: from there on near pairs are looked for among the items of a part."""
 
 
 @dataclass(eq=False)
@@ -35,6 +37,8 @@ class ProbCover(Strategy):
     graph are approximate, made of pairs of which one lies in one of the `probe` cells near the other, of K = 4 sqrt(N)
     (`geometry.inverted_file`); where that graph exceeds `memory_cap`, balls are so large that a part will do: `sample`
     random items of the replicate's own stream.
+    Pools of LONG times `exact_up_to` items: the same on half as many random ones of each replicate, or on so many that
+    their near pairs fit into `memory_cap`; the radius is the whole pool's, as some random items' balls say.
     Cost: once O(N^2 D), by cells less, then the near pairs E; memory O(E), or O(N) beyond `memory_cap`.
     """
 
@@ -50,9 +54,11 @@ class ProbCover(Strategy):
     sample: Count = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
-        large = query.pool.N > self.exact_up_to
-        cover = None if large and self._too_many(query) else self._cover(query)
-        if cover is None or (large and cover.indices is None):
+        most = max(self.exact_up_to * LONG // 2, self.sample)
+        if query.pool.N >= self.exact_up_to * LONG and query.pool.N > most:
+            return self._on_part(query, budget, most)
+        cover = self._cover(query)
+        if query.pool.N > self.exact_up_to and cover.indices is None:
             # each replicate has a graph of its own
             exact = self.varied(memory_cap=self.memory_cap // query.R, exact_up_to=query.pool.N)
             return Subsampled(exact, self.sample).select(query, budget)
@@ -78,19 +84,25 @@ class ProbCover(Strategy):
 
         return pool.once(("cover", delta, cap), make)
 
-    def _too_many(self, query: Query) -> bool:
-        """Of so large a pool that looking for near pairs takes long: are there surely more than `memory_cap` holds?"""
+    def _on_part(self, query: Query, budget: int, size: int) -> Tensor:
+        """Of so large a pool: all near pairs would take hours to find. size: most items of a part."""
         pool, delta, classes = query.pool, self.delta, self.classes or query.num_classes
-        if pool.N < self.exact_up_to * LONG:
-            return False
 
         def find() -> dict[str, np.ndarray]:
             unit = pool.points()
             pseudo = pool_clusters(unit, classes, "pseudo-classes") if delta is None else None
-            return {"far": np.array(surely_too_many(unit, delta, pseudo, self.purity, self.memory_cap))}
+            return {"foreseen": np.array(foreseen_pairs(unit, delta, pseudo, self.purity))}
 
-        key = ("too many pairs", delta, classes, self.purity, self.memory_cap)
-        return bool(pool.once(key, lambda: pool.points().arrays(" ".join(map(str, key)), find))["far"])
+        key = ("foreseen pairs", delta, classes, self.purity)
+        found = pool.once(key, lambda: pool.points().arrays(" ".join(map(str, key)), find))["foreseen"]
+        radius, pairs = found.tolist()
+        cap = self.memory_cap // query.R  # each replicate has a graph of its own
+        if 24 * pairs * (size / pool.N) ** 2 > cap:  # twice their lists: the number rests on few items
+            size = max(self.sample, int(pool.N * math.sqrt(cap / (24 * pairs))))
+        pool.once(("part", size), lambda: warnings.warn(_warning(pool.N, size), stacklevel=4))
+        items = min(pool.N, max(size, 20 * budget) + max(query.counts))
+        near = self.varied(delta=radius, memory_cap=cap, exact_up_to=max(self.exact_up_to, items // LONG + 1))
+        return Subsampled(near, size).select(query, budget)
 
     def _near_cover(self, query: Query) -> Cover:
         """Without lists where they exceed `memory_cap`."""
@@ -112,6 +124,13 @@ class ProbCover(Strategy):
 
         key = ("near balls", delta, classes, self.purity, self.probe, self.memory_cap)
         return pool.once(key, make)
+
+
+def _warning(items: int, size: int) -> str:
+    return (
+        f"probcover: of {items:,} items it would take hours to find all near pairs; each replicate looks at {size:,} "
+        f"random ones (at most {LONG // 2} times query_strategy.exact_up_to)."
+    )
 
 
 def purity_delta(query: Query, classes: int, purity: float) -> float:

@@ -58,16 +58,17 @@ def test_with_all_cells_it_is_the_exact_cover(dtype: str, resident: bool, delta:
 
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("counted", [900, 300])
-def test_too_many_pairs_are_foreseen(counted: int, resident: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_pairs_there_are_is_foreseen(counted: int, resident: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COUNTED", counted)
-    monkeypatch.setattr(module, "ASKED", 400)
+    monkeypatch.setattr(module, "ASKED", 900)
     unit = clustered(resident=resident).unit
     pseudo = pool_clusters(unit, 20, "pseudo-classes")
     radius = float(purity_distances(unit, pseudo).kthvalue(46).values)
     pairs = (int(Cover(unit, radius).degrees.sum()) - 900) / 2
     for delta, classes in ((radius, None), (None, pseudo)):
-        assert module.surely_too_many(unit, delta, classes, 0.95, int(12 * pairs / 8))
-        assert not module.surely_too_many(unit, delta, classes, 0.95, int(12 * pairs / 2))
+        found, foreseen = module.foreseen_pairs(unit, delta, classes, 0.95)
+        assert found == pytest.approx(radius, rel=1e-5)
+        assert foreseen == pytest.approx(pairs, rel=1e-3 if counted == 900 else 0.3)
 
 
 @pytest.mark.parametrize("probe", [1, 3, 20])

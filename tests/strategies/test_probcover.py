@@ -11,6 +11,7 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, cluste
 from alfm.geometry.kmeans import kmeans
 from alfm.strategies import probcover as module
 from alfm.strategies.ask import ask
+from alfm.strategies.parts.sub_pool import Subsampled
 from alfm.strategies.probcover import ProbCover
 from alfm.strategies.query import Query
 from alfm.streams import stream
@@ -148,21 +149,26 @@ def test_a_large_pool_whose_lists_do_not_fit_is_picked_from_in_part(delta: float
     assert set(picks[0].tolist()) <= set(query.carry["probcover on a part"][0].items.tolist())
 
 
-@pytest.mark.parametrize("delta", [None, 10.0])
-def test_near_pairs_are_not_looked_for_where_they_surely_do_not_fit(
-    delta: float | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cap", [2 << 30, 20_000])
+@pytest.mark.parametrize("delta", [None, 0.7])
+def test_of_a_very_large_pool_a_part_is_picked_from_by_the_radius_of_the_whole(
+    delta: float | None, cap: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The picks are those that looking for them in vain ends with."""
+    monkeypatch.setattr(module, "LONG", 4)
     query = make_query(N=400, n=6)
-    strategy = large(delta, memory_cap=12 * 400 + 16 * 400, sample=150)
-    late = strategy.select(query, 7)
+    strategy = ProbCover(delta, exact_up_to=100, sample=50, memory_cap=cap, probe=10**6)
+    with pytest.warns(UserWarning, match="random ones"):
+        picks = strategy.select(query, 7)
+    part = query.carry["probcover on a part"][0]
+    assert part.size == 200 if cap > 20_000 else 50 <= part.size < 200
+    assert set(picks[0].tolist()) <= set(part.items.tolist())
+    radius = module.purity_delta(query, query.num_classes, 0.95) if delta is None else delta
     query.carry.clear()
-    monkeypatch.setattr(module, "LONG", 1)
-    monkeypatch.setattr("alfm.geometry.inverted_file._SURELY", 0.1)
-    monkeypatch.setattr(module, "Cells", None)
-    assert torch.equal(strategy.select(query, 7), late)
-    with pytest.raises(TypeError):
-        large(0.01).select(query, 7)  # small balls: worth looking
+    exact = ProbCover(radius, exact_up_to=10**6)
+    if cap > 20_000:
+        assert torch.equal(Subsampled(exact, 200).select(query, 7), picks)
+    query.carry.clear()
+    assert torch.equal(strategy.select(query, 7), picks)
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
