@@ -2,10 +2,10 @@
 
     python benchmarks/beyond.py --pool 10m-file --strategies random,margins,coreset:batch=1000 --json beyond.json
 
-The pool is opened, moments and axes for the default head are made (both once, with their seconds), and each strategy is
-asked for a batch. Peak: of the whole process while a strategy answers, with what those before it left behind; blocks
-are read, not mapped, so the system's page cache is not in it. A run
-that is stopped, or asked again with the same --json, goes on with the strategies that have no figures yet.
+The pool is opened, moments and axes for the default head are made (both once, with their seconds; no head where no
+strategy sees one), and each strategy is asked for a batch. Peak: of the whole process while a strategy answers, with
+what those before it left behind; blocks are read, not mapped, so the system's page cache is not in it. A run that is
+stopped, or asked again with the same --json, goes on with the strategies that have no figures yet.
 """
 
 from __future__ import annotations
@@ -74,16 +74,16 @@ def measure(spec: pools.Spec, names: list[str], options: Any, result: dict[str, 
     labelled = torch.from_numpy(rows).to(device)
     targets, seeds = task.labels[labelled], list(range(options.replicates))
     available = torch.ones(len(rows), spec.items, dtype=torch.bool, device=device).scatter_(1, labelled, False)
-    head = head_of.fit(task.pool, labelled, targets, task.num_classes, seeds, 2)
-    result["fit"] = time.perf_counter() - began
+    head = None
+    if any(_built(name)[0].needs != ("features",) for name in names):
+        head = head_of.fit(task.pool, labelled, targets, task.num_classes, seeds, 2)
+        result["fit"] = time.perf_counter() - began
     for name in names:
         if time.perf_counter() - started > options.seconds:
             break
         print(f"  {name} ...", file=sys.stderr, flush=True)
-        strategy, _, rest = name.partition(":")
-        own = [part for part in rest.split("+") if part]
-        batch = next((int(part.removeprefix("batch=")) for part in own if part.startswith("batch=")), spec.batch)
-        built = pools.strategy(":".join([strategy, "+".join(p for p in own if not p.startswith("batch="))]))
+        built, own = _built(name)
+        batch = own or spec.batch
         query = Query(task.pool, labelled, targets, available, task.num_classes, seeds, 2, head, head_of, {})
         machine.reset_peak(device)
         before, began, cpu = machine.resident_bytes(device), machine.drain(device), time.process_time()
@@ -93,9 +93,18 @@ def measure(spec: pools.Spec, names: list[str], options: Any, result: dict[str, 
         result["strategies"][name] = {
             "batch": batch, "seconds": seconds, "cpu_seconds": cpu, "query_bytes": peak - before, "whole_bytes": peak,
             "filled": max(filled), "picks": int(picks.sum()), "time": machine.describe(device)["time"],
-            "load": machine.describe(device)["load_average"][0], "first_fit": result["fit"], "opened": result["opened"],
+            "load": machine.describe(device)["load_average"][0], "first_fit": result.get("fit") if head else None,
+            "opened": result["opened"],
         }  # fmt: skip
         machine.save(options.json, result)
+
+
+def _built(name: str) -> tuple[Any, int | None]:
+    """The strategy of a name with options, and its batch if it has one of its own."""
+    strategy, _, rest = name.partition(":")
+    own = [part for part in rest.split("+") if part]
+    batch = next((int(part.removeprefix("batch=")) for part in own if part.startswith("batch=")), None)
+    return pools.strategy(":".join([strategy, "+".join(p for p in own if not p.startswith("batch="))])), batch
 
 
 if __name__ == "__main__":

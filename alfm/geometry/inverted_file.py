@@ -105,8 +105,7 @@ def foreseen_pairs(unit: Vectors, delta: float | None, pseudo: Tensor | None, pu
         for _, near in each_of(unit.pool.slices(), nearest, device):
             torch.minimum(least, near, out=least)
         delta = purity_radius(least.clamp_min_(0).double().sqrt(), purity)
-    within, blocks = limit(delta, unit), list(unit.pool.slices())
-    blocks = blocks[:: math.ceil(len(blocks) * unit.pool.block_rows / COUNTED)]
+    within, blocks = limit(delta, unit), list(unit.pool.slices())[:: math.ceil(unit.N / COUNTED)]
 
     def inside(rows: slice) -> int:
         return sum(int(count_rows(d2 < within).sum()) for _, d2 in distances(rows))
