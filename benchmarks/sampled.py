@@ -3,8 +3,9 @@
     python benchmarks/sampled.py --json sampled.json
 
 On a pool that the exact forms still answer, maxherding picks a batch exactly and on random parts of several sizes, and
-probcover exactly and with several numbers of cells looked at; both are judged by the method's own objective over the
-WHOLE pool: mean largest similarity to what is labelled or picked, or the share of items within the exact radius of it.
+probcover exactly, with several numbers of cells looked at, and on random parts with the radius of the whole, as of
+pools too large for cells; both are judged by the method's own objective over the WHOLE pool: mean largest similarity to
+what is labelled or picked, or the share of items within the exact radius of it.
 Loss: the share of the exact batch's gain over the labels alone that is missing.
 """
 
@@ -18,24 +19,26 @@ import machine
 import pools
 from machine import alone, numbers, report_problem, table
 
-LIMITED = {"maxherding": "sample", "probcover": "probe"}  # the option that says how much of the pool is looked at
+LIMITED = {"maxherding": ["sample"], "probcover": ["probe", "part"]}  # what says how much of the pool is looked at
 
 
 def one(
-    folder: str, strategy: str, value: int | None, delta: float | None, replicates: int, labelled: int, batch: int,
-    device: str,
+    folder: str, strategy: str, limit: str, value: int | None, delta: float | None, replicates: int, labelled: int,
+    batch: int, device: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Seconds of a first query, and the objective before and after it, for each replicate.
 
-    value: of the option that limits what is looked at; None: exact. delta: probcover's exact radius, None: found here.
+    value: of the limit to what is looked at; None: exact. delta: probcover's exact radius, None: found here.
     """
     import numpy as np
     import torch
 
     from alfm.config.parts import from_config
     from alfm.geometry.kernels import RBF, best_similarity
-    from alfm.geometry.pairs import limit, squared_distances
+    from alfm.geometry.pairs import limit as inside
+    from alfm.geometry.pairs import squared_distances
     from alfm.strategies.ask import ask
+    from alfm.strategies.parts.sub_pool import Subsampled
     from alfm.strategies.probcover import purity_delta
     from alfm.strategies.query import Query
 
@@ -45,8 +48,11 @@ def one(
     rows = torch.from_numpy(np.stack(starts)).to(device)
     available = torch.ones(replicates, task.pool.N, dtype=torch.bool, device=device).scatter_(1, rows, False)
     query = Query(task.pool, rows, task.labels[rows], available, task.num_classes, list(range(replicates)), 2)
-    options = {"exact_up_to": 10**9} if value is None else {"exact_up_to": 0, LIMITED[strategy]: value}
-    built = from_config("query_strategy", strategy, **options)
+    if limit == "part" and value is not None:
+        built = Subsampled(from_config("query_strategy", strategy, exact_up_to=10**9, delta=delta), value)
+    else:
+        options = {"exact_up_to": 10**9} if value is None else {"exact_up_to": 0, limit: value}
+        built = from_config("query_strategy", strategy, **options)
     began = machine.drain(device)
     picks, filled = ask(built, query, batch)
     seconds = machine.drain(device) - began
@@ -58,7 +64,7 @@ def one(
             return float(best_similarity(unit, RBF(built.width), chosen).mean())
         centres, sq = unit.rows(chosen), unit.sq_norms
         covered = [
-            squared_distances(x, centres, sq[place], sq[chosen]).amin(1) < limit(delta, unit)
+            squared_distances(x, centres, sq[place], sq[chosen]).amin(1) < inside(delta, unit)
             for place, x in unit.blocks()
         ]
         return float(torch.cat(covered).double().mean())
@@ -77,6 +83,7 @@ def main() -> None:
     parser.add_argument("--pool", default="100k-384", choices=sorted(pools.POOLS))
     parser.add_argument("--strategies", default=",".join(LIMITED))
     parser.add_argument("--sizes", default="50000,20000", help="items of maxherding's part")
+    parser.add_argument("--parts", default="50000,10000", help="items of probcover's part")
     parser.add_argument("--probes", default="1,2,4,8,16,32,64", help="probcover's cells near each item")
     parser.add_argument("--replicates", type=int, default=2)
     options = parser.parse_args()
@@ -84,7 +91,10 @@ def main() -> None:
         machine.serve({"one": one}, options.job)
         return
     spec = pools.POOLS["tiny" if options.smoke else options.pool]
-    values = {"sample": [300, 150] if options.smoke else numbers(options.sizes), "probe": numbers(options.probes)}
+    values = {
+        "sample": [300, 150] if options.smoke else numbers(options.sizes), "probe": numbers(options.probes),
+        "part": [300, 150] if options.smoke else numbers(options.parts),
+    }  # fmt: skip
     result: dict[str, Any] = {
         "benchmark": "sampled", "machine": machine.describe(options.device), "threads": options.threads,
         "pool": str(spec), "points": [],
@@ -92,12 +102,12 @@ def main() -> None:
     rows = []
     for strategy in options.strategies.split(","):
         exact: dict[str, Any] = {}
-        limit = LIMITED[strategy]
-        for value in (None, *values[limit]):
+        points = [(limit, value) for limit in LIMITED[strategy] for value in values[limit]]
+        for limit, value in [(LIMITED[strategy][0], None), *points]:
             how = "exact" if value is None else f"{limit} {value}"
             print(f"  {strategy} {how} ...", file=sys.stderr, flush=True)
             arguments = {
-                "folder": str(pools.make(spec, options.work)), "strategy": strategy, "value": value,
+                "folder": str(pools.make(spec, options.work)), "strategy": strategy, "limit": limit, "value": value,
                 "delta": exact.get("delta"), "replicates": options.replicates, "labelled": spec.labelled,
                 "batch": spec.batch, "device": options.device,
             }  # fmt: skip

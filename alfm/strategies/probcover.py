@@ -22,7 +22,7 @@ from alfm.strategies.query import Query
 from alfm.streams import stream
 
 LONG = 10
-"""Times `exact_up_to` items: from there on near pairs are looked for among the items of a part."""
+"""Times `exact_up_to` items, or `sample`: from there on near pairs are looked for among the items of a part."""
 
 
 @dataclass(eq=False)
@@ -37,7 +37,7 @@ class ProbCover(Strategy):
     graph are approximate, made of pairs of which one lies in one of the `probe` cells near the other, of K = 4 sqrt(N)
     (`geometry.inverted_file`); where that graph exceeds `memory_cap`, balls are so large that a part will do: `sample`
     random items of the replicate's own stream.
-    Pools of LONG times `exact_up_to` items: the same on half as many random ones of each replicate, or on so many that
+    Pools of ten times `exact_up_to` items: the same on half as many random ones of each replicate, or on so many that
     their near pairs fit into `memory_cap`; the radius is the whole pool's, as some random items' balls say.
     Cost: once O(N^2 D), by cells less, then the near pairs E; memory O(E), or O(N) beyond `memory_cap`.
     """
@@ -54,9 +54,9 @@ class ProbCover(Strategy):
     sample: Count = 50_000
 
     def select(self, query: Query, budget: int) -> Tensor:
-        most = max(self.exact_up_to * LONG // 2, self.sample)
-        if query.pool.N >= self.exact_up_to * LONG and query.pool.N > most:
-            return self._on_part(query, budget, most)
+        long = LONG * max(self.exact_up_to, self.sample)
+        if query.pool.N >= long:
+            return self._on_part(query, budget, long // 2)
         cover = self._cover(query)
         if query.pool.N > self.exact_up_to and cover.indices is None:
             # each replicate has a graph of its own
