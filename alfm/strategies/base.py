@@ -62,8 +62,8 @@ class Strategy(ABC):
                 raise UserError(f"{self.name} {option}={value}: must lie between {low:g} and {high:g}.")
 
     def clusters_part(self, items: int) -> bool:
-        """On a pool of so many items, does its k-means learn from a part of its candidates? It may; few candidates are
-        all seen."""
+        """On a pool of so many items, does its k-means learn from a part of its candidates, or does it look for near
+        pairs in a part? It may; few candidates are all seen."""
         most: int | None = getattr(self, "cluster_up_to", None)
         return most is not None and items > most
 

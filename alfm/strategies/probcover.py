@@ -38,7 +38,8 @@ class ProbCover(Strategy):
     (`geometry.inverted_file`); where that graph exceeds `memory_cap`, balls are so large that a part will do: `sample`
     random items of the replicate's own stream.
     Pools of ten times `exact_up_to` items: the same on half as many random ones of each replicate, or on so many that
-    their near pairs fit into `memory_cap`; the radius is the whole pool's, as some random items' balls say.
+    their near pairs fit into `memory_cap`, which is each replicate's there; the radius is the whole pool's, as some
+    random items' balls say.
     Cost: once O(N^2 D), by cells less, then the near pairs E; memory O(E), or O(N) beyond `memory_cap`.
     """
 
@@ -53,10 +54,16 @@ class ProbCover(Strategy):
     probe: Count = 16
     sample: Count = 50_000
 
+    def clusters_part(self, items: int) -> bool:
+        return items >= self._long
+
+    @property
+    def _long(self) -> int:
+        return LONG * max(self.exact_up_to, self.sample)
+
     def select(self, query: Query, budget: int) -> Tensor:
-        long = LONG * max(self.exact_up_to, self.sample)
-        if query.pool.N >= long:
-            return self._on_part(query, budget, long // 2)
+        if query.pool.N >= self._long:
+            return self._on_part(query, budget, self._long // 2)
         cover = self._cover(query)
         if query.pool.N > self.exact_up_to and cover.indices is None:
             # each replicate has a graph of its own
@@ -96,12 +103,11 @@ class ProbCover(Strategy):
         key = ("foreseen pairs", delta, classes, self.purity)
         found = pool.once(key, lambda: pool.points().arrays(" ".join(map(str, key)), find))["foreseen"]
         radius, pairs = found.tolist()
-        cap = self.memory_cap // query.R  # each replicate has a graph of its own
-        if 24 * pairs * (size / pool.N) ** 2 > cap:  # twice their lists: the number rests on few items
-            size = max(self.sample, int(pool.N * math.sqrt(cap / (24 * pairs))))
+        if 24 * pairs * (size / pool.N) ** 2 > self.memory_cap:  # twice their lists: the number rests on few items
+            size = max(self.sample, int(pool.N * math.sqrt(self.memory_cap / (24 * pairs))))
         pool.once(("part", size), lambda: warnings.warn(_warning(pool.N, size), stacklevel=4))
         items = min(pool.N, max(size, 20 * budget) + max(query.counts))
-        near = self.varied(delta=radius, memory_cap=cap, exact_up_to=max(self.exact_up_to, items // LONG + 1))
+        near = self.varied(delta=radius, exact_up_to=max(self.exact_up_to, items // LONG + 1))
         return Subsampled(near, size).select(query, budget)
 
     def _near_cover(self, query: Query) -> Cover:

@@ -314,9 +314,10 @@ def test_clusters_on_a_part_of_the_pool_have_a_behaviour(tmp_path: Path) -> None
         for split, rows in (("train", slice(0, 300)), ("test", slice(300, 400))):
             file[f"{split}/features"], file[f"{split}/labels"] = x[rows], y[rows]
     task, one = alfm.Simulation(tmp_path / "model.h5", "cpu"), TypiClust(cluster_up_to=200)
-    for strategy in (one, DropQuery(cluster_up_to=299), Subsampled(one, 250), Filtered(members={"typiclust": one})):
+    inside, near = Filtered(members={"typiclust": one}), ProbCover(exact_up_to=30, sample=20)
+    for strategy in (one, DropQuery(cluster_up_to=299), Subsampled(one, 250), inside, near):
         assert task.behaviour(strategy, Random(), Logistic()) == {"clusters_on_part": 2}
     assert task.behaviour(Random(), one, Logistic()) == {"clusters_on_part": 2}
-    small = Filtered(members={"typiclust": one}, most=150)
-    for strategy in (DropQuery(cluster_up_to=300), Subsampled(one, 150), small, Filtered(), Tcm()):
+    few, below = inside.varied(most=150), near.varied(sample=31)
+    for strategy in (DropQuery(cluster_up_to=300), Subsampled(one, 150), few, below, Filtered(), Tcm()):
         assert "clusters_on_part" not in task.behaviour(strategy, Random(), Logistic())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +171,8 @@ def test_of_a_very_large_pool_a_part_is_picked_from_by_the_radius_of_the_whole(
         assert torch.equal(Subsampled(exact, 200).select(query, 7), picks)
     query.carry.clear()
     assert torch.equal(strategy.select(query, 7), picks)
+    with warnings.catch_warnings(action="ignore"):
+        assert_replicates_independent(lambda: strategy, N=400, n=6)
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
