@@ -25,6 +25,9 @@ if [ -d .whl ] && ! "$PYTHON" -c 'import hydra, pydantic, dotenv' 2>/dev/null; t
     PYTHONPATH="$PWD/.site":${PYTHONPATH:-}
 fi
 export PYTHONPATH="$PWD:$PWD/tests:${PYTHONPATH:-}"
+"$PYTHON" -c 'import sys; from alfm import devices, errors
+try: devices.choose_device(sys.argv[1])
+except errors.UserError as why: sys.exit(str(why))' "$DEVICE" || exit
 mkdir -p "$OUT"
 
 run() {
