@@ -24,7 +24,7 @@ class MaxHerding(Strategy):
 
     k = exp(-(d / width)^2) on unit features. Lazy greedy is exact, since the coverage is submodular. Needs no label, so
     it is a cold start too. Kept between rounds: per replicate the list of pairs (item, target) that can still gain,
-    about N^2 / (n + 1) of 8 bytes (at most 96 MiB, on CPU) or, on a GPU with room for them, of 12, or, where that is too
+    about N^2 / (n + 1) of 8 bytes (at most 96 MiB, on CPU; of 12 on a GPU with room for them), or, where that is too
     long, every target's coverage and every item's last gain.
     Cost: once O(N^2 D), then O(N^2 / n); memory O(N^2 / n).
     Pools above `exact_up_to` items: candidates and targets are `sample` random items of the replicate's own stream.
