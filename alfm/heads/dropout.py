@@ -7,7 +7,7 @@ layer. The loop below serves every head trained by this recipe; a `Network` says
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -234,6 +234,7 @@ class _Run:
         num_classes: int,
     ) -> None:
         self.recipe, self.network, self.C = recipe, network, num_classes
+        self.looks = devices.of(pool.device).steps_between_looks  # epochs from one to the next
         (self.R, self.n), self.D = rows.shape, pool.D
         self.drop = effective_drop(recipe.p)
         valid = self.valid = rows >= 0
@@ -291,9 +292,10 @@ class _Run:
         self.step_size = torch.tensor(self.recipe.lr / (1 - BETA1**t), **like)
         self.root_scale = torch.tensor(1 / np.sqrt(1 - BETA2**t), **like)
         if per_epoch > 1:
-            self._shuffled_epochs(seeds, round)
+            self.orders = torch.zeros(self.looks, self.n, dtype=torch.int64, device=self.x.device)
+            self._epochs(self._shuffled_epoch, partial(self._shuffle, seeds[0], round))
         else:
-            self._whole_epochs()
+            self._epochs(self._whole_epoch)
         if self.recipe.averaging:
             self.best, self.best_mean, self.best_var = self.average, self.mean, self.var
             self._find_statistics(seeds, round)
@@ -433,36 +435,41 @@ class _Run:
     def _whole_epoch(self) -> None:
         self._end_epoch(self._step(None, self.share, self.bessel, self.target, self.mass))
 
-    def _whole_epochs(self) -> None:
-        """All epochs, each with all items at once."""
+    def _shuffled_epoch(self) -> None:
+        """More items than a batch holds: one replicate, batches in an order of their own every epoch."""
+        order = self.orders.index_select(0, self.epoch % len(self.orders))[0]
+        loss = torch.zeros_like(self.best_loss)
+        for at, share, bessel in self._parts(order):
+            assert at is not None
+            mass = self.mass[:, at]
+            total = mass.sum((1, 2), keepdim=True).clamp_min(torch.finfo(mass.dtype).tiny)
+            part = self._step(at, share, bessel, self.target[:, at] / total, mass / total)
+            loss += part * (len(at) / self.n)
+        self._end_epoch(loss)
+
+    def _epochs(self, one: Callable[[], None], prepare: Callable[[int, int], None] | None = None) -> None:
+        """All epochs, each of which `one` is; prepare(start, stop) sees to those until the host looks again."""
         state = [self.flat, self.m, self.v, self.mean, self.var, self.best, self.best_mean, self.best_var]
         state += [self.best_loss, self.wait, self.active, self.epoch, self.step_number, self.averaged, self.average]
-        epoch = devices.of(self.x).captured(self._whole_epoch, state)
-        for done in range(1, self.keys.shape[1] + 1):
+        epochs = self.keys.shape[1]
+        epoch = devices.of(self.x).captured(one, state)
+        for done in range(epochs):
+            if prepare and done % self.looks == 0:
+                prepare(done, min(done + self.looks, epochs))
             epoch()
-            if self._stopped(done):
+            if self._stopped(done + 1):
                 break
+
+    def _shuffle(self, seed: int, round: int, start: int, stop: int) -> None:
+        """The orders of these epochs."""
+        orders = [stream(seed, round, f"head order {epoch}").permutation(self.n) for epoch in range(start, stop)]
+        self.orders[: stop - start] = torch.from_numpy(np.stack(orders))
 
     def _stopped(self, done: int) -> bool:
         """Whether no replicate goes on, after so many epochs; looked at now and then only where a look takes a wait."""
-        if done % devices.of(self.x).steps_between_looks:
+        if done % self.looks:
             return False
         return not bool((self.active | (self.averaged < self.recipe.averaging)).any())
-
-    def _shuffled_epochs(self, seeds: list[int], round: int) -> None:
-        """More items than a batch holds: one replicate, batches in an order of their own every epoch."""
-        for epoch in range(self.keys.shape[1]):
-            order = stream(seeds[0], round, f"head order {epoch}").permutation(self.n)
-            loss = torch.zeros_like(self.best_loss)
-            for at, share, bessel in self._parts(torch.from_numpy(order).to(self.x.device)):
-                assert at is not None
-                mass = self.mass[:, at]
-                total = mass.sum((1, 2), keepdim=True).clamp_min(torch.finfo(mass.dtype).tiny)
-                part = self._step(at, share, bessel, self.target[:, at] / total, mass / total)
-                loss += part * (len(at) / self.n)
-            self._end_epoch(loss)
-            if self._stopped(epoch + 1):
-                break
 
 
 def _batches(n: int, size: int) -> list[slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from extraction.standins import Tiny
 from alfm.config.parts import from_config
 from alfm.extraction.encoding import Encoder
 from alfm.features.features import Features
+from alfm.heads.dropout import Dropout
 from alfm.heads.neighbours import choose_k, shares
 from alfm.metrics import evaluate
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace, pool_pass
@@ -79,6 +81,19 @@ def test_heads_measure_as_on_the_cpu(head: str, R: int) -> None:
     )
     for ours, theirs in zip(there, host, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_a_head_of_more_labels_than_a_batch_holds_is_a_graph_an_epoch() -> None:
+    """And learns what it learns on the CPU, batches in an order of their own every epoch."""
+    heads, epochs = [], 25
+    for device in DEVICES:
+        pool, (rows, targets) = features(device, "float64"), labelled(1, device)
+        head = Dropout(max_epochs=epochs, batch_size=9, patience=epochs)
+        with nullcontext() if start.REAL else start.simulated.counting() as cost:
+            heads.append(head.fit(pool, rows, targets, C, SEEDS[:1]).weight.cpu())
+        if device == "cuda" and cost is not None:
+            assert cost.launches < 40 * epochs and cost.syncs < epochs  # a batch launches about a hundred
+    assert torch.allclose(*heads, atol=1e-8)
 
 
 @pytest.mark.parametrize("memory", ["device", "host", "file"])
