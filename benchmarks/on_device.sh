@@ -27,7 +27,8 @@ fi
 export PYTHONPATH="$PWD:$PWD/tests:${PYTHONPATH:-}"
 "$PYTHON" -c 'import sys; from alfm import devices, errors
 try: devices.choose_device(sys.argv[1])
-except errors.UserError as why: sys.exit(str(why))' "$DEVICE" || exit
+except errors.UserError: sys.exit(f"There is no device {sys.argv[1]} here: DEVICE=cpu SMOKE=1 benchmarks/on_device.sh tries all parts.")' \
+    "$DEVICE" || exit
 mkdir -p "$OUT"
 
 run() {

@@ -123,26 +123,22 @@ def _block(start: int, part: np.ndarray, spec: Spec, model: _Model, rng: np.rand
 
 
 def _write_cache(folder: Path, spec: Spec, model: _Model) -> None:
-    """`pool.h5`, laid out as an extracted cache, by blocks that each have a stream: what was written is kept."""
+    """`pool.h5`, laid out as an extracted cache, by blocks that each have a stream."""
     import h5py
 
     made, size = folder / "making.h5", 8192
-    with h5py.File(made, "a", libver=("v110", "v110")) as file:
-        group = file.require_group("train")
+    with h5py.File(made, "w", libver=("v110", "v110")) as file:  # anew: HDF5 opens no file whose writer was killed
+        group = file.create_group("train")
         chunk = min(spec.items, (1 << 20) // (spec.dim * np.dtype(spec.dtype).itemsize))
-        features = group.require_dataset("features", (spec.items, spec.dim), spec.dtype, chunks=(chunk, spec.dim))
-        labels = group.require_dataset("labels", (spec.items,), "<i8")
-        for start in range(int(file.attrs.get("written", 0)), spec.items, size):
+        features = group.create_dataset("features", (spec.items, spec.dim), spec.dtype, chunks=(chunk, spec.dim))
+        labels = group.create_dataset("labels", (spec.items,), "<i8")
+        for start in range(0, spec.items, size):
             rng = np.random.default_rng((spec.seed, 1, start))
             part = rng.choice(spec.classes, min(size, spec.items - start), p=model.share)
             if not start:
                 part[: spec.classes] = np.arange(spec.classes)[: len(part)]
             features[start : start + len(part)] = _block(start, part, spec, model, rng)
             labels[start : start + len(part)] = part
-            if start // size % 32 == 31:
-                file.flush()
-                file.attrs["written"] = start + len(part)
-                file.flush()
     made.rename(folder / "pool.h5")
 
 
