@@ -12,7 +12,7 @@ from torch import Tensor
 from alfm import devices
 from alfm.features.features import Features
 from alfm.features.spaces import Raw, Scaled, Space, Unit
-from alfm.fused import masked_features
+from alfm.fused.masked_features import masked_features
 from alfm.heads.base import Classifier
 from alfm.heads.linear import LinearHead
 from alfm.heads.passes import together

@@ -1,20 +1,15 @@
-"""Operations with a kernel of ours: the text in torch's operations, and the kernel in Triton's interpreter."""
+"""Features under masks: the text in torch's operations, and the kernel in Triton's interpreter."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from fused.on_card import compiled, interpreted
 from torch import Tensor
 
-from alfm.fused import masked_features
+from alfm.fused.masked_features import masked_features
 from alfm.streams import keep_mask
 
-HERE = Path(__file__).parent
 SHAPES = [(3, 5, 64, 0.75), (2, 4, 100, 0.5), (2, 3, 1100, 0.3), (2, 3, 130, 0.0), (1, 2, 7, 0.99)]
 
 
@@ -40,17 +35,12 @@ def test_features_under_masks(K: int, b: int, D: int, drop: float, dtype: torch.
 
 
 def test_the_kernel_makes_the_same_bits() -> None:
-    """In a process of its own: what triton brings along is interpreted too only where it is imported so."""
-    pytest.importorskip("triton")
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
-    code = "import test_fused; test_fused.compare()"
-    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert ran.returncode == 0 and ran.stdout.split() == ["equal"] * 2 * len(SHAPES), ran.stdout + ran.stderr
+    assert interpreted("fused.test_masked_features") == ["equal"] * 2 * len(SHAPES)
 
 
 def compare() -> None:
     """The kernel, interpreted on the CPU, and the text in torch's operations."""
-    from alfm.triton_kernels import masked_features as by_kernel
+    from alfm.fused.kernels.masked_features import masked_features as by_kernel
 
     for dtype in (torch.float32, torch.float64):
         for *shape, drop in SHAPES:
@@ -62,16 +52,10 @@ def compare() -> None:
 
 @pytest.mark.parametrize("kind", ["fp32", "fp64"])
 def test_the_kernel_compiles_for_cards(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    """Down to the card's own code, which needs no card."""
-    triton = pytest.importorskip("triton")
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from alfm.triton_kernels import _masked_features as kernel
+    from alfm.fused.kernels.masked_features import _masked_features as kernel
 
     types = {name: f"*{kind}" for name in ("x", "factor", "offset", "phi", "length")} | {"keys": "*i64", "rows": "*i64"}
-    signature = {name: types.get(name, "i32" if name.islower() else "constexpr") for name in kernel.arg_names}
-    source = ASTSource(fn=kernel, signature=signature, constexprs={"PLACES": 2, "WORDS": 16})
-    made_of = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"enable_fp_fusion": False})
-    assert len(made_of.asm["cubin"]) > 1000 and "fma.rn.f" not in made_of.asm["ptx"]
+    made_of = compiled(kernel, types, {"PLACES": 2, "WORDS": 16}, enable_fp_fusion=False)
+    assert "fma.rn.f" not in made_of["ptx"]

@@ -1,22 +1,12 @@
-"""Operations that a card does in one kernel of ours, where torch's own operations go over memory many times.
-
-Each is an operation of torch's with a text in torch's operations, which is what runs wherever there is no kernel. The
-kernels are in `alfm.triton_kernels`; a card without Triton (Windows) does without them.
-"""
+"""Features under the masks of dropout passes."""
 
 from __future__ import annotations
-
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+from alfm.fused.operation import define
 from alfm.streams import packed_mask, unpack_mask
-
-_LIBRARY = torch.library.Library("alfm", "DEF")
-_LIBRARY.define(
-    "masked_features(Tensor keys, Tensor rows, Tensor x, Tensor factor, Tensor offset, float drop) -> (Tensor, Tensor)"
-)
 
 
 def masked_features(
@@ -41,13 +31,7 @@ def _masked_features(
     return phi, torch.linalg.vector_norm(phi, dim=2)
 
 
-_LIBRARY.impl("masked_features", _masked_features, "CompositeExplicitAutograd")
-
-if find_spec("triton") is not None:
-
-    def _by_kernel(*given: Tensor | float) -> tuple[Tensor, Tensor]:
-        from alfm.triton_kernels import masked_features
-
-        return masked_features(*given)  # type: ignore[arg-type]
-
-    _LIBRARY.impl("masked_features", _by_kernel, "CUDA")
+define(
+    "masked_features(Tensor keys, Tensor rows, Tensor x, Tensor factor, Tensor offset, float drop) -> (Tensor, Tensor)",
+    _masked_features,
+)

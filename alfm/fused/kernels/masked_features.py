@@ -1,4 +1,4 @@
-"""The kernels behind `alfm.fused`, in Triton's language. Whoever runs one first imports it: Triton takes its time."""
+"""The kernel of `alfm.fused.masked_features`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The kernels of `alfm.fused`, in Triton's language."""

@@ -1,0 +1,28 @@
+"""How an operation is made known to torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+_LIBRARY = torch.library.Library("alfm", "DEF")
+
+
+def define(schema: str, text: Callable[..., Any]) -> None:
+    """`torch.ops.alfm.NAME` for a schema `NAME(...) -> ...`: the text, but on CUDA the kernel `kernels.NAME.NAME`.
+
+    Whoever runs a kernel first imports it: Triton takes its time.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, text, "CompositeExplicitAutograd")
+    if find_spec("triton") is not None:
+
+        def by_kernel(*given: Any) -> Any:
+            return getattr(import_module(f"alfm.fused.kernels.{name}"), name)(*given)
+
+        _LIBRARY.impl(name, by_kernel, "CUDA")
