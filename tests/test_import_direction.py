@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "extraction": "backbones cache commands cores datasets devices errors files options streams threads version",
     # the maths
     "features": "devices errors files host_ops lazy streams threads version",
-    "geometry": "devices errors features host_ops streams threads",
+    "geometry": "devices errors features fused host_ops streams threads",
     "heads": "devices errors features files geometry lazy options streams threads",
     "posteriors": "devices errors features fused heads host_ops options streams threads",
     "acquisition": "devices host_ops",

@@ -21,16 +21,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from alfm import devices
+from alfm.fused.group_sums import group_sums
 from alfm.geometry.d2_sampling import Factors, d2_sample_each
 from alfm.host_ops import add_rows, add_to_groups, argmax_rows, take
 from alfm.threads import side_by_side
 
 # How far beyond the mean a centroid aims after passes 1, 2, 3 and on, as a share of its way to the mean.
 _AHEAD = (0.4, 0.6, 0.8)
-_SUMMED = 8192  # items whose sums are made together on a GPU
-# Clusters up to which, on a GPU, sums are a product: K / 30 ps an element at 60 Tflop/s; sorting the items and reading
-# them thrice takes 6 ps, whatever K is, but few threads at few clusters.
-_MULTIPLIED = 128
 _BLOCK = 1 << 21  # numbers in a block of products: 8 MB in float32, near the caches
 
 
@@ -38,12 +35,17 @@ _BLOCK = 1 << 21  # numbers in a block of products: 8 MB in float32, near the ca
 class Clusters:
     """centroids (k, D): weighted means of their members; assignment (n,) int64: the centroid of each item.
 
-    inertia: sum of weight x squared distance of the items to their centroids.
+    held, as a number `inertia`: the sum of weight x squared distance of the items to their centroids.
     """
 
     centroids: Tensor
     assignment: Tensor
-    inertia: float
+    held: float | Tensor
+
+    @property
+    def inertia(self) -> float:
+        """A GPU is waited for."""
+        return float(self.held)
 
 
 def kmeans(
@@ -179,8 +181,8 @@ class _Run:
 
 
 class _Unseen:
-    """R problems where a look is a wait: a pass is one batch and one look for all, and another where a cluster has run
-    empty. Sums are taken anew instead of adjusted, since which items moved is not known here.
+    """R problems where a look is a wait: a pass is one batch of fixed shapes, a graph where there are any. The host
+    asks whether all are done after each but the first and the last. Sums are taken anew instead of adjusted.
 
     Of n items at most and K centroids at most: items that a problem lacks weigh nothing, centroids that it lacks are
     nowhere near.
@@ -201,7 +203,8 @@ class _Unseen:
         self.sq = torch.linalg.vecdot(self.x, self.x).expand(self.R, -1)
         device = self.x.device
         n, K = torch.tensor([self.n, list(k)]).to(device)[..., None]
-        self.there = torch.arange(self.x.shape[1], device=device) < n  # bool (R, n)
+        self.places = torch.arange(self.x.shape[1], device=device)
+        self.there = self.places < n  # bool (R, n)
         self.real = torch.arange(max(k), device=device) < K  # bool (R, K)
         self.weight = self.there.to(self.sq.dtype)
         self.weighted = weight is not None
@@ -215,124 +218,91 @@ class _Unseen:
         weights = None if weight is None else [row[:n] for row, n in zip(self.weight, self.n, strict=True)]
         seeds = pad_sequence(_seeds(x, own, k, rng, weights, seeding), batch_first=True)
         self.centroids = self.x.expand(self.R, -1, -1).take_along_dim(seeds[..., None], 1)
-        self._aim(self.centroids)
+        # what a pass changes stays where it is
+        self.target = self.centroids.clone()
         self.assignment = torch.full_like(self.there, -1, dtype=torch.int64)
         self.nearest, self.score = torch.empty_like(self.assignment), torch.empty_like(self.weight)
-        self.inertia, self.moves = [math.inf] * self.R, [0] * self.R
-        self.ahead, self.done = [True] * self.R, [False] * self.R
+        self.loss = torch.full_like(self.total, torch.inf)
+        self.moves = torch.zeros_like(self.assignment[:, 0])
+        self.ahead, self.running = torch.ones(2, self.R, dtype=torch.bool, device=device)
+        self.shares = torch.tensor([_AHEAD[0], *_AHEAD], dtype=self.x.dtype).to(device)
 
     def clusters(self, iterations: int) -> list[Clusters]:
         """After so many passes, or as soon as all are done."""
-        for _ in range(max(1, iterations)):
-            if all(self.done):
+        again = devices.of(self.x).repeated(self._pass)
+        for done in range(1, iterations):
+            if done > 1 and not bool(self.running.any()):
                 break
-            self._assign()
-            self._move()
+            again()
         return [
-            Clusters(self.centroids[r, : self.k[r]], self.assignment[r, : self.n[r]], self.inertia[r])
+            Clusters(self.centroids[r, : self.k[r]], self.assignment[r, : self.n[r]], self.loss[r])
             for r in range(self.R)
         ]
 
-    def _aim(self, target: Tensor) -> None:
-        self.target = target
-        self.half = torch.where(self.real, -0.5 * torch.linalg.vecdot(target, target), -torch.inf)[:, None]
+    def _pass(self) -> None:
+        self._assign()
+        self._move(self._refilled())
 
     def _assign(self) -> None:
         """See `_Run.assign`."""
+        half = torch.where(self.real, -0.5 * torch.linalg.vecdot(self.target, self.target), -torch.inf)[:, None]
         size = devices.of(self.x).block_rows(self.R * max(2048, *self.k))
         for start in range(0, self.x.shape[1], size):
             rows = slice(start, start + size)
-            product = torch.baddbmm(self.half, self.x[:, rows].expand(self.R, -1, -1), self.target.mT)
+            product = torch.baddbmm(half, self.x[:, rows].expand(self.R, -1, -1), self.target.mT)
             found = product.argmax(2)
             self.nearest[:, rows] = found
             self.score[:, rows] = product.gather(2, found[..., None])[..., 0]
 
-    def _move(self) -> None:
-        """See `_Run.move`."""
-        nearest = self.nearest.clone()
-        look, filled, means = self._look(nearest)
-        empty = [r for r in range(self.R) if look[1][r] and not self.done[r]]
-        if empty:
-            loss = (self.sq - 2 * self.score).clamp_min_(0).mul_(self.weight)
-            seen = torch.stack([loss, self.weight, nearest.to(loss.dtype)]).cpu()  # there is no cluster 2^24
-            for r in empty:
-                own, weight, clusters = seen[:, r, : self.n[r]].numpy()
-                _refill(clusters, own, weight > 0, self.k[r])
-            nearest = seen[2].to(nearest.device).long()
-            look, filled, means = self._look(nearest)
-        unchanged, _, inertia = look
-        moved, share = [0.0] * self.R, [0.0] * self.R
-        for r in range(self.R):
-            if self.done[r]:
-                continue
-            settled = bool(unchanged[r])
-            if not settled:
-                before, self.inertia[r] = self.inertia[r], max(0.0, inertia[r])
-                self.moves[r] += 1
-                moved[r] = 1.0
-                settled = before - self.inertia[r] < self.tolerance * self.inertia[r]
-            if settled:  # as in `_Run._settle`
-                self.done[r], self.ahead[r] = not self.ahead[r], False
-            elif self.ahead[r]:
-                share[r] = _AHEAD[min(self.moves[r], len(_AHEAD)) - 1]
-        said = torch.tensor([moved, share], dtype=self.x.dtype).to(nearest.device)
-        changed = said[0, :, None] > 0
-        self.assignment = torch.where(changed, nearest, self.assignment)
-        self.centroids = torch.where((filled & changed)[..., None], means.to(self.x.dtype), self.centroids)
-        self._aim(self.centroids + said[1, :, None, None] * (self.centroids - self.target))
+    def _refilled(self) -> Tensor:
+        """The nearest targets of all items, int64 (R, n), but of those that `_refill` would give to empty clusters."""
+        held = torch.zeros_like(self.real, dtype=torch.int64)
+        held.scatter_add_(1, self.nearest, (self.weight > 0).long())  # whole numbers: the same in any order
+        empty = (held == 0) & self.real
+        loss, order = (
+            (self.sq - 2 * self.score).clamp_min_(0).mul_(self.weight).sort(dim=1, descending=True, stable=True)
+        )
+        donor = self.nearest.gather(1, order)
+        # how many of the donor's items fit worse
+        grouped, place = donor.sort(dim=1, stable=True)
+        worse = torch.empty_like(place).scatter_(1, place, self.places - torch.searchsorted(grouped, grouped))
+        spare = (worse < held.gather(1, donor) - 1) & (loss > 0)
+        number = spare.cumsum(1)  # of spare items, so far
+        given = spare & (number <= empty.sum(1, keepdim=True))
+        free = empty.sort(dim=1, descending=True, stable=True).indices
+        new = free.gather(1, (number - 1).clamp(0, free.shape[1] - 1))
+        return torch.empty_like(donor).scatter_(1, order, torch.where(given, new, donor))
 
-    def _look(self, nearest: Tensor) -> tuple[list[list[float]], Tensor, Tensor]:
-        """Of each problem: whether an assignment is the last one, leaves a cluster empty, and its inertia; which
-        clusters are filled, bool (R, K), and their means (R, K, D) float64."""
-        R, K, _ = self.target.shape
-        members = torch.zeros(R, K, dtype=torch.int64, device=nearest.device)
-        members.scatter_add_(1, nearest, (self.weight > 0).long())  # whole numbers: the same in any order
-        mass, total = self._sums(nearest, K)
+    def _move(self, nearest: Tensor) -> None:
+        """See `_Run.move` and `_Run._settle`."""
+        mass, total = self._sums(nearest)
         filled, means = mass > 0, total / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
         # sum w |x - c|^2 = sum w |x|^2 - sum_k mass_k |c_k|^2 at the means: no second pass
-        held = torch.where(filled, mass * means.square().sum(2), 0).sum(1)
-        same = ((nearest == self.assignment) | ~self.there).all(1)
-        empty = ((members == 0) & self.real).any(1)
-        return torch.stack([same.to(held.dtype), empty.to(held.dtype), self.total - held]).tolist(), filled, means
+        loss = (self.total - torch.where(filled, mass * means.square().sum(2), 0).sum(1)).clamp_min(0)
+        moved = self.running & ~((nearest == self.assignment) | ~self.there).all(1)
+        settled = self.running & (~moved | (self.loss - loss < self.tolerance * loss))
+        self.loss.copy_(torch.where(moved, loss, self.loss))
+        self.moves.add_(moved)
+        self.running.logical_and_(~settled | self.ahead)
+        self.ahead.logical_and_(~settled)
+        share = self.shares[self.moves.clamp_max(len(_AHEAD))] * self.ahead
+        self.assignment.copy_(torch.where(moved[:, None], nearest, self.assignment))
+        changed = (filled & moved[:, None])[..., None]
+        self.centroids.copy_(torch.where(changed, means.to(self.x.dtype), self.centroids))
+        self.target.copy_(self.centroids + share[:, None, None] * (self.centroids - self.target))
 
-    def _sums(self, nearest: Tensor, K: int) -> tuple[Tensor, Tensor]:
-        """Masses (R, K) and weighted sums (R, K, D) of the clusters, in float64, in a fixed order."""
-        if K > _MULTIPLIED:
-            return self._sums_in_order(nearest, K)
-        mass = torch.zeros(self.R, K, dtype=torch.float64, device=nearest.device)
-        total = mass.new_zeros(self.R, K, self.x.shape[2])
-        for start in range(0, nearest.shape[1], _SUMMED):
-            part = slice(start, start + _SUMMED)
-            share = self.weight.new_zeros(self.R, K, len(nearest[0, part]))
-            share.scatter_(1, nearest[:, None, part], self.weight[:, None, part])
-            total += torch.bmm(share, self.x[:, part].expand(self.R, -1, -1))
-            mass += share.sum(2, dtype=torch.float64)
-        return mass, total
-
-    def _sums_in_order(self, nearest: Tensor, K: int) -> tuple[Tensor, Tensor]:
-        """The same from items sorted by their cluster; those that a problem lacks are behind its last one."""
-        x, device = self.x.flatten(0, 1), nearest.device
-        nearest = nearest.masked_fill(~self.there, K)
-        clusters = torch.arange(K + 1, device=device).expand(self.R, -1).contiguous()
-        run = torch.arange(self.R, device=device)[:, None]
-        mass = torch.zeros(self.R, K, dtype=torch.float64, device=device)
-        total = mass.new_zeros(self.R, K, self.x.shape[2])
-        for start in range(0, nearest.shape[1], _SUMMED):
-            ranked, order = nearest[:, start : start + _SUMMED].sort(dim=1, stable=True)
-            edges, m = torch.searchsorted(ranked, clusters), ranked.shape[1]
-            offsets = torch.nn.functional.pad((edges + m * run).flatten(), (0, 1), value=self.R * m)
-            places = order + start + (run * self.x.shape[1] if len(self.x) > 1 else 0)
-            rows = x.index_select(0, places.flatten())
-            if self.weighted:
-                weight = self.weight[:, start : start + _SUMMED].gather(1, order).flatten()
-                held = torch.segment_reduce(weight.double(), "sum", offsets=offsets, unsafe=True)
-                mass += held.unflatten(0, (self.R, -1))[:, :K]
-                rows.mul_(weight[:, None])
-            else:
-                mass += edges.diff(dim=1)
-            sums = torch.segment_reduce(rows, "sum", offsets=offsets, unsafe=True)
-            total += sums.unflatten(0, (self.R, -1))[:, :K]
-        return mass, total
+    def _sums(self, nearest: Tensor) -> tuple[Tensor, Tensor]:
+        """Masses (R, K) and weighted sums (R, K, D) of the clusters, in float64, in the order of the items."""
+        K = self.real.shape[1]
+        ranked, rows = nearest.masked_fill(~self.there, K).sort(dim=1, stable=True)
+        clusters = torch.arange(K + 1, device=nearest.device).expand(self.R, -1).contiguous()
+        edges = torch.searchsorted(ranked, clusters)
+        own = self.x.shape[1] * torch.arange(self.R, device=nearest.device)[:, None]  # where each problem's begin
+        weight = self.weight.gather(1, rows) if self.weighted else None
+        total = group_sums(self.x.flatten(0, 1), rows + own if len(self.x) > 1 else rows, edges, weight)
+        if weight is None:
+            return edges.diff(dim=1).double(), total
+        return group_sums(self.weight.flatten()[:, None], rows + own, edges)[..., 0], total
 
 
 def nearest_items(x: Tensor, centroids: Tensor) -> Tensor:

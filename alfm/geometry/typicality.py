@@ -20,7 +20,6 @@ _BLOCK = 1 << 24  # distances held at once on a GPU: 64 MB
 PART = 1024  # members among which the most typical is looked for, of a cluster of a large pool
 _FINAL = 64  # of these, the ones that are measured among more
 _WIDE = 10  # times as many members
-_MANY = 16  # groups from which on they are found together on a GPU
 _TOGETHER = 1024  # members up to which, on a GPU, all distances of a group come from differences, beside other groups'
 
 
@@ -103,9 +102,9 @@ def most_typical_each(points: Vectors, groups: Sequence[Tensor], neighbours: int
     """`most_typical` of each group of items, int64 (m,) each: its place there, int64 (1,).
 
     Where looks cost a wait, groups are made as large as the largest of some and found together, for one wait of the
-    host; few are not worth it.
+    host.
     """
-    if len(groups) < _MANY or _looks(points.device):
+    if _looks(points.device):
         return [most_typical(points.rows(rows, plain=True), neighbours) for rows in groups]
     out: dict[int, Tensor] = {}
     batch: list[int] = []

@@ -109,13 +109,10 @@ def test_several_problems_together_are_each_alone(weighted: bool, threads: int) 
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("sorted_from", [128, 1])
 def test_several_problems_are_one_batch_where_replicates_are_joined(
-    weighted: bool, sorted_from: int, monkeypatch: pytest.MonkeyPatch
+    weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of different sizes and lengths, with a cluster that runs empty; and the items nearest to their centroids."""
-    monkeypatch.setattr("alfm.geometry.kmeans._MULTIPLIED", sorted_from)
-    monkeypatch.setattr("alfm.geometry.kmeans._SUMMED", 700)
     x = [blobs(12, 3000, 9), torch.cat([blobs(16, 900, 7), torch.zeros(50, 8).double()])[-60:], blobs(14, 40, 3)]
     k = [30, 12, 40]
     for some in (x, [x[0]] * 3):
@@ -150,6 +147,32 @@ def test_a_core_need_not_wait_for_the_last_problem(monkeypatch: pytest.MonkeyPat
     x = blobs(15, 3000, 9)
     kmeans_each([x] * 5, [8] * 5, [np.random.default_rng(s) for s in range(5)], iterations=2, tolerance=0)
     assert jobs == [5, 15, 5, 15, 5]
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 50])
+@pytest.mark.parametrize("seed", range(3))
+def test_empty_clusters_are_filled_with_the_same_items_where_looks_cost(
+    iterations: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many at once, of several donors, of which a few have nothing to spare; with items that weigh nothing."""
+    rng = np.random.default_rng(seed)
+    heavy = torch.from_numpy(rng.normal(size=(4, 3))).repeat(60, 1)
+    x = torch.cat([heavy, torch.from_numpy(rng.normal(size=(40, 3)) * 3)])[rng.permutation(280)]
+    weight = torch.from_numpy(rng.choice([0.0, 1.0, 2.0], 280))
+    for own in (None, [weight, weight.flip(0)]):
+        alone = kmeans_each([x] * 2, [30, 25], _generators(seed), own, iterations, seeding="random")
+        other = replace(devices.of("cpu"), looks_are_free=False, numpy_reads=False, joins_replicates=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(devices, "of", lambda x, other=other: other)
+            together = kmeans_each([x] * 2, [30, 25], _generators(seed), own, iterations, seeding="random")
+        for ours, theirs in zip(together, alone, strict=True):
+            assert torch.equal(ours.assignment, theirs.assignment)
+            torch.testing.assert_close(ours.centroids, theirs.centroids)
+            assert ours.inertia == pytest.approx(theirs.inertia, abs=1e-9)
+
+
+def _generators(seed: int) -> list[np.random.Generator]:
+    return [np.random.default_rng([seed, r]) for r in range(2)]
 
 
 def test_empty_clusters_are_filled() -> None:
