@@ -73,6 +73,12 @@ class Device:
             return replicates  # free memory is not asked for
         return min(replicates, max(1, self.free_bytes() // 2 // each))
 
+    def sent(self, x: Tensor) -> Tensor:
+        """x on this device. What was enqueued there is not waited for, where host memory can be pinned."""
+        if self.pins_host_memory and x.device.type == "cpu":
+            return x.pin_memory().to(self.device, non_blocking=True)
+        return x.to(self.device)
+
     @property
     def widest(self) -> torch.dtype:
         """The widest float that can be computed there."""

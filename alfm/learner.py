@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.devices import full_precision
 from alfm.errors import UserError
 from alfm.features.features import Features
@@ -232,7 +233,8 @@ class Learner:
 
     def _store(self, rows: Tensor, labels: Tensor, said: Tensor, known: Tensor) -> None:
         """Appends what is known, each replicate's rows side by side; all (R, B) on the host."""
-        there = rows.to(self.pool.device)
+        pool = devices.of(self.pool.device)
+        there = pool.sent(rows)
         if bool(said.all()):
             self._free.scatter_(1, rows, False)
             self.available.scatter_(1, there, False)
@@ -240,9 +242,9 @@ class Learner:
             self._free[said.nonzero()[:, 0], rows[said]] = False
             self.available.copy_(self._free)
         if not bool(known.all()):
-            there, labels = rows.where(known, -1).to(there.device), labels.where(known, -1)
+            there, labels = pool.sent(rows.where(known, -1)), labels.where(known, -1)
         self.rows = torch.cat([self.rows, there], 1)
-        self.targets = torch.cat([self.targets, labels.to(there.device)], 1)
+        self.targets = torch.cat([self.targets, pool.sent(labels)], 1)
         if min(self.counts) < self.rows.shape[1]:
             order = (self.rows < 0).byte().argsort(dim=1, stable=True)[:, : max(self.counts)]
             self.rows, self.targets = self.rows.gather(1, order), self.targets.gather(1, order)
@@ -276,7 +278,7 @@ class Learner:
 
     def _of(self, group: list[int], state: Tensor) -> Tensor:
         """What (R, ...) holds of some replicates; itself for all of them."""
-        return state if len(group) == self.R else state[torch.tensor(group, device=state.device)]
+        return state if len(group) == self.R else state[devices.of(state).sent(torch.tensor(group))]
 
     def _heads(self, group: list[int]) -> LinearHead:
         assert self.head is not None

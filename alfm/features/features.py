@@ -239,9 +239,7 @@ class Features:
         Only blocks are pinned, in memory that torch gives out again once they are across: the whole, pinned, would be a
         second copy of the pool, rounded up to a power of two.
         """
-        if devices.of(x).numpy_reads and devices.of(self.device).pins_host_memory:
-            x = x.pin_memory()
-        return x.to(self.device, non_blocking=True).to(self.dtype)
+        return devices.of(self.device).sent(x).to(self.dtype)
 
     def gather(self, index: Tensor, plain: bool = False) -> Tensor:
         """Raw features of pool rows, int64 (m,) -> (m, D) float32 on the device; plain: see `Vectors.rows`."""

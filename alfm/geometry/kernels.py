@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.spaces import Centred
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Joined:
         self._squares: Tensor | None = None
         if not self.alike and isinstance(kernels[0], RBF) and len({type(one) for one in kernels}) == 1:
             widths = [one.width**2 for one in kernels if isinstance(one, RBF)]
-            self._squares = sq.new_tensor(widths)[:, None, None]
+            self._squares = devices.of(sq).sent(torch.tensor(widths, dtype=sq.dtype))[:, None, None]
 
     def __call__(self, dots: Tensor, sq_x: Tensor, sq_y: Tensor) -> Tensor:
         """Each replicate's similarities, (R, a, b) or, where all are the same, (a, b); overwrites `dots`.
@@ -200,7 +201,8 @@ def best_similarities(
 
     Elsewhere by each one's own, of one width.
     """
-    nothing = vectors.sq_norms.new_tensor([kernel.nothing for kernel in kernels])
+    nothing = torch.tensor([kernel.nothing for kernel in kernels], dtype=vectors.sq_norms.dtype)
+    nothing = devices.of(vectors.device).sent(nothing)
     kappa = nothing[:, None].repeat(1, vectors.N if targets is None else len(targets))
     if vectors.pool.joins_replicates and all(map(len, rows)):
         joined, items = Joined(kernels, vectors.sq_norms), filled(rows)

@@ -201,8 +201,8 @@ class _Unseen:
         same = all(one is x[0] for one in x)
         self.x = x[0][None] if same else pad_sequence(list(x), batch_first=True)  # (1 or R, n, D)
         self.sq = torch.linalg.vecdot(self.x, self.x).expand(self.R, -1)
-        device = self.x.device
-        n, K = torch.tensor([self.n, list(k)]).to(device)[..., None]
+        device, there = self.x.device, devices.of(self.x)
+        n, K = there.sent(torch.tensor([self.n, list(k)]))[..., None]
         self.places = torch.arange(self.x.shape[1], device=device)
         self.there = self.places < n  # bool (R, n)
         self.real = torch.arange(max(k), device=device) < K  # bool (R, K)
@@ -225,7 +225,7 @@ class _Unseen:
         self.loss = torch.full_like(self.total, torch.inf)
         self.moves = torch.zeros_like(self.assignment[:, 0])
         self.ahead, self.running = torch.ones(2, self.R, dtype=torch.bool, device=device)
-        self.shares = torch.tensor([_AHEAD[0], *_AHEAD], dtype=self.x.dtype).to(device)
+        self.shares = there.sent(torch.tensor([_AHEAD[0], *_AHEAD], dtype=self.x.dtype))
 
     def clusters(self, iterations: int) -> list[Clusters]:
         """After so many passes, or as soon as all are done."""
@@ -323,18 +323,18 @@ def nearest_items_each(x: Sequence[Tensor], centroids: Sequence[Tensor]) -> list
     half = 0.5 * torch.linalg.vecdot(every, every)
     if several:
         places = torch.arange(half.shape[1], device=half.device)
-        half = torch.where(places < torch.tensor(n, device=half.device)[:, None], half, torch.inf)
+        half = torch.where(places < devices.of(half).sent(torch.tensor(n))[:, None], half, torch.inf)
     best = [_Items(*own, m) for own, m in zip(_best_items(every, half, targets, centroids), n, strict=True)]
     while any(one.losers for one in best):
         some = [one.losers[:32] for one in best]
         wide = max(map(len, some))
         rows = np.array([[*own, *[0] * (wide - len(own))] for own in some])
-        index = torch.from_numpy(rows if several else rows[0]).to(half.device)
+        index = devices.of(half).sent(torch.from_numpy(rows if several else rows[0]))
         scores = _scores(-half, targets.take_along_dim(index[..., None], -2), every).cpu().numpy()
         for one, own in zip(best, scores if several else scores[None], strict=True):
             one.give(own)
     chosen = [one.chosen[one.chosen >= 0] for one in best]
-    return list(torch.from_numpy(np.concatenate(chosen)).to(half.device).split([len(own) for own in chosen]))
+    return list(devices.of(half).sent(torch.from_numpy(np.concatenate(chosen))).split([len(own) for own in chosen]))
 
 
 class _Items:

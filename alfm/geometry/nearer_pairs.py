@@ -149,7 +149,8 @@ class Together:
     def gains(self, kernels: Sequence[RBF], kappa: Tensor, weight: Tensor | None) -> Tensor:
         """`herding.first_gains` of the kernels, all of one type, for kappa and weight (R, N), up to rounding."""
         _, target, closeness = self.pairs
-        squares = kappa.new_tensor([one.width**2 for one in kernels])[:, None].expand_as(kappa)
+        widths = torch.tensor([one.width**2 for one in kernels], dtype=kappa.dtype)
+        squares = devices.of(kappa).sent(widths)[:, None].expand_as(kappa)
         square, level = (own.flatten().index_select(0, target) for own in (squares, kappa))
         rest = kernels[0].rising(closeness, square).sub_(level).relu_()
         if weight is not None:

@@ -14,6 +14,7 @@ from alfm.geometry.kmeans_on_part import Take
 from alfm.geometry.knn import CLOSE, SPARE, knn
 from alfm.host_ops import holds_any, smallest
 
+_TOLD_APART = 3  # members from which on one can be more typical than another
 _SEARCH = 256  # members up to which, on CPU, a search for neighbours costs more than all distances
 _NOISE = 256  # units of rounding: squared distances from products are better than that
 _BLOCK = 1 << 24  # distances held at once on a GPU: 64 MB
@@ -31,7 +32,7 @@ def most_typical(x: Tensor, neighbours: int) -> Tensor:
     of the nearest.
     """
     k = min(neighbours, len(x) // 2)
-    if k < 1:
+    if len(x) < _TOLD_APART:
         return torch.zeros(1, dtype=torch.int64, device=x.device)
     best = _mean_to_nearest(x, k).argmin(0, keepdim=True)
     # products of equal items may round differently
@@ -108,7 +109,11 @@ def most_typical_each(points: Vectors, groups: Sequence[Tensor], neighbours: int
         return [most_typical(points.rows(rows, plain=True), neighbours) for rows in groups]
     out: dict[int, Tensor] = {}
     batch: list[int] = []
+    first = torch.zeros(1, dtype=torch.int64, device=points.device)
     for i in sorted(range(len(groups)), key=lambda i: -len(groups[i])):
+        if len(groups[i]) < _TOLD_APART:
+            out[i] = first
+            continue
         if len(groups[i]) > _TOGETHER:
             out[i] = most_typical(points.rows(groups[i], plain=True), neighbours)
             continue
@@ -125,7 +130,7 @@ def most_typical_each(points: Vectors, groups: Sequence[Tensor], neighbours: int
 def _together(points: Vectors, groups: Sequence[Tensor], neighbours: int) -> Sequence[Tensor]:
     """The same for some groups, the largest first."""
     device, side = points.device, len(groups[0])
-    size = torch.tensor([len(rows) for rows in groups], device=device)
+    size = devices.of(device).sent(torch.tensor([len(rows) for rows in groups]))
     place = torch.arange(side, device=device)
     inside = place < size[:, None]
     start = (size.cumsum(0) - size)[:, None]

@@ -57,7 +57,7 @@ class AlfaMix(Strategy):
             next((cap for cap, count in zip(caps, counts, strict=True) if count > budget), caps[-1])
             for counts in flipped
         ]
-        limits = torch.tensor(least, dtype=needed.dtype).to(needed.device)[:, None]
+        limits = devices.of(needed).sent(torch.tensor(least, dtype=needed.dtype))[:, None]
         candidates = where(query.available & (needed <= limits))
         picks = clustered(query, candidates, budget, partial(unit_embedded, query), up_to=self.cluster_up_to)
         if self.fill == "margins":

@@ -35,22 +35,23 @@ def ask_on_host(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, 
         )
     if query.wanted is None:
         budget = min(budget, int(query.available.sum(1).min()))
-    picks = strategy.select(query, budget)
+    picks = strategy.select(query, budget).long()
     if picks.shape != (query.R, budget):
         raise RuntimeError(f"{strategy.name} returned shape {tuple(picks.shape)}, wanted {(query.R, budget)}")
     filled = []
-    host = picks.cpu()
-    available = query.available.cpu()
+    free = query.available.gather(1, picks.clamp(0, query.pool.N - 1))
+    host, allowed = torch.stack([picks, free.long()]).cpu()
+    allowed[host >= query.pool.N] = False
     for r, wanted in enumerate(query.budgets(budget)):
-        own = host[r, :wanted]
-        own = own[own >= 0]
-        if len(own.unique()) != len(own) or not bool(available[r][own].all()):
+        picked = host[r, :wanted] >= 0
+        own = host[r, :wanted][picked]
+        if len(own.unique()) != len(own) or not bool(allowed[r, :wanted][picked].all()):
             raise RuntimeError(f"{strategy.name} returned a repeated or unavailable item (replicate {r})")
         missing = wanted - len(own)
         if missing:
-            free = available[r].clone()
-            free[own] = False
-            rest = free.nonzero()[:, 0].numpy()
+            left = query.available[r].cpu().clone()
+            left[own] = False
+            rest = left.nonzero()[:, 0].numpy()
             drawn = query.rng(r, "complete the batch").choice(rest, missing, replace=False)
             own = torch.cat([own, torch.from_numpy(drawn)])
         host[r, :wanted], host[r, wanted:] = own, -1

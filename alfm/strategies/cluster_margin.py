@@ -10,6 +10,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.errors import UserError
 from alfm.geometry.linkage import average_linkage
@@ -56,7 +57,7 @@ class ClusterMargin(Strategy):
         for r, rows in enumerate(candidates):
             cluster = self.clusters(query, r)[rows.cpu().numpy()]
             order = round_robin(cluster, query.rng(r, "cluster margin"))
-            picks.append(rows[torch.from_numpy(order[:budget]).to(rows.device)])
+            picks.append(rows.index_select(0, devices.of(rows).sent(torch.from_numpy(order[:budget]))))
         return stack_picks(picks, budget, query.pool.device)
 
     def clusters(self, query: Query, r: int) -> np.ndarray:

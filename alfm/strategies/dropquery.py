@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.geometry.kmeans_on_part import GATHERED
 from alfm.heads.passes import Seen, walk_draws
 from alfm.host_ops import argmax_last
@@ -58,7 +59,7 @@ class DropQuery(Strategy):
             while threshold > 0 and counts[threshold] < self.enough * budget:
                 threshold -= 1
             thresholds.append(threshold)
-        limits = torch.tensor(thresholds).to(changes.device)[:, None]
+        limits = devices.of(changes).sent(torch.tensor(thresholds))[:, None]
         candidates = where((changes > limits) & query.available)
         embedding = partial(unit_embedded, query) if self.cluster_head else None
         picks = clustered(query, candidates, budget, embedding, up_to=self.cluster_up_to)

@@ -84,15 +84,16 @@ class Filtered(Composed):
             for start in range(0, query.R, size)
         ]
         picks = [own for group in side_by_side(jobs, device) for own in group]
-        return torch.from_numpy(np.stack(picks)).to(device)
+        return devices.of(device).sent(torch.from_numpy(np.stack(picks)))
 
     def _picks(self, query: Query, which: Sequence[int], budget: int) -> list[np.ndarray]:
         """Picks of consecutive replicates. What is left of each is known to the host: pool rows int64, ascending."""
         rngs = [query.rng(r, "filter") for r in which]
         left = [free.nonzero()[0] for free in query.some(query.available, which).cpu().numpy()]
+        known = [own[own >= 0] for own in query.some(query.rows, which).cpu().numpy()]
         for _ in range(self.rounds):
-            left = self._kept(query, which, budget, left, rngs)
-        return self._asked(self.strategy, query, which, left, [budget] * len(which), _seeds(rngs))
+            left = self._kept(query, which, budget, left, known, rngs)
+        return self._asked(self.strategy, query, which, left, known, [budget] * len(which), _seeds(rngs))
 
     def _kept(
         self,
@@ -100,6 +101,7 @@ class Filtered(Composed):
         which: Sequence[int],
         budget: int,
         left: Sequence[np.ndarray],
+        known: Sequence[np.ndarray],
         rngs: Sequence[np.random.Generator],
     ) -> list[np.ndarray]:
         """What members keep of the items left."""
@@ -113,7 +115,7 @@ class Filtered(Composed):
             ]
             seeds = _seeds(rngs)
             if query.head is not None or not member.needs_head:
-                kept.append(self._asked(member, query, which, parts, counts, seeds))
+                kept.append(self._asked(member, query, which, parts, known, counts, seeds))
         return [np.unique(np.concatenate(own)) for own in zip(*kept, strict=True)] if kept else list(left)
 
     def _asked(
@@ -122,22 +124,22 @@ class Filtered(Composed):
         query: Query,
         which: Sequence[int],
         parts: Sequence[np.ndarray],
+        known: Sequence[np.ndarray],
         counts: Sequence[int],
         seeds: Sequence[int],
     ) -> list[np.ndarray]:
-        """So many pool rows that a strategy picks where each replicate's pool is its part, and what is labelled."""
-        known = [own[own >= 0] for own in query.some(query.rows, which).cpu().numpy()]
+        """So many pool rows that a strategy picks where each replicate's pool is its part, and what is known."""
         members = [np.union1d(*own) for own in zip(parts, known, strict=True)]
         every = np.unique(np.concatenate(members))
         if len(which) > 1 and not strategy.joins_parts(len(every)):
-            alone = zip(which, parts, counts, seeds, strict=True)
-            return [self._asked(strategy, query, [r], [part], [n], [seed])[0] for r, part, n, seed in alone]
-        device = query.pool.device
-        items = torch.from_numpy(every).to(device)
+            alone = zip(which, parts, known, counts, seeds, strict=True)
+            return [self._asked(strategy, query, [r], [p], [k], [n], [seed])[0] for r, p, k, n, seed in alone]
+        there = devices.of(query.pool.device)
+        items = there.sent(torch.from_numpy(every))
         asked = about(query, which, items, part_of(query.pool, items), seeds, {})
-        asked.available = _marked(every, parts).to(device)
+        asked.available = there.sent(_marked(every, parts))
         if len(which) > 1:
-            asked.members, asked.wanted = _marked(every, members).to(device), counts
+            asked.members, asked.wanted = there.sent(_marked(every, members)), counts
         picks, _ = ask_on_host(strategy, asked, max(counts))
         return [every[own[:n]] for own, n in zip(picks.numpy(), counts, strict=True)]
 

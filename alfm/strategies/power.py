@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from alfm import devices
 from alfm.options import checked
 from alfm.strategies.bald import Bald
 from alfm.strategies.entropy import Entropy
@@ -31,7 +33,7 @@ class Power(Scored):
         score = super().score(query)  # type: ignore[safe-super]  # of the class that it is mixed with
         tiny = torch.finfo(score.dtype).tiny
         noise = [query.rng(r, "gumbel").gumbel(size=query.pool.N) for r in range(query.R)]
-        gumbel = torch.stack([torch.from_numpy(one).to(score) for one in noise])
+        gumbel = devices.of(score).sent(torch.from_numpy(np.stack(noise)).to(score.dtype))
         return self.beta * score.clamp_min(tiny).log() + gumbel
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.features.features import Features, Vectors
 from alfm.features.spaces import RAW, UNIT, unit_rows
 from alfm.geometry import greedy
@@ -153,7 +154,7 @@ class Query:
         """The same question for some of the replicates, ascending, in which a strategy keeps things in `carry`."""
         if len(replicates) == self.R:
             return replace(self, carry=carry)
-        index = torch.tensor(replicates, device=self.rows.device)
+        index = devices.of(self.rows).sent(torch.tensor(replicates))
         return replace(
             self,
             rows=self.rows[index],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.strategies.base import Strategy
-from alfm.strategies.query import Query, stack_picks
+from alfm.strategies.parts.candidates import all_available
+from alfm.strategies.query import Query
 
 
 class Random(Strategy):
@@ -17,9 +20,7 @@ class Random(Strategy):
     stochastic = True
 
     def select(self, query: Query, budget: int) -> Tensor:
-        picks = []
-        for r in range(query.R):
-            rows = query.available[r].nonzero()[:, 0]
-            chosen = query.rng(r, "random").choice(len(rows), budget, replace=False)
-            picks.append(rows[torch.from_numpy(chosen).to(rows.device)])
-        return stack_picks(picks, budget, query.pool.device)
+        free = all_available(query)
+        chosen = [query.rng(r, "random").choice(len(rows), budget, replace=False) for r, rows in enumerate(free)]
+        places = devices.of(query.available).sent(torch.from_numpy(np.stack(chosen)))
+        return torch.stack([rows.index_select(0, own) for rows, own in zip(free, places, strict=True)])

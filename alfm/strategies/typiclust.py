@@ -123,7 +123,7 @@ class TypiClust(Strategy):
         else:
             places = most_typical_each(points, every, self.neighbours)
         starts = np.cumsum([0, *map(len, every[:-1])])
-        index = torch.cat(places) + torch.from_numpy(starts).to(points.device)
+        index = torch.cat(places) + devices.of(points.device).sent(torch.from_numpy(starts))
         joined, groups = torch.cat(every), [len(own) for own, _ in asked.values()]
         others = [joined[:0]] * len(every)
         if any(more for _, more in asked.values()):

@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from alfm import devices
 from alfm.acquisition import margin_uncertainty
 from alfm.features.features import Vectors
 from alfm.geometry.greedy import Alone
@@ -165,4 +166,4 @@ class _Split(NamedTuple):
 
 def _stacked(own: Sequence[Tensor], device: torch.device) -> Tensor:
     """int64 (R, n), padded with -1."""
-    return pad_sequence(list(own), batch_first=True, padding_value=-1).to(device)
+    return devices.of(device).sent(pad_sequence(list(own), batch_first=True, padding_value=-1))

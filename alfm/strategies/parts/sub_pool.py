@@ -19,7 +19,7 @@ from alfm.streams import stream
 
 def part_of(whole: Features, items: Tensor) -> Features:
     """Some rows of a pool, int64 (m,), as a pool of their own."""
-    return Features(whole.gather(items), whole.device, views=whole.views_of(items), part_of=whole)
+    return Features(whole.gather(items), whole.device, views=whole.views_of(items), part_of=whole, finite=True)
 
 
 def about(
@@ -33,7 +33,7 @@ def about(
     most = max(query.counts[r] for r in which)
     labelled, targets = (query.some(own, which)[:, :most] for own in (query.rows, query.targets))
     head = None if query.head is None else query.head.part(slice(which[0], which[-1] + 1)).among(items)
-    return Query(
+    asked = Query(
         pool=pool,
         rows=torch.searchsorted(items, labelled.clamp_min(0)).where(labelled >= 0, -1),
         targets=targets,
@@ -45,6 +45,8 @@ def about(
         classifier=query.classifier,
         carry=carry,
     )
+    asked.counts = [query.counts[r] for r in which]  # known already
+    return asked
 
 
 @dataclass(eq=False)
