@@ -7,14 +7,15 @@ underflows contributes exactly 0 and a certain item scores 0, never NaN (which w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import wraps
 
 import torch
 from torch import Tensor
 
-from alfm import devices, host_ops
+from alfm import devices
+from alfm.fused.bald import bald as fused_bald
+from alfm.host_ops import plogp
 
 
 def _log_softmax(logits: Tensor, dim: int = -1) -> Tensor:
@@ -25,12 +26,6 @@ def _log_softmax(logits: Tensor, dim: int = -1) -> Tensor:
 def _entropy(log_p: Tensor) -> Tensor:
     """Nats, over the last dimension, of log probabilities that sum to one; at least 0."""
     return -(log_p.exp() * log_p).sum(-1).clamp_max(0)
-
-
-def _plogp(p: Tensor) -> Tensor:
-    """p log p with 0 log 0 = 0."""
-    positive = p.clamp_min(torch.finfo(p.dtype).tiny)
-    return host_ops.log(positive, positive).mul_(p)
 
 
 def _replicates(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -102,19 +97,7 @@ def bald(logits: Tensor) -> Tensor:
 
     Houlsby et al. 2011 (arXiv 1112.5745); Gal et al. 2017 (arXiv 1703.02910).
     """
-    *R, M, b, C = logits.shape
-    mean = logits.new_zeros(*R, C, b)  # by classes first, as in `mean_probabilities`
-    within = logits.new_zeros(*R, b)
-    size = min(M, max(1, block_numbers(logits) // (within.numel() * C)))
-    scratch = logits.new_empty(2, *R, size, C, b)
-    for members in logits.mT.split(size, -3):
-        z, e = scratch[..., : members.shape[-3], :, :]
-        torch.mul(members, 1 / math.log(2), out=z)  # in bits: torch has a much faster 2^z than e^z
-        z.sub_(z.amax(-2, keepdim=True)).clamp_min_(-1e4)  # 2^-1e4 is 0, and 0 * -1e4 too
-        total = torch.exp2(z, out=e).sum(-2, keepdim=True)
-        within += (total.log2() - z.mul_(e).sum(-2, keepdim=True).div_(total)).sum((-3, -2))
-        mean += e.div_(total).sum(-3)
-    return within.mul_(-math.log(2) / M).sub_(_plogp(mean.div_(M)).sum(-2)).clamp_min_(0)
+    return fused_bald(logits)
 
 
 @_replicates
@@ -148,7 +131,7 @@ def variation_ratio(logits: Tensor) -> Tensor:
 
 def vote_entropy(logits: Tensor) -> Tensor:
     """Entropy (nats) of the M members' votes, (M, b, C) -> (b,). Dagan & Engelson 1995."""
-    return -_plogp(_vote_shares(logits)).sum(-1).clamp_max(0)
+    return -plogp(_vote_shares(logits)).sum(-1).clamp_max(0)
 
 
 # -- joint draws: one weight setting shared by all items -------------------------------------------------------------
@@ -166,14 +149,14 @@ def epig(logits: Tensor, target: Tensor) -> Tensor:
     *R, M, b, C = logits.shape
     T = target.shape[-2]
     p, q = _log_softmax(logits).exp(), _log_softmax(target).exp()
-    marginals = -_plogp(p.mean(-3)).sum(-1) - _plogp(q.mean(-3)).sum(-1).mean(-1, keepdim=True)
+    marginals = -plogp(p.mean(-3)).sum(-1) - plogp(q.mean(-3)).sum(-1).mean(-1, keepdim=True)
     q = q.reshape(*R, M, T * C)
     joint = p.new_empty(*R, b)
     size = max(1, block_numbers(p) // (C * T * C))
     for start in range(0, b, size):
         block = p[..., start : start + size, :]
         pair = torch.matmul(block.reshape(*R, M, -1).mT, q).div_(M)
-        joint[..., start : start + size] = _plogp(pair).view(*R, block.shape[-2], -1).sum(-1)
+        joint[..., start : start + size] = plogp(pair).view(*R, block.shape[-2], -1).sum(-1)
     return marginals + joint / T
 
 

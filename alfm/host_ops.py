@@ -28,6 +28,12 @@ def log(p: Tensor, out: Tensor) -> Tensor:
     return out
 
 
+def plogp(p: Tensor) -> Tensor:
+    """p log p with 0 log 0 = 0."""
+    positive = p.clamp_min(torch.finfo(p.dtype).tiny)
+    return log(positive, positive).mul_(p)
+
+
 def argmax_rows(x: Tensor) -> Tensor:
     """Column of each row's maximum, the first of equals: x (m, n) -> int64 (m,)."""
     host = _on_host(x)

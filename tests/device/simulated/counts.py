@@ -216,6 +216,9 @@ SYNCS = {
 MATMUL = {"mm", "addmm", "bmm", "baddbmm", "mv", "dot", "addmv", "addmm_", "baddbmm_", "vdot", "addbmm", "addr"}
 
 
+FUSED = {"masked_logits": lambda ins, out: 2.0 * out.numel() * ins[2].shape[1]}  # of alfm.fused
+
+
 def flat(args, out):
     for a in args:
         if isinstance(a, torch.Tensor):
@@ -280,8 +283,8 @@ def count_op(func, name, ins, outs):
         return
     k = KERNELS.get(name, 1)
     nbytes = sum(real_bytes(t) for t in ins) + sum(real_bytes(t) for t in outs if not any(t is i for i in ins))
-    fl = matmul_flops(name, ins) if name in MATMUL else 0.0
-    peak = PEAK_DOUBLE if ins and ins[0].dtype == torch.float64 else PEAK
+    fl = matmul_flops(name, ins) if name in MATMUL else FUSED[name](ins, outs[0]) if name in FUSED else 0.0
+    peak = PEAK_DOUBLE if (outs or ins) and (outs or ins)[0].dtype == torch.float64 else PEAK
     if name in ("index_select", "index", "gather", "embedding") and len(ins) >= 1 and outs:
         nbytes = 2 * sum(real_bytes(t) for t in outs) + sum(real_bytes(t) for t in ins[1:])
     if name in ("index_copy_", "index_add_", "scatter_", "index_put_", "index_fill_", "scatter_add_"):
