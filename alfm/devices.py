@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -127,48 +127,49 @@ class Device:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
-    def captured(self, step: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], None]:
+    def captured(self, step: Callable[[], None], state: Sequence[Tensor], kind: Hashable = None) -> Callable[[], None]:
         """A step of fixed shapes that changes nothing but `state`, in place: as a graph to replay, where there are any.
 
-        Elsewhere the step itself. `state` comes out as it went in.
+        Elsewhere the step itself. `state` comes out as it went in. kind: see `repeated`.
         """
         if self.device.type != "cuda":
             return step
-        if (graph := self._again(step)) is not None:
+        if (graph := self._again(step, kind)) is not None:
             return graph.replay
         before = [s.clone() for s in state]
-        graph = self._first(step)
+        graph = self._first(step, kind)
         for s, b in zip(state, before, strict=True):
             s.copy_(b)
         return graph.replay
 
-    def repeated(self, step: Callable[[], None]) -> Callable[[], None]:
+    def repeated(self, step: Callable[[], None], kind: Hashable = None) -> Callable[[], None]:
         """Runs a step of fixed shapes once, and gives what runs it again: a graph to replay, where there are any.
 
-        The step works on tensors that stay, and leaves there, in place, what it has found.
+        The step works on tensors that stay, and leaves there, in place, what it has found. kind: what its kernels
+        depend on besides its code.
         """
         if self.device.type != "cuda":
             step()
             return step
-        if (graph := self._again(step)) is not None:
+        if (graph := self._again(step, kind)) is not None:
             graph.replay()
             return graph.replay
-        return self._first(step).replay
+        return self._first(step, kind).replay
 
-    def _again(self, step: Callable[[], None]) -> Any:
+    def _again(self, step: Callable[[], None], kind: Hashable = None) -> Any:
         """A graph of a step that this thread has run here before; None where it has not, or a library allocates."""
         with self._aside() as own:
-            known = _code(step) in own.known
+            known = (_code(step), kind) in own.known
         try:
             return self._graph(step) if known else None
         except RuntimeError:
             return None
 
-    def _first(self, step: Callable[[], None]) -> Any:
+    def _first(self, step: Callable[[], None], kind: Hashable = None) -> Any:
         """A graph of a step, after it was run."""
         with self._aside() as own:
             step()
-            own.known.add(_code(step))
+            own.known.add((_code(step), kind))
         return self._graph(step)
 
     def _graph(self, step: Callable[[], None]) -> Any:

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     # the maths
     "features": "devices errors files host_ops lazy streams threads version",
     "geometry": "devices errors features fused host_ops streams threads",
-    "heads": "devices errors features files geometry lazy options streams threads",
+    "heads": "devices errors features files fused geometry lazy options streams threads",
     "posteriors": "devices errors features fused heads host_ops options streams threads",
     "acquisition": "devices fused host_ops",
     "metrics": "devices errors",

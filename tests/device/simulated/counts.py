@@ -216,9 +216,6 @@ SYNCS = {
 MATMUL = {"mm", "addmm", "bmm", "baddbmm", "mv", "dot", "addmv", "addmm_", "baddbmm_", "vdot", "addbmm", "addr"}
 
 
-FUSED = {"masked_logits": lambda ins, out: 2.0 * out.numel() * ins[2].shape[1]}  # of alfm.fused
-
-
 def flat(args, out):
     for a in args:
         if isinstance(a, torch.Tensor):
@@ -274,8 +271,14 @@ def _of_group_sums(ins, outs):
     return read + sum(map(real_bytes, [rows, *others, *outs])), 0.0
 
 
-DECLARED = {"group_sums": _of_group_sums}
-"""Kernels of ours that do not read each argument once, or that multiply: arguments and results -> bytes moved, flops."""
+def _of_masked_logits(ins, outs):
+    x = ins[2]
+    again = (outs[0].shape[-1] - 1) // 128  # further tiles of classes read all items anew
+    return sum(map(real_bytes, [*ins, *outs])) + again * real_bytes(x), 2.0 * outs[0].numel() * x.shape[1]
+
+
+DECLARED = {"group_sums": _of_group_sums, "masked_logits": _of_masked_logits}
+"""Kernels of ours that read arguments more than once, or multiply: arguments and results -> bytes moved, flops."""
 
 
 def count_op(func, name, ins, outs):
@@ -283,7 +286,7 @@ def count_op(func, name, ins, outs):
         return
     k = KERNELS.get(name, 1)
     nbytes = sum(real_bytes(t) for t in ins) + sum(real_bytes(t) for t in outs if not any(t is i for i in ins))
-    fl = matmul_flops(name, ins) if name in MATMUL else FUSED[name](ins, outs[0]) if name in FUSED else 0.0
+    fl = matmul_flops(name, ins) if name in MATMUL else 0.0
     peak = PEAK_DOUBLE if (outs or ins) and (outs or ins)[0].dtype == torch.float64 else PEAK
     if name in ("index_select", "index", "gather", "embedding") and len(ins) >= 1 and outs:
         nbytes = 2 * sum(real_bytes(t) for t in outs) + sum(real_bytes(t) for t in ins[1:])
