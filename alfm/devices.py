@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from threading import Lock, local
@@ -127,6 +127,10 @@ class Device:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
+    def current(self) -> AbstractContextManager[Any]:
+        """Makes a GPU the current one while it is entered."""
+        return torch.cuda.device(self.device)
+
     def captured(self, step: Callable[[], None], state: Sequence[Tensor], kind: Hashable = None) -> Callable[[], None]:
         """A step of fixed shapes that changes nothing but `state`, in place: as a graph to replay, where there are any.
 
@@ -190,7 +194,7 @@ class Device:
     @contextmanager
     def _aside(self) -> Iterator[_Aside]:
         """On this thread's stream for captures."""
-        with torch.cuda.device(self.device):  # a capture belongs to the current device, whatever its stream's is
+        with self.current():  # a capture belongs to the current device, whatever its stream's is
             every, current = _Aside.of_thread.__dict__, torch.cuda.current_stream()
             own = every.get(str(self.device)) or every.setdefault(str(self.device), _Aside())
             own.stream.wait_stream(current)

@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 
+from alfm import devices
+
 _LIBRARY = torch.library.Library("alfm", "DEF")
 
 
-def define(schema: str, text: Callable[..., Any]) -> None:
-    """`torch.ops.alfm.NAME` for a schema `NAME(...) -> ...`: the text, but on CUDA the kernel `kernels.NAME.NAME`.
+def define(schema: str, text: Callable[..., Any], module: str = "") -> None:
+    """`torch.ops.alfm.NAME` for a schema `NAME(...) -> ...`: the text, but on CUDA the kernel `kernels.NAME.NAME`, or
+    that of another module of kernels.
 
     Whoever runs a kernel first imports it: Triton takes its time.
     """
@@ -23,6 +26,8 @@ def define(schema: str, text: Callable[..., Any]) -> None:
     if find_spec("triton") is not None:
 
         def by_kernel(*given: Any) -> Any:
-            return getattr(import_module(f"alfm.fused.kernels.{name}"), name)(*given)
+            kernel = getattr(import_module(f"alfm.fused.kernels.{module or name}"), name)
+            with devices.of(given[0]).current():  # Triton launches there
+                return kernel(*given)
 
         _LIBRARY.impl(name, by_kernel, "CUDA")

@@ -53,7 +53,7 @@ class Problem:
         self.mass = self.wY.sum(2)
 
     def at(self, A: Tensor, b: Tensor) -> Point:
-        Z = _product(A, self.X.mT) + b[..., None]
+        Z = product(A, self.X.mT) + b[..., None]
         return Point(A, b, Z, *_softmax_objective(Z, self.wY, A, self.l2))
 
     def derivatives(self, at: Point) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ class Problem:
             found = zip(*side_by_side(jobs, at.P.device), strict=True)
             expected, q, slope = (torch.cat(parts, 1) for parts in found)
         else:
-            expected, q, slope = sums(at.P, self.wY, _product)
+            expected, q, slope = sums(at.P, self.wY, product)
         slope = (slope + self.l2 * at.A).flatten(1)
         G = torch.cat([slope, padded(expected - self.mass, 1)], 1)
         # the bias Hessian vanishes for a class that is certain everywhere: a floor keeps its step finite
@@ -81,7 +81,7 @@ class Problem:
         """Along a direction d (R, C k + C), laid out as the gradient."""
         R, C, k = at.A.shape
         move, bmove = d[:, : C * k].view(R, C, k), d[:, C * k : C * k + C]
-        dZ = _product(move, self.X.mT).add_(bmove[..., None])
+        dZ = product(move, self.X.mT).add_(bmove[..., None])
         flat = move.flatten(1)
         inner, curve = torch.linalg.vecdot(at.A.flatten(1), flat), torch.linalg.vecdot(flat, flat)
         return Line(move, bmove, dZ, inner, curve, torch.linalg.vecdot(self.wY.flatten(1), dZ.flatten(1)))
@@ -122,13 +122,15 @@ def padded(x: Tensor, dims: int) -> Tensor:
     return torch.nn.functional.pad(x, [part for size in sizes for part in (0, size)]) if any(sizes) else x
 
 
-def _product(a: Tensor, rows: Tensor) -> Tensor:
+def product(a: Tensor, rows: Tensor, out: Tensor | None = None) -> Tensor:
     """(R, C, m) times (R, m, p), or times (1, m, p) for all R: (R, C, p)."""
+    if out is None:
+        out = a.new_empty(*a.shape[:2], rows.shape[2])
     if len(rows) < len(a):
-        return torch.mm(a.flatten(0, 1), rows[0]).view(*a.shape[:2], -1)
+        torch.mm(a.flatten(0, 1), rows[0], out=out.flatten(0, 1))
+        return out
     if not _by_pieces(a, a.shape[2] * rows.shape[2]):
-        return torch.bmm(a, rows)
-    out = a.new_empty(1, a.shape[1], rows.shape[2])
+        return torch.bmm(a, rows, out=out)
     jobs = [partial(torch.mm, a[0, part], rows[0], out=out[0, part]) for part in _pieces(a.shape[1])]
     side_by_side(jobs, a.device)
     return out

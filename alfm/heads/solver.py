@@ -37,9 +37,8 @@ def solve(
     g the gradient and H0 the diagonal Hessian estimate; a replicate that has converged is frozen, and none depends on
     its company. Classes come first, items are side by side: products of some tens of classes run faster so.
     """
-    problem, course = _begun(X, Y, weight, l2, history, tolerance, max_iterations)
-    at = course.least(problem.at(A, b))
-    return at.A, at.b
+    course = _begun(X, Y, weight, l2, history, tolerance, max_iterations)
+    return course.least(A, b)
 
 
 def solve_path(
@@ -59,25 +58,24 @@ def solve_path(
     convergence in their last bits: give those together that are always together.
     """
     history = 32 if Y.shape[1] * X.shape[1] > SMALL else 16
-    problem, course = _begun(X, Y, weight, l2[0], history, tolerance, max_iterations)
+    course = _begun(X, Y, weight, l2[0], history, tolerance, max_iterations)
     before, last = A, l2[0]
     for own in l2:
         if own != last:
             course.penalise(own, own - last)
             last = own
-        at = course.least(problem.at(A + 0.5 * (A - before), b))
-        before, A, b = A, at.A, at.b
+        start, before = A + 0.5 * (A - before), A
+        A, b = course.least(start, b)
         yield A, b
 
 
 def _begun(
     X: Tensor, Y: Tensor, weight: Tensor, l2: float, history: int, tolerance: float, max_iterations: int
-) -> tuple[Problem, Looked | Enqueued]:
+) -> Looked | Enqueued:
     if devices.of(X).looks_are_free:
-        problem = Problem(X, Y, weight, l2)
-        return problem, Looked(problem, history, tolerance, max_iterations)
+        return Looked(Problem(X, Y, weight, l2), history, tolerance, max_iterations)
     problem = Problem(X, Y, weight, torch.full((), l2, dtype=X.dtype, device=X.device))
-    return problem, Enqueued(problem, history, tolerance, max_iterations)
+    return Enqueued(problem, history, tolerance, max_iterations)
 
 
 class Looked:
@@ -92,8 +90,9 @@ class Looked:
         self.problem.l2 = l2
         self.pairs.penalised(more, self.problem.wY.shape[1] * self.problem.X.shape[2])
 
-    def least(self, at: Point) -> Point:
+    def least(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Where the objective is least, to the tolerance; see `solve`."""
+        at = self.problem.at(A, b)
         step: Tensor | None = None
         old: Tensor | None = None
         for _ in range(self.max_iterations):
@@ -106,7 +105,7 @@ class Looked:
             d = self.pairs.direction(G, H).neg_()
             at, t = self._along(at, d, running)
             step, old = t[:, None] * d, G
-        return at
+        return at.A, at.b
 
     def _along(self, at: Point, d: Tensor, running: Tensor) -> tuple[Point, Tensor]:
         """Where a step t (R,) along d (R, C k + C) lowers the objective, from the natural one 1, and t."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 TESTS = Path(__file__).parents[1]
 
@@ -25,6 +27,30 @@ def interpreted(module: str) -> list[str]:
     ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout.splitlines()
+
+
+def alike(kernel: Callable[..., Any], text: Callable[..., Any], given: Sequence[Any], in_parts: int = -1) -> str:
+    """Do both leave the same numbers, to rounding, in what they return and in what they were given? given: as it was.
+
+    in_parts: the place of a result of which only the sums over the parts (dimension 1) are the same.
+    """
+    ends = []
+    for made in (kernel, text):
+        own = [x.clone() if isinstance(x, Tensor) else x for x in given]
+        found = made(*own)
+        found = [found] if isinstance(found, Tensor) else list(found or ())
+        found = [x.sum(1) if i == in_parts else x for i, x in enumerate(found)]
+        ends.append(found + [x for x in own if isinstance(x, Tensor)])
+    for i, (one, other) in enumerate(zip(*ends, strict=True)):
+        atol = 100 * torch.finfo(other.dtype).eps * float(other.abs().max()) if other.is_floating_point() else 0.0
+        if one.dtype != other.dtype or not torch.allclose(one, other, rtol=0, atol=atol):
+            return f"{kernel.__name__}: number {i} differs, {one} for {other}"
+    return "alike"
+
+
+SIZES = ("C", "k", "w", "n", "P", "offset", "span", "parts", "slope_parts", "line_parts", "loss_parts")
+SCALARS = dict.fromkeys(SIZES, "i32") | {"tolerance": "fp32"}
+"""Arguments of the heads' kernels that are no tensors."""
 
 
 def compiled(kernel: Any, types: Mapping[str, str], constants: Mapping[str, Any], **options: Any) -> Mapping[str, Any]:

@@ -277,8 +277,26 @@ def _of_masked_logits(ins, outs):
     return sum(map(real_bytes, [*ins, *outs])) + again * real_bytes(x), 2.0 * outs[0].numel() * x.shape[1]
 
 
-DECLARED = {"group_sums": _of_group_sums, "masked_logits": _of_masked_logits}
-"""Kernels of ours that read arguments more than once, or multiply: arguments and results -> bytes moved, flops."""
+def _of_once_and(*written, products=None, each=0):
+    """Each argument and result once, and those that are read and then written again; operations by an argument's."""
+
+    def of(ins, outs):
+        moved = sum(map(real_bytes, [*ins, *outs])) + sum(ins[i].nbytes for i in written)
+        return moved, 0.0 if products is None else 2.0 * each(ins[products]) * ins[products].numel()
+
+    return of
+
+
+DECLARED = {
+    "group_sums": _of_group_sums,
+    "masked_logits": _of_masked_logits,
+    # of steps and changes one row is only written, all others are only read
+    "pair_products": _of_once_and(2, 9, products=10, each=lambda steps: steps.shape[2] + 3),
+    "pair_direction": _of_once_and(products=7, each=lambda steps: 2),  # the direction is read where it stays
+    "residuals": _of_once_and(0),
+    "line_slopes": _of_once_and(1),
+}
+"""Kernels of ours that go over an argument not just once, or multiply: arguments, results -> bytes moved, flops."""
 
 
 def count_op(func, name, ins, outs):
