@@ -49,8 +49,11 @@ class Strategy(ABC):
     """Lowest and highest values of numeric options, for classes from before `checked`; None passes."""
 
     def __init_subclass__(cls) -> None:
-        """A class that does not say its `name` is called as it is written, in small letters."""
+        """A class that does not say its `name` is called as it is written, in small letters; one that picks otherwise
+        than what it inherits from says for itself whether it `joins_parts`."""
         super().__init_subclass__()
+        if vars(cls).keys() & {"select", "score"} and "joins_parts" not in vars(cls):
+            cls.joins_parts = Strategy.joins_parts  # type: ignore[method-assign]
         if "name" not in vars(cls) and isinstance(getattr(cls, "name", ""), str):
             cls.name = cls.__name__.lower()
 

@@ -23,6 +23,7 @@ from alfm.strategies.entropy import Entropy
 from alfm.strategies.filtered import Filtered
 from alfm.strategies.margins import Margins
 from alfm.strategies.maxherding import MaxHerding
+from alfm.strategies.power import PowerMargins
 from alfm.strategies.query import Query
 from alfm.strategies.random import Random
 from alfm.strategies.typiclust import TypiClust
@@ -153,6 +154,25 @@ def test_a_strategy_that_sees_no_parts_is_asked_one_by_one(monkeypatch: pytest.M
     picks = Filtered(spy, {"margins": Margins()}, rounds=1).select(make_query(seeds=(1, 2)), 5)
     assert [asked.R for asked, _ in spy.asked] == [1, 1] and all(asked.members is None for asked, _ in spy.asked)
     assert bool((picks >= 0).all())
+
+
+def test_who_picks_otherwise_says_for_itself_whether_it_joins_parts() -> None:
+    class Density(Margins):
+        def score(self, query: Query) -> Tensor:
+            return super().score(query) * query.pool.N
+
+    class Joining(Density):
+        def score(self, query: Query) -> Tensor:
+            return super().score(query) / query.pool.N
+
+        def joins_parts(self, items: int) -> bool:
+            return True
+
+    class Renamed(Badge):
+        name = "mine"
+
+    asked = [Margins(), Density(), Joining(), Renamed(), PowerMargins(), Random()]
+    assert [one.joins_parts(10) for one in asked] == [True, False, True, True, False, False]
 
 
 def test_batches_of_several_sizes() -> None:
