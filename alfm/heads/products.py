@@ -1,6 +1,6 @@
 """Products of matrices of which each of R replicates has its own: all of them in one call.
 
-A lone replicate's are those of the call for one, to the last bit and at its speed.
+A lone replicate's are those of the call for one, to the last bit and at its speed; it may be given without the R.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from torch import Tensor
 
 def mm(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
     """A B for A (R, m, k), or (m, k) that all share, and B (R, k, n): (R, m, n), in `out` where that is given."""
+    if B.ndim == 2:
+        return torch.mm(A, B, out=out)
     if len(B) == 1:
         own = torch.mm(A if A.ndim == 2 else A[0], B[0], out=None if out is None else out[0])
         return own[None] if out is None else out
@@ -41,6 +43,8 @@ def addmv_(to: Tensor, A: Tensor, x: Tensor, alpha: float = 1.0) -> Tensor:
 
 def linear(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
     """x w^T + bias for x (R, m, a), or (m, a) that all share, w (R, b, a), bias (R, b): (R, m, b)."""
+    if w.ndim == 2:
+        return torch.addmm(bias, x, w.T)
     if len(w) == 1:
         return torch.addmm(bias[0], x if x.ndim == 2 else x[0], w[0].T)[None]
     return torch.baddbmm(bias[:, None], x.expand(len(w), -1, -1), w.mT)

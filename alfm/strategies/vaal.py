@@ -105,7 +105,7 @@ class Vaal(Strategy):
         chosen = torch.cat([rows.gather(1, at.flatten(1)).view_as(at) for rows, at in pairs], 2)
         is_labelled = torch.zeros(2 * self.batch, dtype=pool.dtype, device=pool.device)
         is_labelled[: self.batch] = 1.0
-        x, noise = noises.new_zeros(R, 2 * self.batch, pool.D), torch.zeros_like(noises[:, 0])
+        x, noise = nets.own(noises.new_zeros(R, 2 * self.batch, pool.D)), nets.own(torch.zeros_like(noises[:, 0]))
 
         def step() -> None:
             nets.gradients(x, noise, is_labelled, self.beta, self.adversarial)
@@ -114,9 +114,12 @@ class Vaal(Strategy):
         run = devices.of(pool.device).captured(step, nets.state)
         for some, own in zip(chosen.split(STAGE, 1), noises.split(STAGE, 1), strict=True):
             seen = standard(pool.gather(some.flatten(), plain=True)).unflatten(0, some.shape)
-            for t in range(some.shape[1]):
-                x.copy_(seen[:, t])
-                noise.copy_(own[:, t])
+            for now in zip(nets.own(seen).unbind(-3), nets.own(own).unbind(-3), strict=True):
+                if run is step:
+                    x, noise = now
+                else:  # a graph reads where it read
+                    x.copy_(now[0])
+                    noise.copy_(now[1])
                 run()
             yield nets
 
@@ -149,7 +152,8 @@ class Networks:
 
     The encoder gives means and log variances; the judge, the discriminator, gives the logit of "labelled". Gradients
     are written out: on networks this small, autograd's bookkeeping takes longer than the products. Parameters (R, P),
-    gradients and Adam's moments are flat, and every layer's matrices are views of them.
+    gradients and Adam's moments are flat, and every layer's matrices are views of them; a lone replicate's are without
+    the R, since making views takes time too.
     """
 
     def __init__(self, flat: Tensor, shapes: Sequence[tuple[int, int]], latent: int) -> None:
@@ -157,7 +161,11 @@ class Networks:
         self.flat, self.latent = flat, latent
         self.slope, self.first, self.second = (torch.zeros_like(self.flat) for _ in range(3))
         self.step = torch.zeros((), device=flat.device)
-        self.layers, self.slopes = (_layers(flat, shapes) for flat in (self.flat, self.slope))
+        self.layers, self.slopes = (_layers(self.own(flat), shapes) for flat in (self.flat, self.slope))
+
+    def own(self, x: Tensor) -> Tensor:
+        """(R, ..), or (..) of a lone replicate."""
+        return x[0] if len(self.flat) == 1 else x
 
     @staticmethod
     def shapes(D: int, hidden: int, latent: int) -> list[tuple[int, int]]:
@@ -181,19 +189,20 @@ class Networks:
     def labelled_logit(self, x: Tensor) -> Tensor:
         """Standardised features (b, D) -> (R, b)."""
         encoder, (w, bias), _, _, *judge = self.layers
-        mu = linear(_hidden(x, *encoder), w[:, : self.latent], bias[:, : self.latent])
-        return linear(_hidden(_hidden(mu, *judge[0]), *judge[1]), *judge[2])[..., 0]
+        mu = linear(_hidden(x, *encoder), w[..., : self.latent, :], bias[..., : self.latent])
+        return linear(_hidden(_hidden(mu, *judge[0]), *judge[1]), *judge[2])[..., 0].view(len(self.flat), -1)
 
     def gradients(self, x: Tensor, noise: Tensor, is_labelled: Tensor, beta: float, adversarial: float) -> None:
         """Gradients of both losses of a minibatch, means over its b items, left in `slope`.
 
-        x (R, b, D), noise (R, b, latent), is_labelled (b,) in {0, 1}. Autoencoder: |decoded - x|^2 + beta KL -
-        adversarial log D(mu), by encoder and decoder. Discriminator: binary cross-entropy, by the judge.
+        x (R, b, D), noise (R, b, latent), as `own` gives them; is_labelled (b,) in {0, 1}. Autoencoder:
+        |decoded - x|^2 + beta KL - adversarial log D(mu), by encoder and decoder. Discriminator: binary cross-entropy,
+        by the judge.
         """
-        b = x.shape[1]
+        b = x.shape[-2]
         layers, slopes = self.layers, self.slopes
         encoded = _hidden(x, *layers[0])
-        mu, raw = linear(encoded, *layers[1]).split(self.latent, 2)
+        mu, raw = linear(encoded, *layers[1]).split(self.latent, -1)
         log_var = raw.clamp(-LOG_VARIANCE, LOG_VARIANCE)
         variance = log_var.exp()
         spread = variance.sqrt().mul_(noise)
@@ -217,7 +226,7 @@ class Networks:
             _slopes(d, h, slope)
 
         d_log_var = d_code.mul_(spread).add_(variance.sub_(1), alpha=beta / b).mul_(0.5).mul_(raw == log_var)
-        d = _through(torch.cat([d_mu, d_log_var], 2), encoded, layers[1], slopes[1])
+        d = _through(torch.cat([d_mu, d_log_var], -1), encoded, layers[1], slopes[1])
         _slopes(d, x, slopes[0])
 
     def descend(self, lr: float) -> None:
@@ -244,10 +253,10 @@ Layer = tuple[Tensor, Tensor]
 
 
 def _layers(flat: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Layer]:
-    """Weights (R, b, a) and biases (R, b) of each layer a -> b, views of flat vectors."""
+    """Weights (.., b, a) and biases (.., b) of each layer a -> b, views of flat vectors (.., P)."""
     layers, at = [], 0
     for a, b in shapes:
-        layers.append((flat[:, at : at + a * b].view(-1, b, a), flat[:, at + a * b : at + a * b + b]))
+        layers.append((flat[..., at : at + a * b].unflatten(-1, (b, a)), flat[..., at + a * b : at + a * b + b]))
         at += a * b + b
     return layers
 
@@ -259,7 +268,7 @@ def _hidden(x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
 def _slopes(d: Tensor, x: Tensor, slope: Layer) -> None:
     """Gradient d (R, m, b) of a layer's output, its input x (R, m, a) -> gradients of weight and bias."""
     mm(d.mT, x, out=slope[0])
-    torch.sum(d, 1, out=slope[1])
+    torch.sum(d, -2, out=slope[1])
 
 
 def _through(d: Tensor, x: Tensor, layer: Layer, slope: Layer, relu: bool = True) -> Tensor:

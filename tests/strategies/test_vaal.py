@@ -26,7 +26,7 @@ def test_gradients_are_those_of_the_losses() -> None:
     y = (torch.arange(10) < 5).double()
 
     def losses() -> tuple[float, float]:
-        layers = [(w[0].numpy(), b[0].numpy()) for w, b in nets.layers]
+        layers = [(w.numpy(), b.numpy()) for w, b in nets.layers]
         encoder, decoder, judge = layers[:2], layers[2:4], layers[4:]
         mu = mlp(encoder, x.numpy())[:, :3]
         return (
@@ -34,7 +34,7 @@ def test_gradients_are_those_of_the_losses() -> None:
             discriminator_loss(judge, mu, y.numpy()),
         )
 
-    nets.gradients(x[None], noise[None], y, 0.7, 1.3)
+    nets.gradients(x, noise, y, 0.7, 1.3)
     judged = sum(w.numel() + b.numel() for w, b in nets.layers[4:])
     assert all(bool((slope.abs() > 1e-9).any()) for layer in nets.slopes for slope in layer)
     for j in range(0, nets.flat.numel(), 5):
@@ -50,10 +50,10 @@ def test_gradients_are_those_of_the_losses() -> None:
 def test_log_variances_beyond_the_bound_get_no_gradient() -> None:
     draws = torch.Generator().manual_seed(0)
     nets = networks(4, 5, 2, draws)
-    nets.layers[1][1][0, 2:] = torch.tensor([1e3, 0.0])  # bias of the two log variances
+    nets.layers[1][1][2:] = torch.tensor([1e3, 0.0])  # bias of the two log variances
     x, noise = (torch.randn(6, d, generator=draws, dtype=torch.float64) for d in (4, 2))
-    nets.gradients(x[None], noise[None], (torch.arange(6) < 3).double(), 1.0, 1.0)
-    slope = nets.slopes[1][1][0]
+    nets.gradients(x, noise, (torch.arange(6) < 3).double(), 1.0, 1.0)
+    slope = nets.slopes[1][1]
     assert slope[2] == 0 and (slope[[0, 1, 3]] != 0).all() and torch.isfinite(nets.slope).all()
 
 
@@ -62,7 +62,7 @@ def test_replicates_in_one_product_step_as_each_alone() -> None:
     both, (shapes, latent) = networks(7, 5, 2, draws, R=2), (Networks.shapes(7, 5, 2), 2)
     alone = [Networks(flat[None].clone(), shapes, latent) for flat in both.flat]
     x, noise = (torch.randn(2, 6, d, generator=draws, dtype=torch.float64) for d in (7, 2))
-    for own, *given in ((both, x, noise), (alone[0], x[:1], noise[:1]), (alone[1], x[1:], noise[1:])):
+    for own, *given in ((both, x, noise), (alone[0], x[0], noise[0]), (alone[1], x[1], noise[1])):
         for _ in range(3):
             own.gradients(*given, (torch.arange(6) < 3).double(), 1.0, 1.0)
             own.descend(0.01)
@@ -106,7 +106,7 @@ def test_scores_are_the_judge_of_the_means() -> None:
     got = scores(query.pool, nets, Scaled(shift, scale)).numpy()
     x = ((query.pool.features - shift) / scale).numpy()
     for r, net in enumerate(nets):
-        layers = [(w[0].numpy(), b[0].numpy()) for w, b in net.layers]
+        layers = [(w.numpy(), b.numpy()) for w, b in net.layers]
         np.testing.assert_allclose(got[r], -mlp(layers[4:], mlp(layers[:2], x)[:, :3])[:, 0], rtol=1e-10)
 
 
