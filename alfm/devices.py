@@ -315,22 +315,25 @@ class Clock:
         return seconds
 
 
-def choose_device(wanted: str = "auto", local_rank: int | None = None) -> torch.device:
+def choose_device(wanted: str = "auto", local_rank: int | None = None, float64: bool = False) -> torch.device:
     """The device a user names. `auto`: CUDA, else MPS, else CPU.
 
-    local_rank: of a worker among several, which takes that GPU; None for the process's current one. Raises UserError
-    for a device that this machine does not have.
+    local_rank: of a worker among several, which takes that GPU; None for the process's current one. float64: for what
+    is computed in it in part, as distances, clusters and picks are: MPS has none. Raises UserError for a device that
+    this machine does not have, or that will not do.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = torch.backends.mps.is_available()
     if wanted in ("auto", "cuda") and gpus:
         return torch.device("cuda") if local_rank is None else torch.device("cuda", local_rank % gpus)
     if wanted == "auto":
-        return torch.device("mps" if mps else "cpu")
+        return torch.device("mps" if mps and not float64 else "cpu")
     try:
         device = torch.device(wanted)
     except RuntimeError:
         raise UserError(f"There is no device {wanted!r}: use device=auto, cpu, cuda, cuda:1 or mps.") from None
     if (device.index or 0) >= {"cuda": gpus, "mps": int(mps), "cpu": 1}.get(device.type, 0):
         raise UserError(f"This machine has no device {wanted}: use device=auto, or another.")
+    if float64 and not of(device).has_float64:
+        raise UserError(f"device={wanted} has no float64, which rounds need: use device=cpu; alfm.extract can use it.")
     return device

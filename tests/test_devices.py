@@ -148,6 +148,15 @@ def test_the_device_a_user_names(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_device("cuda:2")
 
 
+def test_rounds_are_not_for_a_device_without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device() == choose_device("mps") == torch.device("mps")
+    assert choose_device(float64=True) == torch.device("cpu")
+    with pytest.raises(alfm.UserError, match="device=mps has no float64, which rounds need: use device=cpu"):
+        choose_device("mps", float64=True)
+
+
 def test_a_graph_is_captured_on_its_own_device_without_giving_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine without a GPU its calls are stood in for, in their order; numbers: see `captured`'s users."""
     told: list[str] = []

@@ -120,7 +120,7 @@ class Caches:
     def features(self, entries: Sequence[Entry], device: str = "auto", memory: Memory = "auto") -> Features:
         """All items' plain features; where every cache holds augmented views, heads may train on these too."""
         pairs = [(self.find(entry), entry["split"]) for entry in entries]
-        where = devices.choose_device(device)
+        where = devices.choose_device(device, float64=True)
         count = min(cache.num_views(split) for cache, split in pairs)
         views = np.concatenate([cache.views(split)[:, 1:count] for cache, split in pairs]) if count > 1 else None
         if memory == "file":

@@ -96,7 +96,7 @@ class Simulation(Task):
         if unlabelled != ASK:
             self.splits["unlabelled"] = unlabelled
         self.train_views = train_views
-        where = devices.choose_device(device)
+        where = devices.choose_device(device, float64=True)
         self.pool_options = given(PoolOptions, pool, "pool")
         self.oracle_options = given(OracleOptions, oracle, "oracle")
         size, every = cache.num_rows(pool_split), cache.labels(pool_split)
