@@ -229,7 +229,7 @@ class _Unseen:
 
     def clusters(self, iterations: int) -> list[Clusters]:
         """After so many passes, or as soon as all are done."""
-        again = devices.of(self.x).repeated(self._pass)
+        again = devices.of(self.x).repeated(self._pass, (self.x.dtype, self.x.shape[2], self.weighted))
         for done in range(1, iterations):
             if done > 1 and not bool(self.running.any()):
                 break

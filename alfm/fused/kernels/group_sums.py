@@ -22,7 +22,8 @@ def group_sums(x: Tensor, rows: Tensor, edges: Tensor, weight: Tensor | None) ->
     return total
 
 
-@triton.jit
+# not compiled anew for other sizes: it is to be captured in graphs of any
+@triton.jit(do_not_specialize=["n", "G", "dim"])
 def _group_sums(
     x, rows, edges, weights, total, n, G, dim, WEIGHTED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
