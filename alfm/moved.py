@@ -47,6 +47,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "alfm.heads.base": ("alfm.heads.linear",),
     "alfm.loop": ("alfm.simulation.loop", "alfm.simulation.task", "alfm.devices"),
     "alfm.pool": ("alfm.features.features", "alfm.threads"),
+    "alfm.posteriors.dropout": ("alfm.fused.masked_logits",),
     "alfm.replicates": ("alfm.results.replicates",),
     "alfm.report": (
         "alfm.report.tables", "alfm.report.cells", "alfm.report.significance", "alfm.report.terminal",

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "results": "cache datasets devices errors files metrics version",
     "report": "commands errors files metrics results",
     # what picks, and what plays it through
-    "strategies": "acquisition devices errors features geometry heads host_ops lazy metrics options posteriors "
+    "strategies": "acquisition devices errors features fused geometry heads host_ops lazy metrics options posteriors "
     "results streams threads",
     "learner": "devices errors features heads options strategies streams threads",
     "config": "backbones callbacks commands cores datasets errors heads options stopping strategies",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Annotated
 
 import numpy as np
@@ -12,15 +14,18 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from alfm import devices, host_ops
+from alfm import devices
 from alfm.acquisition import bald, block_numbers
 from alfm.errors import UserError
-from alfm.heads.passes import walk_draws
+from alfm.fused.joint_gains import joint_gains
+from alfm.geometry import greedy
+from alfm.heads.passes import draws_at, together, walk_draws
 from alfm.options import Count, checked
 from alfm.posteriors import Laplace, Posterior
 from alfm.strategies.base import Strategy
 from alfm.strategies.parts.candidates import highest
-from alfm.strategies.query import Query
+from alfm.strategies.query import Query, stack_picks
+from alfm.threads import side_by_side
 
 UNIFORMS = 1 << 18  # drawn at once
 RESOLVED = 1e-6, 1e-3  # what `batchbald` may leave out: nats while exact, then a share of the doubt about the draw
@@ -58,13 +63,16 @@ class BatchBald(Strategy):
         draws = query.draws(self.posterior)
         score = walk_draws(query.pool, draws, lambda seen: bald(seen.logits), joined=True)
         candidates = highest(query, score, self.oversample * budget)
+        size = devices.of(score).at_once(query.R, draws.passes * draws.C * max(map(len, candidates)), 1)
+        groups = together(query.R, size if len({len(own) for own in candidates}) == 1 else 1)
 
-        def greedy(r: int) -> Tensor:
-            rows = candidates[r]
-            log_p = torch.log_softmax(draws.logits(rows, query.pool.gather(rows), r), 2)
-            return rows[batchbald(log_p, budget, query.rng(r, "batchbald"), self.max_samples)]
+        def chosen(which: slice) -> Tensor:
+            rows, rngs = torch.stack(candidates[which]), [query.rng(r, "batchbald") for r in range(query.R)[which]]
+            log_p = torch.log_softmax(draws_at(query.pool, draws, rows, which), 3)
+            return rows.gather(1, batchbald_each(log_p, budget, rngs, self.max_samples))
 
-        return query.each(greedy, budget)
+        found = side_by_side([partial(chosen, which) for which in groups], score.device)
+        return stack_picks([own for some in found for own in some], budget, score.device)
 
 
 # -- the search ------------------------------------------------------------------------------------------------------
@@ -85,117 +93,164 @@ def batchbald(log_probs: Tensor, budget: int, rng: np.random.Generator, max_samp
     pick is the best up to that noise. On a GPU every candidate is looked at, because stopping would need the host.
     M draws cannot tell more than log M nats: configurations that leave no doubt about their draw are left out, and when
     none is in doubt the lower index, that is the order of the candidates, decides. Cost per candidate looked at: C K M
-    multiply-adds and C K logarithms, K configurations in doubt, in blocks of bounded size.
+    multiply-adds and C K logarithms, K configurations in doubt, in blocks of bounded size; one kernel on a card.
     """
-    M, n, C = log_probs.shape
-    lazy = devices.of(log_probs).looks_are_free
+    return batchbald_each(log_probs[None], budget, [rng], max_samples)[0]
+
+
+def batchbald_each(log_probs: Tensor, budget: int, rngs: Sequence[np.random.Generator], max_samples: int) -> Tensor:
+    """`batchbald` of R replicates, log_probs (R, M, n, C) -> picks int64 (R, min(budget, n)).
+
+    R is 1 where stopping early costs nothing. Elsewhere a pick from sampled configurations is a step without a
+    question, and a graph.
+    """
+    R, M, n, C = log_probs.shape
+    lazy, most = devices.of(log_probs).looks_are_free, min(budget, n)
     log_probs = log_probs.clamp_min(-1e4)  # e^-1e4 is 0, and sums of many stay finite
     p = log_probs.exp()
-    within = -(p * log_probs).sum(-1).T.contiguous()  # (n, M)
-    by_item = p.permute(1, 2, 0).clamp_min(1e-30)  # (n, C, M), so that mixtures have a logarithm
-    gain = within.new_full((n,), torch.inf)  # the latest known of every candidate, -inf once picked
-    most = C * max(max_samples, M)  # numbers for one candidate
-    scratch = p.new_empty(2, min(max(block_numbers(p), most), n * most))  # once: new memory costs as much as the sums
-    batch = _Labels(log_probs, p, rng, max_samples, min(budget, n))
-    while True:
-        left = n - len(batch.picks)
-        pick = _best(gain, left, within, by_item, *batch.in_doubt(lazy), scratch, lazy)
-        if left == 1 or len(batch.picks) + 1 == budget:
-            return torch.cat([*batch.picks, pick])
-        gain.index_fill_(0, pick, -torch.inf)
-        batch.add(pick)
+    within = -(p * log_probs).sum(-1).mT.contiguous()  # (R, n, M)
+    by_item = p.permute(0, 2, 3, 1).clamp_min(1e-30)  # (R, n, C, M), so that mixtures have a logarithm
+    gain = within.new_full((R, n), torch.inf)  # the latest known of every candidate, -inf once picked
+    each = C * max(max_samples, M)  # numbers for one candidate
+    scratch = None  # once: new memory costs as much as the sums
+    if lazy:
+        scratch = p.new_empty(2, min(max(block_numbers(p), each), n * each))
+    batch = _Labels(log_probs, p, rngs, max_samples, most)
+
+    def look() -> None:
+        if scratch is not None:
+            _look(gain, n - batch.count, within, by_item, *batch.in_doubt(lazy), scratch)
+        else:
+            value = joint_gains(by_item, within, *batch.in_doubt(lazy))
+            gain.copy_(value.where(gain > -torch.inf, -torch.inf))
+        batch.pick.copy_(gain.argmax(1, keepdim=True))
+        gain.scatter_(1, batch.pick, -torch.inf)
+
+    look()
+    while batch.count + 1 < most:
+        if lazy or batch.source is None:
+            batch.add()
+            look()
+            continue
+        many, at = batch.next_uniforms(most - batch.count - 1), batch.place.new_zeros(1)
+
+        def step() -> None:
+            batch.draw_next(many.index_select(0, at)[0])  # noqa: B023
+            look()
+            at.add_(1)  # noqa: B023
+
+        greedy.repeat(step, [gain, *batch.state, at], len(many))
+        batch.count += len(many)
+    batch.picks.scatter_(1, batch.place.expand(R, 1), batch.pick)
+    return batch.picks
 
 
 class _Labels:
-    """The labels that a batch may have: all configurations while they are few, then sampled ones.
+    """The labels that R batches may have: all configurations while they are few, then sampled ones.
 
-    log_joint (K, M): log probability of a configuration under each draw, of sampled ones up to a constant; source (K,):
-    the draw that a sampled configuration came from, None while all are listed.
+    log_joint (R, K, M): log probability of a configuration under each draw, of sampled ones up to a constant; source
+    (K,): the draw that a sampled configuration came from, None while all are listed; pick int64 (R, 1): the next item.
     """
 
-    def __init__(self, log_probs: Tensor, p: Tensor, rng: np.random.Generator, max_samples: int, most: int) -> None:
+    def __init__(
+        self, log_probs: Tensor, p: Tensor, rngs: Sequence[np.random.Generator], max_samples: int, most: int
+    ) -> None:
         """most: picks that may be added."""
-        self.log_probs, self.p, self.rng, self.max_samples, self.most = log_probs, p, rng, max_samples, most
-        self.log_joint = p.new_zeros(1, len(p))
+        self.log_probs, self.p, self.rngs, self.max_samples, self.most = log_probs, p, rngs, max_samples, most
+        R, M, _, _ = p.shape
+        self.log_joint, self.size = p.new_zeros(R, 1, M), max(max_samples, M)
         self.source: Tensor | None = None
-        self.picks: list[Tensor] = []
+        self.every = torch.arange(R, device=p.device)
+        self.pick = self.every.new_zeros(R, 1)
+        self.picks, self.place, self.count = self.every.new_zeros(R, most), self.every.new_zeros(1, 1), 0
         self.uniforms = self._uniforms()
 
-    def add(self, pick: Tensor) -> None:
-        """One more candidate, int64 (1,), whose label is listed or drawn."""
-        M, _, C = self.p.shape
-        self.picks.append(pick)
-        if self.source is None and len(self.log_joint) * C > self.max_samples:
-            self.source = torch.arange(max(self.max_samples, M), device=self.p.device) % M
-            self.log_joint = self.p.new_zeros(len(self.source), M)
-            for item in self.picks:
-                self._draw(item, self.source)
-        elif self.source is None:
-            self.log_joint = (self.log_joint[:, None] + self._given(pick)).flatten(0, 1)
-        else:
-            self._draw(pick, self.source)
+    @property
+    def state(self) -> list[Tensor]:
+        """What `draw_next`, and whoever sets `pick`, change in place."""
+        return [self.log_joint, self.pick, self.picks, self.place]
+
+    def add(self) -> None:
+        """`pick` joins, whose label is listed or drawn."""
+        _, M, _, C = self.p.shape
+        if self.source is not None:
+            return self.draw_next(next(self.uniforms), 1)
+        self._append(1)
+        if self.log_joint.shape[1] * C <= self.max_samples:
+            self.log_joint = (self.log_joint[:, :, None] + self._given(self.pick)[:, None]).flatten(1, 2)
+            return None
+        self.source = torch.arange(self.size, device=self.p.device) % M
+        self.log_joint = self.p.new_zeros(len(self.p), len(self.source), M)
+        for item in self.picks[:, : self.count].split(1, 1):
+            self._draw(item, next(self.uniforms))
+        return None
+
+    def draw_next(self, u: Tensor, count: int = 0) -> None:
+        """`pick` joins, whose label is drawn with u (R, K). count: how many have, where the host counts."""
+        self._append(count)
+        self._draw(self.pick, u)
+
+    def _append(self, count: int) -> None:
+        self.picks.scatter_(1, self.place.expand_as(self.pick), self.pick)
+        self.place.add_(1)
+        self.count += count
 
     def _given(self, item: Tensor) -> Tensor:
-        """Log probabilities of the item's labels under each draw, (C, M)."""
-        return self.log_probs.index_select(1, item)[:, 0].T
+        """Log probabilities of the items' (R, 1) labels under each draw, (R, C, M)."""
+        return self.log_probs[self.every, :, item[:, 0]].mT
 
     def _uniforms(self) -> Iterator[Tensor]:
-        """One for each sampled configuration, (K,), again for every draw; many are made at once, since the host waits
-        for each copy."""
-        count = max(self.max_samples, len(self.p))
+        """One for each sampled configuration, (R, K), again for every draw; many are made at once, since the host
+        waits for each copy."""
         while True:
-            many = self.rng.random((max(1, min(self.most, UNIFORMS // count)), count))
-            yield from torch.from_numpy(many).to(self.p)
+            many = [rng.random((max(1, min(self.most, UNIFORMS // self.size)), self.size)) for rng in self.rngs]
+            yield from torch.from_numpy(np.stack(many, 1)).to(self.p)
 
-    def _draw(self, item: Tensor, source: Tensor) -> None:
-        u = next(self.uniforms)
-        steps = self.p.index_select(1, item)[:, 0].cumsum(1)
-        label = (steps[source] < u[:, None]).sum(1).clamp_max_(steps.shape[1] - 1)
-        self.log_joint = self.log_joint + self._given(item)[label]
-        self.log_joint -= self.log_joint.amax(1, keepdim=True)  # long batches neither underflow nor lose digits
+    def next_uniforms(self, most: int) -> Tensor:
+        """Those of the next draws, (<= most, R, K), as many as are made at once."""
+        return torch.stack(list(islice(self.uniforms, max(1, min(most, UNIFORMS // self.size)))))
+
+    def _draw(self, item: Tensor, u: Tensor) -> None:
+        steps = self.p[self.every, :, item[:, 0]].cumsum(2)
+        label = (steps[:, self.source] < u[..., None]).sum(2).clamp_max_(steps.shape[2] - 1)
+        self.log_joint += self._given(item)[self.every[:, None], label]
+        self.log_joint -= self.log_joint.amax(2, keepdim=True)  # long batches neither underflow nor lose digits
 
     def in_doubt(self, lazy: bool) -> tuple[Tensor, Tensor]:
-        """The draws' probabilities (K', M) given a configuration, and its share (K',), of those that matter.
+        """The draws' probabilities (R, K', M) given a configuration, and its share (R, K'), of those that matter.
 
         A configuration that leaves no doubt about its draw adds nothing: at most its share of the draws' entropy. What
         is left out could add 1e-6 nats in all, of sampled ones a thousandth of the whole doubt, far below their noise.
-        Unless `lazy` nothing is left out, because counting would need the host.
+        Unless `lazy`, when R is 1, nothing is left out, because counting would need the host.
         """
         log_joint, listed = self.log_joint, self.source is None
-        share = torch.softmax(log_joint.logsumexp(1) if listed else log_joint.new_zeros(len(log_joint)), 0)
-        log_posterior = torch.log_softmax(log_joint, 1)
+        share = torch.softmax(log_joint.logsumexp(2) if listed else torch.zeros_like(log_joint[..., 0]), 1)
+        log_posterior = torch.log_softmax(log_joint, 2)
         posterior = log_posterior.exp()
         if not lazy:
             return posterior, share
-        doubt = share * -(posterior * log_posterior.clamp_min(-1e4)).sum(1)
+        doubt = share * -(posterior * log_posterior.clamp_min(-1e4)).sum(2)
         most = RESOLVED[0] if listed else RESOLVED[1] * doubt.sum()
-        kept = (doubt > most / len(share)).nonzero()[:, 0]
-        return posterior[kept], share[kept]
+        kept = (doubt[0] > most / share.shape[1]).nonzero()[:, 0]
+        return posterior[:, kept], share[:, kept]
 
 
-def _best(
-    gain: Tensor, left: int, within: Tensor, p: Tensor, posterior: Tensor, share: Tensor, scratch: Tensor, lazy: bool
-) -> Tensor:
-    """The candidate of largest gain, int64 (1,); updates `gain` (n,) of those it looks at.
+def _look(
+    gain: Tensor, left: int, within: Tensor, p: Tensor, posterior: Tensor, share: Tensor, scratch: Tensor
+) -> None:
+    """Updates `gain` (1, n), the largest bounds first, until no other bound is as large as the best gain.
 
-    left: how many candidates are not picked; within (n, M): entropies of their labels given a draw; p (n, C, M) > 0;
-    posterior (K, M): of the draws given a configuration; share (K,): of a configuration; scratch (2, at least C K):
-    memory to work in; lazy: end where no bound is as large. The entropy given a draw is averaged over the same
-    configurations, not over all: the same on average, and every configuration's term is then at least 0.
+    left: how many candidates are not picked; others as in `joint_gains`. The entropy given a draw is averaged over the
+    same configurations, not over all: the same on average, and every configuration's term is then at least 0.
     """
-    C, K = p.shape[1], len(posterior)
-    size = max(1, min(block_numbers(p), scratch.shape[1]) // max(C * K, 1))
-    bound, order = gain.sort(descending=True, stable=True)
-    average = share @ posterior  # (M,)
+    size = max(1, min(block_numbers(p), scratch.shape[1]) // max(p.shape[2] * posterior.shape[1], 1))
+    bound, order = gain[0].sort(descending=True, stable=True)
     best = -math.inf
     for start in range(0, left, size):
-        if lazy and float(bound[start]) + 1e-5 < best:  # rounding in either
+        if float(bound[start]) + 1e-5 < best:  # rounding in either
             break
         rows = order[start : min(start + size, left)]
-        mixture, log = scratch[:, : len(rows) * C * K].view(2, len(rows) * C, K)
-        torch.mm(p.index_select(0, rows).flatten(0, 1), posterior.T, out=mixture)
-        negentropy = torch.mv(host_ops.log(mixture, log).mul_(mixture), share)
-        value = -negentropy.view(len(rows), C).sum(1) - within.index_select(0, rows) @ average
-        gain[rows] = value
-        best = max(best, float(value.max())) if lazy else best
-    return gain.argmax(0, keepdim=True)
+        own = p[0].index_select(0, rows)[None], within[0].index_select(0, rows)[None]
+        value = joint_gains(*own, posterior, share, scratch)
+        gain[:, rows] = value
+        best = max(best, float(value.max()))

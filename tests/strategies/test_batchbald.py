@@ -127,20 +127,19 @@ def test_batchbald_exact_equals_plain_greedy() -> None:
 
 
 def configurations(log_joint: torch.Tensor, p: torch.Tensor, listed: bool) -> search._Labels:
-    batch = search._Labels(p.log(), p, np.random.default_rng(0), 0, 1)
-    batch.log_joint, batch.source = log_joint, None if listed else torch.arange(len(log_joint)) % len(p)
+    batch = search._Labels(p.log()[None], p[None], [np.random.default_rng(0)], 0, 1)
+    batch.log_joint, batch.source = log_joint[None], None if listed else torch.arange(len(log_joint)) % len(p)
     return batch
 
 
 def gains(log_joint: torch.Tensor, p: torch.Tensor, listed: bool) -> torch.Tensor:
     """What each of the candidates p (M, n, C) adds to a batch with these configurations (K, M)."""
-    within = -(p * p.log()).sum(-1).T
-    out = torch.full_like(within[:, 0], torch.inf)
+    within = -(p * p.log()).sum(-1).T[None]
+    out = torch.full_like(within[..., 0], torch.inf)
     posterior, weight = configurations(log_joint, p, listed).in_doubt(lazy=True)
-    scratch = torch.empty(2, len(out) * p.shape[2] * len(log_joint), dtype=p.dtype)
-    best = search._best(out, len(out), within, p.permute(1, 2, 0), posterior, weight, scratch, lazy=True)
-    assert int(best) == int(out.argmax())
-    return out
+    scratch = torch.empty(2, out.numel() * p.shape[2] * len(log_joint), dtype=p.dtype)
+    search._look(out, out.numel(), within, p.permute(1, 2, 0)[None], posterior, weight, scratch)
+    return out[0]
 
 
 def test_batchbald_gains_from_listed_and_from_sampled_configurations() -> None:
@@ -204,9 +203,11 @@ def test_batchbald_long_batches_are_distinct_seeded_and_do_not_underflow() -> No
 def test_uniforms_are_those_that_draws_one_by_one_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "UNIFORMS", 25)  # two draws of ten, though six may come
     p = torch.full((3, 4, 2), 0.5)
-    batch, rng = search._Labels(p.log(), p, np.random.default_rng(0), 10, 6), np.random.default_rng(0)
+    rngs = [np.random.default_rng(seed) for seed in (0, 1)]
+    batch = search._Labels(p.log().expand(2, 3, 4, 2), p.expand(2, 3, 4, 2), rngs, 10, 6)
+    alone = [np.random.default_rng(seed) for seed in (0, 1)]
     for _ in range(5):
-        assert torch.equal(next(batch.uniforms), torch.from_numpy(rng.random(10)).float())
+        assert torch.equal(next(batch.uniforms), torch.from_numpy(np.stack([rng.random(10) for rng in alone])).float())
 
 
 def test_batchbald_configurations_without_doubt_add_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +219,7 @@ def test_batchbald_configurations_without_doubt_add_nothing(monkeypatch: pytest.
         label = (p[:, item].cumsum(1)[torch.arange(600) % 6] < u[:, None]).sum(1).clamp_max(2)
         sampled += p.log()[:, item].T[label]
     posterior, _ = configurations(sampled, p, listed=False).in_doubt(lazy=True)
-    assert 0 < len(posterior) < 550  # many are left out
+    assert 0 < posterior.shape[1] < 550  # many are left out
     some = gains(sampled, p, listed=False)
     monkeypatch.setattr(search, "RESOLVED", (0.0, 0.0))
     every = gains(sampled, p, listed=False)

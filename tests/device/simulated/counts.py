@@ -277,6 +277,12 @@ def _of_masked_logits(ins, outs):
     return sum(map(real_bytes, [*ins, *outs])) + again * real_bytes(x), 2.0 * outs[0].numel() * x.shape[1]
 
 
+def _of_joint_gains(ins, outs):
+    p, posterior = ins[0], ins[2]
+    mixtures = p.numel() / p.shape[3] * posterior.shape[1]
+    return sum(map(real_bytes, [*ins, *outs])), mixtures * (2.0 * p.shape[3] + 16)  # a logarithm takes as long as 8 FMA
+
+
 def _of_once_and(*written, products=None, each=0):
     """Each argument and result once, and those that are read and then written again; operations by an argument's."""
 
@@ -289,6 +295,7 @@ def _of_once_and(*written, products=None, each=0):
 
 DECLARED = {
     "group_sums": _of_group_sums,
+    "joint_gains": _of_joint_gains,
     "masked_logits": _of_masked_logits,
     # of steps and changes one row is only written, all others are only read
     "pair_products": _of_once_and(2, 9, products=10, each=lambda steps: steps.shape[2] + 3),
