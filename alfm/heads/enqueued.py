@@ -8,6 +8,7 @@ two products of matrices a step is operations of `alfm.fused`, each of which goe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -61,11 +62,11 @@ class Enqueued:
         n, self.size = self.problem.X.shape[1], C * k
         P = self.size + C
         P += -P % (16 * PARTS)
-        self.x, self.d, self.G = A.new_zeros(3, R, P)
-        self.Z, self.dZ = A.new_zeros(2, R, C, n)
-        self.lse = A.new_zeros(R, n)
-        self.f, self.t, self.used = A.new_zeros(3, R)
-        self.worse, self.running = torch.zeros(2, R, dtype=torch.bool, device=A.device)
+        vector, logits, number = (R, P), (R, C, n), (R,)
+        self.x, self.d, self.G, self.Z, self.dZ, self.lse, self.f, self.t, self.used, self.flat, self.nowhere = _zeros(
+            A, vector, vector, vector, logits, logits, (R, n), number, number, number, (R, 1, 2), (R, 1, 3)
+        )
+        self.worse, self.running = _zeros(A, number, number, dtype=torch.bool)
         self.pairs = _Pairs(self.history, self.x)
 
     def _stand(self, A: Tensor, b: Tensor) -> None:
@@ -77,9 +78,8 @@ class Enqueued:
         self.f.fill_(torch.inf)
         self.t.fill_(1)
         self.running.zero_()
-        nowhere = self.x.new_zeros(len(A), 1, 2)
-        line = torch.nn.functional.pad(A.flatten(1).square().sum(1)[:, None, None], (2, 0))
-        self._attempt(nowhere, line)
+        torch.sum(A.square(), (1, 2), out=self.nowhere[:, 0, 2])
+        self._attempt(self.flat, self.nowhere)
 
     def _step(self) -> None:
         problem, pairs = self.problem, self.pairs
@@ -113,9 +113,9 @@ class _Pairs:
 
     def __init__(self, m: int, zeros: Tensor) -> None:
         R, P = zeros.shape
-        self.steps, self.changes = zeros.new_zeros(2, R, PARTS, m, P // PARTS)
-        self.inverse, self.bend = zeros.new_zeros(R, m, m), zeros.new_zeros(R, m)  # bend: s' y
-        self.slot, self.newest = torch.zeros(2, R, dtype=torch.int64, device=zeros.device)
+        pairs = R, PARTS, m, P // PARTS
+        self.steps, self.changes, self.inverse, self.bend = _zeros(zeros, pairs, pairs, (R, m, m), (R, m))  # bend: s' y
+        self.slot, self.newest = _zeros(zeros, (R,), (R,), dtype=torch.int64)
 
     def penalised(self, more: float, size: int) -> None:
         """The penalty's strength has grown by so much: it bends the first `size` coordinates, those of the weights."""
@@ -132,3 +132,12 @@ class _Pairs:
         back = (places - self.slot[0]) % m
         self.inverse.copy_((found * both).index_select(1, back).index_select(2, back))
         self.bend.copy_(every.diagonal(dim1=1, dim2=2).index_select(1, back))
+
+
+def _zeros(like: Tensor, *shapes: tuple[int, ...], dtype: torch.dtype | None = None) -> list[Tensor]:
+    """Zeros by one launch, each tensor from a 16-byte boundary on, as tensors are that have memory of their own: for
+    others a kernel would be another one."""
+    counts = [math.prod(shape) for shape in shapes]
+    sizes = [count + -count % 16 for count in counts]
+    parts = like.new_zeros(sum(sizes), dtype=dtype).split(sizes)
+    return [part[:count].view(shape) for part, count, shape in zip(parts, counts, shapes, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -50,7 +50,11 @@ class Problem:
         self.x2 = (weight[..., None] * X.square()).sum(1)[:, None]  # (R, 1, k)
         self.total = weight.sum(1)[:, None]
         self.wY = weight[:, None] * Y
-        self.mass = self.wY.sum(2)
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """Targets by class, (R, C)."""
+        return self.wY.sum(2)
 
     def at(self, A: Tensor, b: Tensor) -> Point:
         Z = product(A, self.X.mT) + b[..., None]
