@@ -137,4 +137,6 @@ def test_the_kernels_compile_for_cards(kind: str, monkeypatch: pytest.MonkeyPatc
         (kernels._line_outcomes, {"LANES": 1024} | sums),
     ):
         types = {name: f"*{kind}" for name in kernel.arg_names} | dict.fromkeys(("running", "worse"), "*i1") | SCALARS
-        compiled(kernel, types, constants, num_warps=4)
+        made = compiled(kernel, types, constants, num_warps=4)
+        # what several threads read before one writes it: between there is a barrier
+        assert ("barrier" in made["ttgir"]) == (kernel is not kernels._line_attempts)

@@ -91,6 +91,7 @@ def _residuals(Z, dZ, used, lse, wY, weight, found, bias, bends, C, n, LANES: tl
         inside = item < n
         at = (r * C + row) * n + item
         z = tl.load(Z + at, mask=inside, other=0) + share * tl.load(dZ + at, mask=inside, other=0)
+        tl.debug_barrier()  # other threads may read what is written here
         tl.store(Z + at, z, mask=inside)
         w = tl.load(weight + r * n + item, mask=inside, other=0)
         p = tl.exp(z - tl.load(lse + r * n + item, mask=inside, other=0))
@@ -124,6 +125,7 @@ def _line_slopes(
             at = (r * C + row)[:, None] * n + item[None, :]
             bias = tl.load(d + r * P + offset + row, mask=row < C, other=0)
             move = tl.load(dZ + at, mask=inside, other=0) + bias[:, None]
+            tl.debug_barrier()  # other threads may read what is written here
             tl.store(dZ + at, move, mask=inside)
             z = tl.load(Z + at, mask=inside, other=0) + step * move
             z = tl.where((row < C)[:, None], z, float("-inf"))
@@ -208,6 +210,7 @@ def _line_outcomes(
     square = _column(line, r, line_parts, 3, 2, LINE)
     found = _column(loss, r, loss_parts, 1, 0, PARTS) + 0.5 * tl.load(l2) * (square + step * (2 * inner + step * curve))
     higher = found > before * (1 + 1e-6)
+    tl.debug_barrier()  # other threads may read what is written here
     tl.store(worse + r, higher)
     tl.store(f + r, tl.where(higher, before, found))
     tl.store(t + r, tl.where(higher, step, 1.0))

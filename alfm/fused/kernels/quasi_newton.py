@@ -125,6 +125,7 @@ def _pair_products(
         g = tl.load(slope + r * C * k + place, mask=inside & weight, other=0) + penalty * point
         g = tl.where(weight, g, tl.load(bias + r * C + row, mask=inside & known & ~weight, other=0))
         change = g - tl.load(G + vector + place, mask=inside, other=0)
+        tl.debug_barrier()  # other threads may read what is written here
         tl.store(x + vector + place, point, mask=inside)
         tl.store(G + vector + place, g, mask=inside)
         held = inside[None, :] & ~new
@@ -174,19 +175,20 @@ def _pair_shares(
         gHg += tl.load(decrease + r * parts + part, mask=inside, other=0)
     tl.store(running + r, 0.5 * tl.sum(gHg, 0) > tolerance * tl.load(f + r))
     here, last = tl.load(slot + r), tl.load(newest + r)
+    old, bends = tl.load(inverse + r * M * M + square), tl.load(bend + r * M + pair)
+    tl.debug_barrier()  # other threads may read what is written here
     new = pair == here
     curve = tl.sum(tl.where(new, sy, 0.0), 0)
     last = tl.where(curve > 0, here, last)
     tl.store(newest + r, last)
     tl.store(slot + r, (here + 1) % M)
     # the newest pair's column
-    old = tl.load(inverse + r * M * M + square)
     old = tl.where(new[:, None] | new[None, :], 0.0, old)
     column = tl.where(new, 1.0, 0.0) - tl.sum(old * sy[None, :], 1)
     column = tl.where(curve > 0, column / curve, 0.0)
     old = tl.where(new[None, :], column[:, None], old)
     tl.store(inverse + r * M * M + square, old)
-    bends = tl.where(new, sy, tl.load(bend + r * M + pair))
+    bends = tl.where(new, sy, bends)
     tl.store(bend + r * M + pair, bends)
     # the way there and back
     chosen = pair == last
@@ -228,7 +230,7 @@ def _pair_direction(
         y = tl.load(changes + pairs + lane[None, :], mask=inside[None, :], other=0)
         g = tl.load(G + vector + place, mask=inside, other=0)
         move = tl.sum(of_steps * s, 0) + (tl.sum(of_changes * y, 0) + of_gradient * g) / H
-        move = tl.where(stays, tl.load(d + vector + place, mask=inside, other=0), move)
+        move = tl.where(stays, tl.load(d + vector + place, mask=inside & stays, other=0), move)
         tl.store(d + vector + place, move, mask=inside)
         move = tl.where(weight & inside, move, 0.0)
         point = tl.load(x + vector + place, mask=weight & inside, other=0)
