@@ -148,5 +148,5 @@ def test_the_kernels_compile_for_cards(kind: str, m: int, monkeypatch: pytest.Mo
     ):
         types = {name: f"*{kind}" for name in kernel.arg_names} | others
         made = compiled(kernel, types, {"M": m} | lanes, num_warps=8)
-        # what several threads read before one writes it: between there is a barrier (a direction that stays is the same)
+        # between what several threads read and one writes there is a barrier; a direction that stays is the same
         assert ("barrier" in made["ttgir"]) == (kernel is not kernels._pair_direction)
