@@ -13,6 +13,7 @@ from device import start
 from device.rounds import COLD_STARTS, CONF, C, N, X, Y, rounds, task
 from extraction.standins import Tiny
 
+from alfm import metrics
 from alfm.config.parts import from_config
 from alfm.extraction.encoding import Encoder
 from alfm.features.features import Features
@@ -163,6 +164,24 @@ def test_measures_and_neighbours() -> None:
         pool = features(device)
         found.append((choose_k(pool, y.to(device), C), shares(pool, y.to(device), C, features(device), 5).cpu()))
     assert found[0][0] == found[1][0] and torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_measures_of_the_next_round_are_a_graph(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless one of them, somebody's own, waits for the device."""
+    if waits:
+        own = metrics.Metric("own", lambda of: of.hit.double().mean(-1) if float(of.top.sum()) else of.top[..., 0])
+        monkeypatch.setitem(metrics.METRICS, "own", own)
+    y = torch.from_numpy(Y)
+    labels = metrics.TestLabels.prepare(y.cuda(), C)
+    for seed in range(3):
+        logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, N, C))).float()
+        with nullcontext() if start.REAL else start.simulated.counting() as cost:
+            found = metrics.evaluate_all([logits.cuda()], y.cuda(), labels)
+        for one, wanted in zip(found, metrics.evaluate_all(logits, y), strict=True):
+            assert one == pytest.approx(wanted, abs=1e-6)
+        if cost is not None and seed:
+            assert (cost.launches < 10) == (not waits)
 
 
 def test_an_extraction() -> None:
