@@ -182,7 +182,7 @@ class _Run:
 
 class _Unseen:
     """R problems where a look is a wait: a pass is one batch of fixed shapes, a graph where there are any. The host
-    asks whether all are done after each but the first and the last. Sums are taken anew instead of adjusted.
+    asks whether all are done after each from the third on. Sums are taken anew instead of adjusted.
 
     Of n items at most and K centroids at most: items that a problem lacks weigh nothing, centroids that it lacks are
     nowhere near.
@@ -231,7 +231,7 @@ class _Unseen:
         """After so many passes, or as soon as all are done."""
         again = devices.of(self.x).repeated(self._pass, (self.x.dtype, self.x.shape[2], self.weighted))
         for done in range(1, iterations):
-            if done > 1 and not bool(self.running.any()):
+            if done > 2 and not bool(self.running.any()):  # nobody settles in the first, or twice in one
                 break
             again()
         return [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alfm import devices
 from alfm.features.features import Vectors
+from alfm.fused import most_typical as fused
 from alfm.geometry.kmeans_on_part import Take
 from alfm.geometry.knn import CLOSE, SPARE, knn
 from alfm.host_ops import holds_any, smallest
@@ -21,7 +22,7 @@ _BLOCK = 1 << 24  # distances held at once on a GPU: 64 MB
 PART = 1024  # members among which the most typical is looked for, of a cluster of a large pool
 _FINAL = 64  # of these, the ones that are measured among more
 _WIDE = 10  # times as many members
-_TOGETHER = 1024  # members up to which, on a GPU, all distances of a group come from differences, beside other groups'
+_SIDES = (32, 1024)  # members up to which, on a GPU, groups are found together, by all distances from differences
 
 
 def most_typical(x: Tensor, neighbours: int) -> Tensor:
@@ -99,53 +100,30 @@ def _mean_to_nearest(x: Tensor, k: int) -> Tensor:
     return torch.cat([_mean_distances(x, sq, rows, k, ask) for rows in parts])
 
 
-def most_typical_each(points: Vectors, groups: Sequence[Tensor], neighbours: int) -> list[Tensor]:
-    """`most_typical` of each group of items, int64 (m,) each: its place there, int64 (1,).
+def most_typical_each(points: Vectors, groups: Sequence[Tensor], neighbours: int) -> Tensor:
+    """`most_typical` of each group of items, int64 (m,) each: its place there, int64 (G,).
 
-    Where looks cost a wait, groups are made as large as the largest of some and found together, for one wait of the
-    host.
+    Where looks cost a wait, groups of about one size are one operation, and the host does not wait.
     """
     if _looks(points.device):
-        return [most_typical(points.rows(rows, plain=True), neighbours) for rows in groups]
-    out: dict[int, Tensor] = {}
-    batch: list[int] = []
-    first = torch.zeros(1, dtype=torch.int64, device=points.device)
-    for i in sorted(range(len(groups)), key=lambda i: -len(groups[i])):
-        if len(groups[i]) < _TOLD_APART:
-            out[i] = first
+        return torch.cat([most_typical(points.rows(rows, plain=True), neighbours) for rows in groups])
+    parts: dict[int, list[int]] = {}
+    for i, rows in enumerate(groups):
+        parts.setdefault(next((side for side in _SIDES if len(rows) <= side), -1 - i), []).append(i)
+    found = []
+    for side, part in parts.items():
+        own = [groups[i] for i in part]
+        x = points.rows(torch.cat(own) if len(own) > 1 else own[0], plain=True)
+        if side < 0:
+            found.append(most_typical(x, neighbours))
             continue
-        if len(groups[i]) > _TOGETHER:
-            out[i] = most_typical(points.rows(groups[i], plain=True), neighbours)
-            continue
-        batch.append(i)
-        side = len(groups[batch[0]])
-        if (len(batch) + 1) * side * max(side, points.dim) > _BLOCK:
-            out.update(zip(batch, _together(points, [groups[j] for j in batch], neighbours), strict=True))
-            batch = []
-    if batch:
-        out.update(zip(batch, _together(points, [groups[j] for j in batch], neighbours), strict=True))
-    return [out[i] for i in range(len(groups))]
-
-
-def _together(points: Vectors, groups: Sequence[Tensor], neighbours: int) -> Sequence[Tensor]:
-    """The same for some groups, the largest first."""
-    device, side = points.device, len(groups[0])
-    size = devices.of(device).sent(torch.tensor([len(rows) for rows in groups]))
-    place = torch.arange(side, device=device)
-    inside = place < size[:, None]
-    start = (size.cumsum(0) - size)[:, None]
-    rows = torch.cat(list(groups)).index_select(0, torch.where(inside, start + place, start).flatten())
-    x = points.rows(rows, plain=True).view(len(groups), side, -1)
-    every = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-    every.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-    every.masked_fill_(~inside[:, None], torch.inf)
-    k = (size // 2).clamp_max(neighbours)
-    near = every.topk(min(neighbours, max(1, side // 2)), dim=2, largest=False).values
-    counts = torch.arange(near.shape[2], device=device) < k[:, None, None]
-    mean = near.where(counts, 0).sum(2) / k[:, None].clamp_min(1)
-    best = mean.masked_fill(~inside, torch.inf).argmin(1)
-    equal = (x == x.gather(1, best[:, None, None].expand(-1, 1, x.shape[2]))).all(2) & inside
-    return equal.to(torch.uint8).argmax(1).split(1)
+        sizes = [len(rows) for rows in own]
+        edges = devices.of(points.device).sent(torch.tensor([0, *sizes])).cumsum(0)
+        found.append(fused.most_typical(x, edges, max(sizes), neighbours))
+    if len(found) == 1:
+        return found[0]
+    order = np.argsort([i for part in parts.values() for i in part])
+    return torch.cat(found).index_select(0, devices.of(points.device).sent(torch.from_numpy(order)))
 
 
 def _found(x: Tensor, sq: Tensor, k: int) -> Tensor:

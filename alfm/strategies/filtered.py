@@ -139,7 +139,8 @@ class Filtered(Composed):
         asked = about(query, which, items, part_of(query.pool, items), seeds, {})
         asked.available = there.sent(_marked(every, parts))
         if len(which) > 1:
-            asked.members, asked.wanted = there.sent(_marked(every, members)), counts
+            places = there.sent(torch.from_numpy(np.searchsorted(every, np.concatenate(members))))
+            asked.members, asked.wanted = places.split([len(own) for own in members]), counts
         picks, _ = ask_on_host(strategy, asked, max(counts))
         return [every[own[:n]] for own, n in zip(picks.numpy(), counts, strict=True)]
 

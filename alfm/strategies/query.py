@@ -66,8 +66,9 @@ class Query:
     function of pool and picks: after a resume it starts empty and is rebuilt. oracle: hidden labels and the test
     split, for strategies marked `oracle` only.
 
-    members (R, N) bool and wanted: where every replicate has a part of the pool of its own, its items, those that are
-    labelled included, and how many picks it asks for; only strategies that say so (`Strategy.joins_parts`) see them.
+    members and wanted: where every replicate has a part of the pool of its own, its items, ascending, those that are
+    labelled included, R times int64 (m,), and how many picks it asks for; only strategies that say so
+    (`Strategy.joins_parts`) see them.
     """
 
     pool: Features
@@ -81,7 +82,7 @@ class Query:
     classifier: Classifier | None = None
     carry: dict[str, Any] = field(default_factory=dict)
     oracle: Oracle | None = None
-    members: Tensor | None = None
+    members: Sequence[Tensor] | None = None
     wanted: Sequence[int] | None = None
 
     @property
@@ -146,7 +147,9 @@ class Query:
         states = {r: _with(old[r], self.labelled(r)) if r in old and fits(old[r]) else None for r in replicates}
         missing = [r for r, one in states.items() if one is None]
         for r, one in zip(missing, make(missing) if missing else (), strict=True):
-            states[r] = None if one is None else _with(one, self.labelled(r))
+            if one is not None and len(one.added) < self.counts[r]:
+                one.add(self.labelled(r)[len(one.added) :])
+            states[r] = one
         self.carry[name] = {r: one for r, one in states.items() if one is not None}
         return list(states.values())
 
@@ -199,6 +202,8 @@ class Query:
 
 def stack_picks(picks: Sequence[Tensor], budget: int, device: torch.device) -> Tensor:
     """R vectors of at most `budget` rows -> int64 (R, budget), padded with -1."""
+    if all(len(own) == budget for own in picks):
+        return torch.stack(list(picks))
     out = torch.full((len(picks), budget), -1, dtype=torch.int64, device=device)
     for r, own in enumerate(picks):
         out[r, : len(own)] = own

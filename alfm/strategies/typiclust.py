@@ -18,7 +18,6 @@ from alfm.geometry.kmeans_on_part import GATHERED, by_twos, centroids_of_part, n
 from alfm.geometry.typicality import drawn, most_typical_each, typical_of_drawn
 from alfm.options import Count, Whole, checked
 from alfm.strategies.base import Strategy
-from alfm.strategies.parts.candidates import where
 from alfm.strategies.query import Query, stack_picks
 from alfm.threads import asking_together, side_by_side
 
@@ -58,7 +57,7 @@ class TypiClust(Strategy):
         return items <= self.cluster_up_to
 
     def select(self, query: Query, budget: int) -> Tensor:
-        items = [query.pool.N] * query.R if query.members is None else query.members.sum(1).tolist()
+        items = [query.pool.N] * query.R if query.members is None else [len(own) for own in query.members]
         wanted = query.budgets(budget)
         counts = [
             min(known + own, self.max_clusters, n) for known, own, n in zip(query.counts, wanted, items, strict=True)
@@ -119,11 +118,11 @@ class TypiClust(Strategy):
                 partial(typical_of_drawn, partial(_members, points, rows), part, self.neighbours, points.device)
                 for rows, part in zip(every, parts, strict=True)
             ]
-            places = side_by_side(jobs, points.device)  # where replicates are not: a lone one has all cores
+            places = torch.cat(side_by_side(jobs, points.device))  # where replicates are not: a lone one has all cores
         else:
             places = most_typical_each(points, every, self.neighbours)
         starts = np.cumsum([0, *map(len, every[:-1])])
-        index = torch.cat(places) + devices.of(points.device).sent(torch.from_numpy(starts))
+        index = places + devices.of(points.device).sent(torch.from_numpy(starts))
         joined, groups = torch.cat(every), [len(own) for own, _ in asked.values()]
         others = [joined[:0]] * len(every)
         if any(more for _, more in asked.values()):
@@ -177,7 +176,6 @@ def cluster_pool(query: Query, counts: Sequence[int], up_to: int = GATHERED) -> 
     x = unit.matrix if unit.matrix is not None else torch.cat([block for _, block in unit.blocks()])
     if query.members is None:
         return [found.assignment for found in kmeans_each([x] * query.R, counts, rngs, iterations=4)]
-    own = where(query.members)
     none = torch.full((unit.N,), max(counts), dtype=torch.int64, device=unit.device)
-    found = kmeans_each([x.index_select(0, rows) for rows in own], counts, rngs, iterations=4)
-    return [none.index_copy(0, rows, one.assignment) for rows, one in zip(own, found, strict=True)]
+    found = kmeans_each([x.index_select(0, rows) for rows in query.members], counts, rngs, iterations=4)
+    return [none.index_copy(0, rows, one.assignment) for rows, one in zip(query.members, found, strict=True)]

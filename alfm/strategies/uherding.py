@@ -70,7 +70,10 @@ class UHerding(Strategy):
             temperature = self._temperatures(query)[:, None, None].to(weight.dtype)
             weight = query.walk(lambda seen: margin_uncertainty(seen.logits / temperature[seen.replicates]))
         if query.members is not None:
-            weight.masked_fill_(~query.members, 0.0)
+            known = torch.zeros_like(weight)
+            for own, rows in zip(known, query.members, strict=True):
+                own.index_fill_(0, rows, 1.0)
+            weight.mul_(known)
         for r, rows in enumerate(labelled):
             weight[r].index_fill_(0, rows, 0.0)
         kernels = [rbf(unit, width) for width in self._widths(unit, labelled)]

@@ -221,9 +221,9 @@ def test_many_clusters_at_once_are_each_alone(monkeypatch: pytest.MonkeyPatch) -
     groups = [torch.from_numpy(rng.choice(400, size, replace=False)) for size in [1, 2, 3, 80, 41, 40, 5] * 4]
     groups.append(torch.arange(45, 70))
     for neighbours in (1, 20):
-        wanted = [most_typical(points.rows(rows), neighbours).tolist() for rows in groups]
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "_TOGETHER", 60)
-            patch.setattr(module, "_BLOCK", 12000)
-            looks_cost(patch)
-            assert [own.tolist() for own in most_typical_each(points, groups, neighbours)] == wanted
+        wanted = [int(most_typical(points.rows(rows), neighbours)) for rows in groups]
+        for sides in ((2, 60), (1000,), (5, 70)):
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "_SIDES", sides)
+                looks_cost(patch)
+                assert most_typical_each(points, groups, neighbours).tolist() == wanted
