@@ -108,15 +108,15 @@ def _pair_products(
     x.add_(moved)
     slope = slope.flatten(1) + l2 * x[:, :size]
     new = torch.cat([slope, pad(bias, (0, J * w - size - bias.shape[1]))], 1)
+    change = (new - G).view(R, J, 1, w)
     steps.index_copy_(2, here, moved.view(R, J, 1, w))
-    changes.index_copy_(2, here, (new - G).view(R, J, 1, w))
+    changes.index_copy_(2, here, change)
     G.copy_(new)
     H, g = _diagonal(q, x2, total, l2, J * w).view(R, J, 1, w), G.view(R, J, 1, w)
-    before, after = torch.cat([steps, changes / H], 2), torch.cat([changes, g], 2)
-    every = torch.bmm(before.flatten(0, 1), after.flatten(0, 1).mT).view(R, J, 2 * m, m + 1)
-    newest = every[:, :, :m, :m].index_select(3, here)
-    rows = torch.cat([newest, every[:, :, :m, m:], every[:, :, m:, m:]], 3).mT
-    return torch.cat([every[:, :, m:, :m], rows], 2), (g.square() / H).sum((2, 3))
+    scaled, ends = (changes / H).flatten(0, 1), torch.cat([change, g], 2).flatten(0, 1).mT
+    yHy = torch.bmm(scaled, changes.flatten(0, 1).mT)
+    rows = torch.cat([torch.bmm(steps.flatten(0, 1), ends), torch.bmm(scaled, ends[..., 1:])], 2).mT
+    return torch.cat([yHy, rows], 1).unflatten(0, (R, J)), (g.square() / H).sum((2, 3))
 
 
 def _pair_shares(
