@@ -122,16 +122,34 @@ def test_an_interruption_or_company_changes_no_pick(name: str) -> None:
     assert all(map(np.array_equal, alone, (made[1] for made in whole)))
 
 
-def test_bait_where_replicates_differ_in_what_is_left_or_labelled() -> None:
+@pytest.mark.parametrize("variant", ["binary", "full", "top_k", "diagonal"])
+@pytest.mark.parametrize("left", [N, 35])
+def test_bait_where_replicates_differ_in_what_is_left_or_labelled(left: int, variant: str) -> None:
     """Fewer are free than two batches, and fewer than are picked ahead."""
     picks = []
     for device in DEVICES:
         pool, classifier, rows, targets, head = fitted("logistic", device, 3, "float64")
-        free = torch.ones(3, N, dtype=torch.bool, device=device).scatter_(1, rows.clamp_min(0), False)
-        free[1, 35:] = False
+        free = torch.ones(3, N, dtype=torch.bool, device=device)
+        free[:, rows.clamp_min(0).flatten()] = False
+        free[1, left:] = False
         query = Query(pool, rows, targets, free, C, SEEDS[:3], 2, head, classifier)
-        picks.append(Bait().select(query, 25).cpu())
+        picks.append(Bait(variant).select(query, 25).cpu())
     assert torch.equal(*picks)
+
+
+@pytest.mark.skipif(start.REAL, reason="only a simulated device counts")
+@pytest.mark.parametrize("variant", ["full", "top_k", "diagonal"])
+def test_other_forms_of_bait_go_for_all_replicates_at_once(variant: str) -> None:
+    launches = []
+    for R in (1, 3):
+        pool, classifier, rows, targets, head = fitted("logistic", "cuda", R, "float64")
+        free = torch.ones(R, N, dtype=torch.bool, device="cuda")
+        free[:, rows.clamp_min(0).flatten()] = False
+        query = Query(pool, rows, targets, free, C, SEEDS[:R], 2, head, classifier)
+        with start.simulated.counting() as cost:
+            Bait(variant).select(query, 10)
+        launches.append(cost.launches)
+    assert launches[1] < 2 * launches[0]
 
 
 @pytest.mark.skipif(start.REAL, reason="of the simulated device")

@@ -195,7 +195,7 @@ def test_binary_information_of_certain_items() -> None:
 def test_lazy_diagonal_looks_at_few_items_again(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     gains = Diagonal._gains
-    monkeypatch.setattr(Diagonal, "_gains", lambda self, f: (looked.append(len(f)), gains(self, f))[1])
+    monkeypatch.setattr(Diagonal, "_gains", lambda self, f: (looked.append(f.shape[1]), gains(self, f))[1])
     query = make_query(N=600, C=5, n=20)
     Bait("diagonal", ridge=0.1).select(query, 5)
     assert looked[0] == 600 and sum(looked[1:]) < 5 * 600

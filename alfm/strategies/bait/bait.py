@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from alfm import devices
 from alfm.features.features import Vectors
 from alfm.geometry import greedy
-from alfm.heads.passes import together, walk
+from alfm.heads.passes import Seen, together, walk
 from alfm.options import Bytes, Count, checked
 from alfm.strategies.bait.class_wise import Diagonal, Full, refuse_if_too_large
 from alfm.strategies.bait.rank_one import Binary, binary_information, piece, quadratic_forms, second_moments
@@ -70,14 +70,12 @@ class Bait(Strategy):
     def select(self, query: Query, budget: int) -> Tensor:
         head = query.head
         assert head is not None
-        if self.variant in ("full", "top_k"):
-            refuse_if_too_large(query, self.variant, self.max_bytes)
         if self.variant == "binary" and head.shared:
             picks = self._binary(query, range(query.R), budget)
         elif self.variant == "binary":
             picks = per_replicate(query, lambda r: self._binary(query, [r], budget)[0])
         else:
-            picks = per_replicate(query, lambda r: self._picks(query, r, budget))
+            picks = self._class_wise(query, budget)
         return stack_picks(picks, budget, query.pool.device)
 
     def _binary(self, query: Query, replicates: Sequence[int], budget: int) -> list[Tensor]:
@@ -122,22 +120,41 @@ class Bait(Strategy):
             picks |= zip(which, own.gather(1, problem.part(which).keep(own, budget)), strict=True)
         return [picks[i] for i in range(len(wanted))]
 
-    def _picks(self, query: Query, r: int, budget: int) -> Tensor:
-        head, phi, labelled = query.head, embedding(query, r), query.labelled(r)
+    def _class_wise(self, query: Query, budget: int) -> list[Tensor]:
+        """Picks of the other forms: on a GPU of all replicates whose heads see the same phi, if they have as many."""
+        head, numbers, most = query.head, query.pool.N, query.R
         assert head is not None
-        ridge, share = self._ridge(phi), budget / (len(labelled) + budget)
-        sharper = self._sharper(query, phi, [r]).to(query.pool.dtype)
-        own = head.part(slice(r, r + 1))
-        log_p = walk(phi, own, lambda seen: torch.log_softmax(seen.logits * sharper, -1), size=piece(phi))[0]
-        problem: Diagonal | Full
-        if self.variant == "diagonal":
-            problem = Diagonal(phi, log_p, labelled, ridge, share)
-        else:
-            k = head.C if self.variant == "full" else min(self.k, head.C)
-            problem = Full(phi, log_p, k, labelled, ridge, share)
-        free = query.available[r]
-        order = problem.forward(free, min(2 * budget, int(free.sum())))
-        return order[problem.keep(order, budget)]
+        numbers *= head.C
+        if self.variant != "diagonal":
+            most = refuse_if_too_large(query, self.variant, self.max_bytes)
+            numbers = 2 * (numbers + (head.C * query.pool.vectors(head.spaces[0]).dim) ** 2)
+        wanted = [min(2 * budget, n) for n in query.available.sum(1).tolist()]
+        size = min(most, devices.of(query.pool.device).at_once(query.R, numbers, 1))
+        groups = together(query.R, size if head.shared and len(set(wanted)) == 1 else 1)
+
+        def picked(which: slice) -> Tensor:
+            phi, replicates = embedding(query, which.start), range(query.R)[which]
+            labelled = pad_sequence([query.labelled(r) for r in replicates], batch_first=True, padding_value=-1)
+            ridge, share = self._ridge(phi), self._shares(query, replicates, budget)
+            sharper = self._sharper(query, phi, replicates).to(query.pool.dtype)[:, None, None]
+
+            def logits(seen: Seen) -> Tensor:
+                return torch.log_softmax(seen.logits * sharper[seen.replicates], -1)
+
+            log_p = walk(phi, head.part(which), logits, size=piece(phi))
+            problem: Diagonal | Full
+            if self.variant == "diagonal":
+                problem = Diagonal(phi, log_p, labelled, ridge, share)
+            else:
+                k = head.C if self.variant == "full" else min(self.k, head.C)
+                problem = Full(phi, log_p, k, labelled, ridge, share)
+            order = problem.forward(query.available[which], wanted[which.start])
+            return order.gather(1, problem.keep(order, budget))
+
+        if head.shared:
+            query.pool.vectors(head.spaces[0])  # made once, before the jobs that share it
+        found = side_by_side([partial(picked, which) for which in groups], query.pool.device)
+        return [own for some in found for own in some]
 
     def _shares(self, query: Query, replicates: Sequence[int], budget: int) -> Tensor:
         """B / (n + B), (R', 1) float64."""

@@ -375,7 +375,7 @@ def atomics(name, args, kwargs):
             S.atomic[(name, place())] += 1
         return args
     S.atomic[(name, place())] += 1
-    if S.shuffle and name.startswith(("index_add", "scatter_add")):
+    if S.shuffle and S.capture is None and name.startswith(("index_add", "scatter_add")):  # a copy's would be replayed
         dim, index, src = args[1], args[2], args[3]
         along = dim if index.dim() > 1 else 0
         order = torch.from_numpy(np.random.permutation(index.shape[along]))
