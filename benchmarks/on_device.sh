@@ -37,7 +37,7 @@ run() {
 
 part() {
     case $1 in
-    tests) run -m pytest -p device.start -p no:cacheprovider -q tests/device/on_*.py ;;
+    tests) run -m pytest -p device.start -p no:cacheprovider -q tests/device/on_*.py tests/fused ;;
     roofline) run benchmarks/roofline.py --pool 50k-1536 --device "$DEVICE" $SMALL --json "$OUT/$1.json" ;;
     extract-*)
         case $1 in *S14) arch=vit_small_patch14_dinov2 ;; *) arch=vit_large_patch14_dinov2 ;; esac

@@ -1,4 +1,5 @@
-"""What can be tried of a kernel without a card: its numbers in Triton's interpreter, and that it compiles for one."""
+"""What can be tried of a kernel: its numbers in Triton's interpreter, and on a card where there is one; and without one
+that it compiles for it."""
 
 from __future__ import annotations
 
@@ -16,17 +17,45 @@ from torch import Tensor
 TESTS = Path(__file__).parents[1]
 
 
+CARD = "ALFM_KERNELS_ON_CARD"
+
+
 def interpreted(module: str) -> list[str]:
-    """The lines that `compare()` of a module of tests prints, kernels interpreted on the CPU.
+    """The lines that `compare()` of a module of tests prints, kernels interpreted on the CPU; on a card the same.
 
     In a process of its own: what triton brings along is interpreted too only where it is imported so.
     """
     pytest.importorskip("triton")
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    found = _printed(module, {"TRITON_INTERPRET": "1"})
+    if torch.cuda.is_available() and "device.simulated" not in sys.modules:
+        assert _printed(module, {CARD: "1"}) == found
+    return found
+
+
+def _printed(module: str, how: dict[str, str]) -> list[str]:
+    env = os.environ | how | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     code = f"import {module} as tests; tests.compare()"
     ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout.splitlines()
+
+
+def there(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel for tensors of the CPU: itself where it is interpreted, else by way of the card."""
+    if CARD not in os.environ:
+        return kernel
+
+    def by_card(*given: Any) -> Any:
+        own = [x.cuda() if isinstance(x, Tensor) else x for x in given]
+        made = kernel(*own)
+        for x, after in zip(given, own, strict=True):
+            if isinstance(x, Tensor) and not torch.equal(x, after.cpu()):
+                x.copy_(after)
+        if isinstance(made, Tensor):
+            return made.cpu()
+        return made if made is None else tuple(x.cpu() for x in made)
+
+    return by_card
 
 
 def alike(kernel: Callable[..., Any], text: Callable[..., Any], given: Sequence[Any], in_parts: int = -1) -> str:
@@ -35,7 +64,7 @@ def alike(kernel: Callable[..., Any], text: Callable[..., Any], given: Sequence[
     in_parts: the place of a result of which only the sums over the parts (dimension 1) are the same.
     """
     ends = []
-    for made in (kernel, text):
+    for made in (there(kernel), text):
         own = [x.clone() if isinstance(x, Tensor) else x for x in given]
         found = made(*own)
         found = [found] if isinstance(found, Tensor) else list(found or ())

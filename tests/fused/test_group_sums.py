@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fused.on_card import compiled, interpreted
+from fused.on_card import compiled, interpreted, there
 from torch import Tensor
 
 from alfm.fused import group_sums as module
@@ -55,8 +55,9 @@ def test_the_kernel_makes_the_same_sums() -> None:
 
 
 def compare() -> None:
-    from alfm.fused.kernels.group_sums import group_sums as by_kernel
+    from alfm.fused.kernels.group_sums import group_sums as kernel
 
+    by_kernel = there(kernel)
     for dtype in (torch.float32, torch.float64):
         for shape in SHAPES:
             *given, weight = made(*shape, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fused.on_card import compiled, interpreted
+from fused.on_card import compiled, interpreted, there
 from torch import Tensor
 
 from alfm.fused.joint_gains import joint_gains
@@ -38,8 +38,9 @@ def test_the_kernel_gives_the_same() -> None:
 
 def compare() -> None:
     """The kernel, interpreted on the CPU, and the text in torch's operations."""
-    from alfm.fused.kernels.joint_gains import joint_gains as by_kernel
+    from alfm.fused.kernels.joint_gains import joint_gains as kernel
 
+    by_kernel = there(kernel)
     for dtype in (torch.float32, torch.float64):
         for shape in SHAPES:
             given = made(*shape, dtype)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fused.on_card import compiled, interpreted
+from fused.on_card import compiled, interpreted, there
 
 from alfm.fused.masked_logits import masked_logits
 from alfm.streams import keep_mask
@@ -46,8 +46,9 @@ def test_the_kernel_makes_the_same_logits() -> None:
 
 def compare() -> None:
     """The kernel, interpreted on the CPU, and the text in torch's operations."""
-    from alfm.fused.kernels.masked_logits import masked_logits as by_kernel
+    from alfm.fused.kernels.masked_logits import masked_logits as kernel
 
+    by_kernel = there(kernel)
     for dtype in (torch.float32, torch.float64):
         for shape in SHAPES:
             for unit in UNIT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fused.on_card import compiled, interpreted
+from fused.on_card import compiled, interpreted, there
 from reference.typiclust import typicality
 from torch import Tensor
 
@@ -45,8 +45,9 @@ def test_the_kernels_find_the_same() -> None:
 
 
 def compare() -> None:
-    from alfm.fused.kernels.most_typical import most_typical as by_kernel
+    from alfm.fused.kernels.most_typical import most_typical as kernel
 
+    by_kernel = there(kernel)
     for dtype in (torch.float32, torch.float64):
         for sizes in SIZES:
             for dim, neighbours in ((7, 20), (33, 2)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fused.on_card import compiled, interpreted
+from fused.on_card import compiled, interpreted, there
 
 from alfm.fused.bald import bald
 
@@ -33,8 +33,9 @@ def test_the_kernel_gives_the_same() -> None:
 
 def compare() -> None:
     """The kernel, interpreted on the CPU, and the text in torch's operations, of logits by items and by classes."""
-    from alfm.fused.kernels.bald import bald as by_kernel
+    from alfm.fused.kernels.bald import bald as kernel
 
+    by_kernel = there(kernel)
     for dtype in (torch.float32, torch.float64):
         for shape in SHAPES:
             logits = made(shape, dtype)
