@@ -37,7 +37,8 @@ run() {
 
 part() {
     case $1 in
-    tests) run -m pytest -p device.start -p no:cacheprovider -q tests/device/on_*.py tests/fused ;;
+    tests) run -m pytest -p device.start -p no:cacheprovider -q tests/device/on_*.py ;;
+    kernels) run -m pytest -p no:cacheprovider -q tests/fused ;;
     roofline) run benchmarks/roofline.py --pool 50k-1536 --device "$DEVICE" $SMALL --json "$OUT/$1.json" ;;
     extract-*)
         case $1 in *S14) arch=vit_small_patch14_dinov2 ;; *) arch=vit_large_patch14_dinov2 ;; esac
@@ -47,7 +48,7 @@ part() {
 }
 
 failed=
-for name in ${*:-tests rounds-10k rounds-50k rounds-1m study fits roofline extract-S14 extract-L14}; do
+for name in ${*:-tests kernels rounds-10k rounds-50k rounds-1m study fits roofline extract-S14 extract-L14}; do
     began=$(date +%s)
     if part "$name" >"$OUT/$name.txt" 2>&1; then said=done; else said=FAILED failed="$failed $name"; fi
     echo "$name: $said after $(($(date +%s) - began)) s ($OUT/$name.txt)"
