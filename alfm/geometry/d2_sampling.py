@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from alfm import devices
+from alfm.fused.d2_judge import FEWEST, LARGEST, MOST
+from alfm.geometry.d2_enqueued import Enqueued
 from alfm.threads import one_thread, side_by_side
 
 Factors = Callable[[Tensor], Sequence[Tensor]]
 
-_BATCH = 64  # proposals drawn together; doubled while nothing is accepted
-_LARGEST_BATCH = 1024
 _CHUNK = 4096  # rows of which a pass over the pool refreshes the bounds at a time
 # Below this many units of rounding a squared distance from |a|^2 + |b|^2 - 2ab is noise: the two are one point.
 _ROUNDING = 32
@@ -56,8 +56,8 @@ def d2_sample(
     for vectors far from the origin, where the norms bound nothing.
 
     Fewer than `budget` rows come back when every remaining allowed item coincides with a centre (to rounding) or has
-    weight 0. An item is never returned twice. On CPU the result is a function of the arguments, bit for bit. On CUDA
-    bounds and sums stay on the host, and the device is waited for twice per batch of proposals, not per draw.
+    weight 0. An item is never returned twice. On CPU the result is a function of the arguments, bit for bit. On a GPU
+    without graphs bounds and sums stay on the host, and the device is waited for twice per batch of proposals.
     Raises ValueError for a negative weight.
     """
     one = [sq_norms], lambda which: factors, [allowed], [budget], [rng]
@@ -73,17 +73,22 @@ def d2_sample_each(
     first: Literal["largest"] | None = "largest",
     weight: Sequence[Tensor] | None = None,
     start: Literal["norms", "exact"] = "norms",
+    resident: bool = True,
 ) -> list[Tensor]:
     """`d2_sample` of several problems: each a job of its own on CPU; on a GPU their batches go together.
 
     allowed: None for every row. factors(which): of one problem, or of R' of them, then of rows (R', m) and with R' in
-    front of the matrices.
+    front of the matrices. resident: it never asks the host, so that it may be part of a graph.
     """
     device, R = sq_norms[0].device, len(sq_norms)
     size = devices.of(device).at_once(R, _CHUNK + max(map(len, sq_norms)), 1)
 
     def sample(which: slice) -> list[Tensor]:
         free, own = (None if given is None else given[which] for given in (allowed, weight))
+        if resident and devices.of(device).enqueues_picks:
+            floor = _ROUNDING * torch.finfo(sq_norms[0].dtype).eps
+            made = Enqueued(sq_norms[which], factors(which), free, budget[which], rng[which], own, floor)
+            return made.picks(first, start)
         samplers = D2Samplers(sq_norms[which], factors(which), free, budget[which], rng[which], own)
         samplers.begin(first, start)
         while samplers.draw():
@@ -278,7 +283,7 @@ class D2Sampler:
         self.width = max(16, math.isqrt(self.N))
         self.mass = np.zeros((-(-self.N // self.width), self.width))
         self.sums = np.zeros(len(self.mass))
-        self.batch, self.rejected = _BATCH, 0
+        self.batch, self.rejected = MOST, 0
 
     def seed(self, first: Literal["largest"] | None) -> int | None:
         """The first centre; None when there is nothing to draw from."""
@@ -331,9 +336,9 @@ class D2Sampler:
         if chosen:
             # About as many proposals as the remaining draws will use up.
             want = (len(self.picks) - self.count) * len(rows) / len(chosen)
-            self.batch, self.rejected = int(min(max(want * 1.1, 8), _BATCH)), 0
+            self.batch, self.rejected = int(min(max(want * 1.1, FEWEST), MOST)), 0
             return chosen, False
-        self.batch = min(2 * self.batch, _LARGEST_BATCH)
+        self.batch = min(2 * self.batch, LARGEST)
         self.rejected += len(rows)
         if self.rejected < max(256, self.N // 32):
             return chosen, False

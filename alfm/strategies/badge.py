@@ -56,7 +56,9 @@ class Badge(Strategy):
             return of_one if own.R == 1 else of_several
 
         rngs = [query.rng(r, "badge") for r in range(query.R)]
-        picks = d2_sample_each(list(sq_norms), factors, list(query.available), query.budgets(budget), rngs)
+        resident = query.pool.memory == "device"
+        given = list(sq_norms), factors, list(query.available), query.budgets(budget), rngs
+        picks = d2_sample_each(*given, resident=resident)
         return stack_picks(picks, budget, query.pool.device)
 
 

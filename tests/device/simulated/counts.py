@@ -299,7 +299,21 @@ def _of_most_typical(ins, outs):
     return real_bytes(x) + 2 * real_bytes(x[:, :1]), 3.0 * pairs * x.shape[1]  # a difference, its square, a sum
 
 
+def _of_d2_propose(ins, outs):
+    bound, _, sums = ins[:3]
+    numbers = sums.shape[1] + 2 * bound.shape[1] // sums.shape[1] + 3  # each proposal: the sums, a group twice
+    return 8 * numbers * outs[0].numel() + ins[4].nbytes, 0.0
+
+
+def _of_d2_judge(ins, outs):
+    rows, _, near, between, _, _, _, bound, _, sums, picks = ins[:11]
+    numbers = 2 * bound.shape[1] // sums.shape[1] + 10  # each proposal: its group twice, and what is known of it
+    return 8 * numbers * rows.numel() + near.nbytes + between.nbytes + 16 * picks.numel(), 0.0
+
+
 DECLARED = {
+    "d2_propose": _of_d2_propose,
+    "d2_judge": _of_d2_judge,
     "most_typical": _of_most_typical,
     "group_sums": _of_group_sums,
     "joint_gains": _of_joint_gains,
