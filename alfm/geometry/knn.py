@@ -19,7 +19,7 @@ from alfm import devices
 from alfm.features.features import Vectors
 from alfm.host_ops import at_most, places
 
-_SIDE = 1024  # rows and columns of a block of products: 4 MB in float32
+_SIDE = 1024  # rows of a host's search, and a quarter of the pairs that are measured at a time
 # |x|^2 + |y|^2 - 2xy loses digits where x and y are close: below this share of |x|^2 + |y|^2 (about three digits of
 # float32 left) the few distances that are returned are taken from the differences.
 CLOSE = 1e-3
@@ -33,7 +33,7 @@ def knn(vectors: Vectors | Tensor, k: int, queries: Tensor | None = None) -> tup
 
     vectors: the pool in one space, or a matrix (N, D) float32 or float64. queries: (n, D); None: every item is a
     query and not its own neighbour (an equal other item is one, at distance 0). k is cut to the items there are.
-    Equal distances: the lower row first. Memory: O(n k) and a few blocks of 1024 x 1024 products.
+    Equal distances: the lower row first. Memory: O(n k) and a few blocks of products, on CPU 1024 x 1024.
     Raises ValueError for k < 1.
     """
     if k < 1:
@@ -138,11 +138,16 @@ def _by_faiss(base: Tensor, k: int, queries: Tensor | None) -> tuple[Tensor, Ten
     return squared[:, :k].sqrt(), index[:, :k].contiguous()
 
 
+def _side(device: torch.device) -> int:
+    """Rows and columns of a block of products: 4 MB in float32 on CPU, 128 MB on a GPU, where launches cost."""
+    return math.isqrt(devices.of(device).block_rows(2))
+
+
 def _blocks(vectors: Vectors | Tensor, start: int) -> Iterator[tuple[slice, Tensor]]:
     """Blocks from row `start` (a multiple of the side) on."""
-    N = vectors.N if isinstance(vectors, Vectors) else len(vectors)
-    for begin in range(start, N, _SIDE):
-        rows = slice(begin, min(begin + _SIDE, N))
+    N, side = vectors.N if isinstance(vectors, Vectors) else len(vectors), _side(vectors.device)
+    for begin in range(start, N, side):
+        rows = slice(begin, min(begin + side, N))
         yield rows, _take(vectors, torch.arange(rows.start, rows.stop, device=vectors.device))
 
 

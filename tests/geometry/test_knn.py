@@ -25,7 +25,12 @@ def full(x: Tensor, k: int, queries: Tensor | None) -> tuple[Tensor, Tensor]:
 @pytest.fixture(params=[7, 64, 2048])
 def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(neighbours, "_SIDE", request.param)
+    monkeypatch.setattr(neighbours, "_side", lambda device: request.param)
     return request.param
+
+
+def test_sides_of_blocks_suit_the_device() -> None:
+    assert (neighbours._side(torch.device("cpu")), neighbours._side(torch.device("cuda"))) == (1024, 5792)
 
 
 @pytest.mark.parametrize("queried", [False, True])
