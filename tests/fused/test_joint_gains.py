@@ -37,7 +37,7 @@ def test_the_kernel_gives_the_same() -> None:
 
 
 def compare() -> None:
-    """The kernel, interpreted on the CPU, and the text in torch's operations."""
+    """The kernel, interpreted or on a card, and the text in torch's operations."""
     from alfm.fused.kernels.joint_gains import joint_gains as kernel
 
     by_kernel = there(kernel)
@@ -45,7 +45,9 @@ def compare() -> None:
         for shape in SHAPES:
             given = made(*shape, dtype)  # type: ignore[arg-type]
             eps = torch.finfo(dtype).eps
-            torch.testing.assert_close(by_kernel(*given, None), joint_gains(*given), rtol=30 * eps, atol=30 * eps)
+            torch.testing.assert_close(
+                there(by_kernel)(*given, None), joint_gains(*given), rtol=100 * eps, atol=100 * eps
+            )
             print("equal")
 
 

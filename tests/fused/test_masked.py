@@ -34,14 +34,14 @@ def test_the_kernel_makes_the_same_masks() -> None:
 
 
 def compare() -> None:
-    """The kernel, interpreted on the CPU, and the text in torch's operations."""
+    """The kernel, interpreted or on a card, and the text in torch's operations."""
     from alfm.fused.kernels.masked import masked as kernel
 
     by_kernel = there(kernel)
     for dtype in (torch.float32, torch.float64):
         for *shape, drop in SHAPES:
             given = made(*shape, dtype)  # type: ignore[arg-type]
-            got, wanted = by_kernel(*given, drop), masked(*given, drop)  # type: ignore[arg-type]
+            got, wanted = there(by_kernel)(*given, drop), masked(*given, drop)  # type: ignore[arg-type]
             print("equal" if torch.equal(got, wanted) and got.dtype == dtype else f"{shape} {drop} {dtype} differ")
 
 

@@ -45,7 +45,7 @@ def test_the_kernel_makes_the_same_logits() -> None:
 
 
 def compare() -> None:
-    """The kernel, interpreted on the CPU, and the text in torch's operations."""
+    """The kernel, interpreted or on a card, and the text in torch's operations."""
     from alfm.fused.kernels.masked_logits import masked_logits as kernel
 
     by_kernel = there(kernel)
@@ -53,7 +53,7 @@ def compare() -> None:
         for shape in SHAPES:
             for unit in UNIT:
                 given = made(*shape, dtype, unit)  # type: ignore[arg-type]
-                close(by_kernel(*given), masked_logits(*given))
+                close(there(by_kernel)(*given), masked_logits(*given))
                 print("equal")
 
 

@@ -32,7 +32,7 @@ def test_the_kernel_gives_the_same() -> None:
 
 
 def compare() -> None:
-    """The kernel, interpreted on the CPU, and the text in torch's operations, of logits by items and by classes."""
+    """The kernel, interpreted or on a card, and the text in torch's operations, of logits by items and by classes."""
     from alfm.fused.kernels.bald import bald as kernel
 
     by_kernel = there(kernel)
@@ -40,7 +40,7 @@ def compare() -> None:
         for shape in SHAPES:
             logits = made(shape, dtype)
             for given in (logits, logits.mT.contiguous().mT):
-                torch.testing.assert_close(by_kernel(given), bald(given), rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(there(by_kernel)(given), bald(given), rtol=1e-5, atol=1e-6)
                 print("equal")
 
 
