@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fused.on_card import compiled, interpreted
+from fused.on_card import compiled, interpreted, there
 from torch import Tensor
 
 from alfm.fused.d2_judge import d2_judge
@@ -112,9 +112,11 @@ def compare() -> None:
     for size, dtype in CASES:
         ours, plain = Going(*size, dtype), Going(*size, dtype)
         for _ in range(2):
-            (rows, kind), (expected, kinds) = ours.propose(proposed), plain.propose(d2_propose)
+            (rows, kind), (expected, kinds) = ours.propose(there(proposed)), plain.propose(d2_propose)
             assert torch.equal(rows, expected) and torch.equal(kind, kinds), (rows, expected)
-            for found, wanted in zip(ours.judge(judged, rows, kind), plain.judge(d2_judge, rows, kind), strict=True):
+            for found, wanted in zip(
+                ours.judge(there(judged), rows, kind), plain.judge(d2_judge, rows, kind), strict=True
+            ):
                 torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
         print("equal")
 
