@@ -28,6 +28,7 @@ from alfm.threads import side_by_side
 
 # How far beyond the mean a centroid aims after passes 1, 2, 3 and on, as a share of its way to the mean.
 _AHEAD = (0.4, 0.6, 0.8)
+_LONG = 1 << 29  # multiply-adds from which on a pass on a GPU takes about as long as a question of the host
 _BLOCK = 1 << 21  # numbers in a block of products: 8 MB in float32, near the caches
 
 
@@ -181,8 +182,8 @@ class _Run:
 
 
 class _Unseen:
-    """R problems where a look is a wait: a pass is one batch of fixed shapes, a graph where there are any. The host
-    asks whether all are done after each from the third on. Sums are taken anew instead of adjusted.
+    """R problems where a look is a wait: a pass is one batch of fixed shapes, a graph where there are any. Of long
+    ones the host asks whether all are done after each from the third on. Sums are taken anew instead of adjusted.
 
     Of n items at most and K centroids at most: items that a problem lacks weigh nothing, centroids that it lacks are
     nowhere near.
@@ -216,7 +217,7 @@ class _Unseen:
         self.total = (self.weight.double() * self.sq.double()).sum(1)
         own = [row[:n] for row, n in zip(self.sq, self.n, strict=True)]
         weights = None if weight is None else [row[:n] for row, n in zip(self.weight, self.n, strict=True)]
-        seeds = pad_sequence(_seeds(x, own, k, rng, weights, seeding), batch_first=True)
+        seeds = pad_sequence(_seeds(x, own, k, rng, weights, seeding, self.x), batch_first=True)
         self.centroids = self.x.expand(self.R, -1, -1).take_along_dim(seeds[..., None], 1)
         # what a pass changes stays where it is
         self.target = self.centroids.clone()
@@ -224,6 +225,7 @@ class _Unseen:
         self.nearest, self.score = torch.empty_like(self.assignment), torch.empty_like(self.weight)
         self.loss = torch.full_like(self.total, torch.inf)
         self.moves = torch.zeros_like(self.assignment[:, 0])
+        self.long = self.R * self.x[0].numel() * max(k) >= _LONG
         self.ahead, self.running = torch.ones(2, self.R, dtype=torch.bool, device=device)
         self.shares = there.sent(torch.tensor([_AHEAD[0], *_AHEAD], dtype=self.x.dtype))
 
@@ -231,7 +233,8 @@ class _Unseen:
         """After so many passes, or as soon as all are done."""
         again = devices.of(self.x).repeated(self._pass, (self.x.dtype, self.x.shape[2], self.weighted))
         for done in range(1, iterations):
-            if done > 2 and not bool(self.running.any()):  # nobody settles in the first, or twice in one
+            # nobody settles in the first pass, or twice in one
+            if done > 2 and self.long and not bool(self.running.any()):
                 break
             again()
         return [
@@ -368,8 +371,9 @@ def _seeds(
     rng: Sequence[np.random.Generator],
     weight: Sequence[Tensor] | None,
     seeding: Literal["d2", "random"],
+    every: Tensor | None = None,
 ) -> list[Tensor]:
-    """k rows of each x, repeated in order when it has fewer distinct ones."""
+    """k rows of each x, repeated in order when it has fewer distinct ones. every: all x as one tensor (R, n, D)."""
     device = x[0].device
     if seeding == "random":
         usable = [
@@ -386,7 +390,9 @@ def _seeds(
                 return lambda rows: (take(some[0], rows),)
             if all(one is some[0] for one in some):
                 return lambda rows: (some[0].index_select(0, rows.flatten()).view(*rows.shape, -1),)
-            return lambda rows: (torch.stack([one.index_select(0, own) for one, own in zip(some, rows, strict=True)]),)
+            assert every is not None  # where they go together
+            joined = every[which]
+            return lambda rows: (joined.take_along_dim(rows[..., None], 1),)
 
         seeds = d2_sample_each(sq, factors, None, k, rng, None, weight, "exact")
     return [own.repeat(-(-most // len(own)))[:most] for own, most in zip(seeds, k, strict=True)]

@@ -100,30 +100,33 @@ def _mean_to_nearest(x: Tensor, k: int) -> Tensor:
     return torch.cat([_mean_distances(x, sq, rows, k, ask) for rows in parts])
 
 
-def most_typical_each(points: Vectors, groups: Sequence[Tensor], neighbours: int) -> Tensor:
-    """`most_typical` of each group of items, int64 (m,) each: its place there, int64 (G,).
+def most_typical_each(points: Vectors, rows: Tensor, sizes: Sequence[int], neighbours: int) -> Tensor:
+    """`most_typical` of each of G groups of items, `sizes` of the rows int64 (m,) one after another: places among the
+    rows, int64 (G,).
 
     Where looks cost a wait, groups of about one size are one operation, and the host does not wait.
     """
+    starts = np.cumsum([0, *sizes])
     if _looks(points.device):
-        return torch.cat([most_typical(points.rows(rows, plain=True), neighbours) for rows in groups])
+        found = [most_typical(points.rows(own, plain=True), neighbours) for own in rows.split(list(sizes))]
+        return torch.cat(found) + torch.from_numpy(starts[:-1])
     parts: dict[int, list[int]] = {}
-    for i, rows in enumerate(groups):
-        parts.setdefault(next((side for side in _SIDES if len(rows) <= side), -1 - i), []).append(i)
-    found = []
+    for i, size in enumerate(sizes):
+        parts.setdefault(next((side for side in _SIDES if size <= side), -1 - i), []).append(i)
+    there, found = devices.of(points.device), []
     for side, part in parts.items():
-        own = [groups[i] for i in part]
-        x = points.rows(torch.cat(own) if len(own) > 1 else own[0], plain=True)
-        if side < 0:
-            found.append(most_typical(x, neighbours))
-            continue
-        sizes = [len(rows) for rows in own]
-        edges = devices.of(points.device).sent(torch.tensor([0, *sizes])).cumsum(0)
-        found.append(fused.most_typical(x, edges, max(sizes), neighbours))
+        own = [sizes[i] for i in part]
+        items = rows if len(parts) == 1 else torch.cat([rows[starts[i] : starts[i + 1]] for i in part])
+        x = points.rows(items, plain=True)
+        edges, first = there.sent(torch.from_numpy(np.concatenate([np.cumsum([0, *own]), starts[part]]))).tensor_split(
+            [len(part) + 1]
+        )
+        place = most_typical(x, neighbours) if side < 0 else fused.most_typical(x, edges, max(own), neighbours)
+        found.append(place + first)
     if len(found) == 1:
         return found[0]
     order = np.argsort([i for part in parts.values() for i in part])
-    return torch.cat(found).index_select(0, devices.of(points.device).sent(torch.from_numpy(order)))
+    return torch.cat(found).index_select(0, there.sent(torch.from_numpy(order)))
 
 
 def _found(x: Tensor, sq: Tensor, k: int) -> Tensor:

@@ -40,7 +40,7 @@ def ask_on_host(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, 
         raise RuntimeError(f"{strategy.name} returned shape {tuple(picks.shape)}, wanted {(query.R, budget)}")
     filled = []
     free = query.available.gather(1, picks.clamp(0, query.pool.N - 1))
-    host, allowed = torch.stack([picks, free.long()]).cpu()
+    host, allowed = torch.stack([picks, free]).cpu()
     allowed[host >= query.pool.N] = False
     for r, wanted in enumerate(query.budgets(budget)):
         picked = host[r, :wanted] >= 0

@@ -112,23 +112,24 @@ class TypiClust(Strategy):
     ) -> list[_Told]:
         """What is told to each who asks."""
         points, every = query.pool.points(), [rows for groups, _ in asked.values() for rows in groups]
+        joined, sizes = torch.cat(every), [len(rows) for rows in every]
         if query.pool.N > self.cluster_up_to:
             parts = [drawn(len(rows), rngs[r]) for r, (groups, _) in asked.items() for rows in groups]
             jobs = [
                 partial(typical_of_drawn, partial(_members, points, rows), part, self.neighbours, points.device)
                 for rows, part in zip(every, parts, strict=True)
             ]
-            places = torch.cat(side_by_side(jobs, points.device))  # where replicates are not: a lone one has all cores
+            places = side_by_side(jobs, points.device)  # where replicates are not: a lone one has all cores
+            starts = torch.from_numpy(np.cumsum([0, *sizes[:-1]]))
+            index = torch.cat(places) + devices.of(points.device).sent(starts)
         else:
-            places = most_typical_each(points, every, self.neighbours)
-        starts = np.cumsum([0, *map(len, every[:-1])])
-        index = places + devices.of(points.device).sent(torch.from_numpy(starts))
-        joined, groups = torch.cat(every), [len(own) for own, _ in asked.values()]
+            index = most_typical_each(points, joined, sizes, self.neighbours)
+        groups = [len(own) for own, _ in asked.values()]
         others = [joined[:0]] * len(every)
         if any(more for _, more in asked.values()):
             rest = torch.arange(len(joined) - len(every), device=joined.device)  # places among what was not taken
             before = torch.searchsorted(index - torch.arange(len(every), device=joined.device), rest, right=True)
-            others = list(joined.index_select(0, rest + before).split([len(rows) - 1 for rows in every]))
+            others = list(joined.index_select(0, rest + before).split([size - 1 for size in sizes]))
         ends = np.cumsum([0, *groups]).tolist()
         own = [others[a:b] for a, b in pairwise(ends)]
         return list(zip(joined.index_select(0, index).split(groups), own, strict=True))

@@ -35,7 +35,7 @@ def about(
     head = None if query.head is None else query.head.part(slice(which[0], which[-1] + 1)).among(items)
     asked = Query(
         pool=pool,
-        rows=torch.searchsorted(items, labelled.clamp_min(0)).where(labelled >= 0, -1),
+        rows=torch.searchsorted(items, labelled).where(labelled >= 0, -1),
         targets=targets,
         available=query.some(query.available, which).index_select(1, items),
         num_classes=query.num_classes,
