@@ -44,7 +44,9 @@ def kernel(module: str, name: str) -> Callable[..., Any]:
 @cache
 def runs(device: torch.device) -> bool:
     """Whether Triton runs on a GPU: it needs a C compiler and Python's headers, which not every system has. Tried once
-    per process; a warning says why it does not."""
+    per process; a warning says why it does not. Where it is not installed it does not."""
+    if find_spec("triton") is None:
+        return False
     one = torch.ones(2, 1, device=device)
     rows, edges = torch.tensor([[0, 1]], device=device), torch.tensor([[0, 2]], device=device)
     try:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from alfm import devices
 from alfm.fused.d2_judge import FEWEST, LARGEST, MOST
+from alfm.fused.operation import runs
 from alfm.geometry.d2_enqueued import Enqueued
 from alfm.threads import one_thread, side_by_side
 
@@ -78,14 +79,15 @@ def d2_sample_each(
     """`d2_sample` of several problems: each a job of its own on CPU; on a GPU their batches go together.
 
     allowed: None for every row. factors(which): of one problem, or of R' of them, then of rows (R', m) and with R' in
-    front of the matrices. resident: it never asks the host, so that it may be part of a graph.
+    front of the matrices. resident: it never asks the host, so that it may be part of a graph, which is made where
+    judging a batch is a kernel of ours.
     """
     device, R = sq_norms[0].device, len(sq_norms)
     size = devices.of(device).at_once(R, _CHUNK + max(map(len, sq_norms)), 1)
 
     def sample(which: slice) -> list[Tensor]:
         free, own = (None if given is None else given[which] for given in (allowed, weight))
-        if resident and devices.of(device).enqueues_picks:
+        if resident and devices.of(device).enqueues_picks and runs(device):
             floor = _ROUNDING * torch.finfo(sq_norms[0].dtype).eps
             made = Enqueued(sq_norms[which], factors(which), free, budget[which], rng[which], own, floor)
             return made.picks(first, start)

@@ -40,9 +40,9 @@ class FarthestFirst:
             raise ValueError(f"metric must be l2 or cosine, got {metric!r}")
         self.vectors, self.metric = vectors, metric
         self.N, self.device = vectors.N, vectors.device
-        probe = self._rows(torch.zeros(1, dtype=torch.int64, device=self.device))
-        self.dtype = probe.dtype
-        self.centres = probe[:0]  # (capacity, D); the first `count` rows are in use
+        self.dtype = vectors.pool.dtype
+        # (capacity, D); the first `count` rows are in use
+        self.centres = torch.empty(0, vectors.dim, dtype=self.dtype, device=self.device)
         self.count = 0
         self.evaluated = 0
         self._added: list[Tensor] = []

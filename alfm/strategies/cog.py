@@ -36,6 +36,9 @@ class Cog(Strategy):
 
     def score(self, query: Query) -> Tensor:
         """Distances (R, N)."""
+        assert query.head is not None
+        if query.head.shared and not self.per_class:  # one centre for all
+            return self._distance(query, 0).repeat(query.R, 1)
         return torch.stack(per_replicate(query, lambda r: self._distance(query, r)))
 
     def _distance(self, query: Query, r: int) -> Tensor:

@@ -18,6 +18,7 @@ from alfm.heads.passes import walk
 from alfm.host_ops import running_sums, surely_empty
 from alfm.options import checked
 from alfm.strategies.base import Strategy
+from alfm.strategies.parts.candidates import all_available
 from alfm.strategies.parts.gradients import prediction_error
 from alfm.strategies.query import Query, embedding, per_replicate, stack_picks
 
@@ -47,24 +48,30 @@ class Vessal(Strategy):
 
     def select(self, query: Query, budget: int) -> Tensor:
         if query.pool.joins_replicates:
-            seen = [self._seen(query, r) for r in range(query.R)]
+            error = query.walk(lambda seen: prediction_error(seen.logits))
+            seen = [self._seen(query, r, rows, error[r]) for r, rows in enumerate(all_available(query))]
             groups: dict[int, list[int]] = {}
             for r, (_, order, _) in enumerate(seen):
                 groups.setdefault(len(order), []).append(r)
             picks = dict(one for own in groups.values() for one in self._picks([seen[r] for r in own], own, budget))
             return stack_picks([picks[r] for r in range(query.R)], budget, query.pool.device)
-        found = per_replicate(query, lambda r: self._picks([self._seen(query, r)], [r], budget)[0][1])
-        return stack_picks(found, budget, query.pool.device)
 
-    def _seen(self, query: Query, r: int) -> tuple[Gradients, Tensor, Tensor]:
-        """Replicate r's gradients, (1, T), in the order of its stream, int64 (T,), and uniform numbers (T,)."""
-        head, phi, free = query.head, embedding(query, r), query.available[r].nonzero()[:, 0]
-        assert head is not None
-        rng = query.rng(r, "vessal")
-        order = free[torch.from_numpy(rng.permutation(len(free))).to(free.device)]
-        uniform = torch.from_numpy(rng.random(len(free))).to(free.device)
-        error = walk(phi, head.part(slice(r, r + 1)), lambda seen: prediction_error(seen.logits))[0]
-        return Gradients([phi], error[None], order[None]), order, uniform
+        def alone(r: int) -> Tensor:
+            head = query.head
+            assert head is not None
+            error = walk(embedding(query, r), head.part(slice(r, r + 1)), lambda seen: prediction_error(seen.logits))[0]
+            seen = self._seen(query, r, query.available[r].nonzero()[:, 0], error)
+            return self._picks([seen], [r], budget)[0][1]
+
+        return stack_picks(per_replicate(query, alone), budget, query.pool.device)
+
+    def _seen(self, query: Query, r: int, free: Tensor, error: Tensor) -> tuple[Gradients, Tensor, Tensor]:
+        """Replicate r's gradients, (1, T), in the order of its stream, int64 (T,), and uniform numbers (T,); free: rows
+        that are available, int64 (T,), error (N, C): see `prediction_error`."""
+        rng, there = query.rng(r, "vessal"), devices.of(free)
+        order = free.index_select(0, there.sent(torch.from_numpy(rng.permutation(len(free)))))
+        uniform = there.sent(torch.from_numpy(rng.random(len(free))))
+        return Gradients([embedding(query, r)], error[None], order[None]), order, uniform
 
     def _picks(
         self, seen: Sequence[tuple[Gradients, Tensor, Tensor]], replicates: Sequence[int], budget: int

@@ -43,4 +43,4 @@ def test_on_a_system_without_triton_there_is_the_text_alone(monkeypatch: pytest.
     monkeypatch.setattr(operation._LIBRARY, "impl", lambda name, made, where: registered.append(where))
     monkeypatch.setattr(operation, "find_spec", lambda name: None)
     operation.define("once(Tensor x) -> Tensor", lambda x: x)
-    assert registered == ["CompositeExplicitAutograd"]
+    assert registered == ["CompositeExplicitAutograd"] and not operation.runs.__wrapped__(torch.device("cpu"))

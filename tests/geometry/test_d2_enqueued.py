@@ -114,12 +114,13 @@ def test_negative_weights_are_refused() -> None:
 
 
 def test_where_picks_are_enqueued_these_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless factors ask the host."""
+    """Unless factors ask the host, or Triton does not run."""
     made: list[int] = []
     monkeypatch.setattr(d2_sampling, "Enqueued", lambda *given: made.append(1) or Enqueued(*given))
     x, other = torch.eye(4), replace(devices.of("cpu"), enqueues_picks=True)
     monkeypatch.setattr(devices, "of", lambda x: other)
-    for resident in (False, True):
+    for resident, triton in ((False, True), (True, False), (True, True)):
+        monkeypatch.setattr(d2_sampling, "runs", lambda device, triton=triton: triton)
         rng = [np.random.default_rng(0)]
         given = [x.square().sum(1)], lambda which: lambda rows: (x[rows],), None, [3], rng
-        assert len(d2_sample_each(*given, resident=resident)[0]) == 3 and len(made) == resident
+        assert len(d2_sample_each(*given, resident=resident)[0]) == 3 and len(made) == (resident and triton)

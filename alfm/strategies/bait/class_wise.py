@@ -148,7 +148,9 @@ class Full:
                 self.b[:, rows].sub_(xuk @ xu.mT)
                 self.a[:, rows].add_(xuvg @ xuk.mT - xuk @ xg.mT - xg @ xuk.mT)
 
-        if count:
+        if count == 1:
+            step()
+        elif count:
             again = devices.of(free).repeated(step)
             for _ in range(count - 1):
                 again()

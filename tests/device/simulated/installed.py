@@ -12,6 +12,8 @@ from device.simulated.counts import REAL, S, flush, site, sync
 from device.simulated.graphs import Graph, autograd_grad, graph
 from device.simulated.tensors import CUDA, Mode, Sim, mark_pinned, pinned
 
+from alfm.fused import operation
+
 TOTAL = int(os.environ.get("SIM_MEMORY", 79 << 30))
 
 
@@ -206,4 +208,5 @@ def install():
             real_run(self)
 
     threading.Thread.run = thread_run
+    operation.runs = lambda device: True  # each operation counts as the kernel that it is there
     Mode().__enter__()
