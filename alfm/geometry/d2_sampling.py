@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from alfm import devices
+from alfm.fused import operation
 from alfm.fused.d2_judge import FEWEST, LARGEST, MOST
-from alfm.fused.operation import runs
 from alfm.geometry.d2_enqueued import Enqueued
 from alfm.threads import one_thread, side_by_side
 
@@ -87,7 +87,7 @@ def d2_sample_each(
 
     def sample(which: slice) -> list[Tensor]:
         free, own = (None if given is None else given[which] for given in (allowed, weight))
-        if resident and devices.of(device).enqueues_picks and runs(device):
+        if resident and devices.of(device).enqueues_picks and operation.runs(device):
             floor = _ROUNDING * torch.finfo(sq_norms[0].dtype).eps
             made = Enqueued(sq_norms[which], factors(which), free, budget[which], rng[which], own, floor)
             return made.picks(first, start)

@@ -120,7 +120,7 @@ def test_where_picks_are_enqueued_these_are(monkeypatch: pytest.MonkeyPatch) -> 
     x, other = torch.eye(4), replace(devices.of("cpu"), enqueues_picks=True)
     monkeypatch.setattr(devices, "of", lambda x: other)
     for resident, triton in ((False, True), (True, False), (True, True)):
-        monkeypatch.setattr(d2_sampling, "runs", lambda device, triton=triton: triton)
+        monkeypatch.setattr("alfm.fused.operation.runs", lambda device, triton=triton: triton)
         rng = [np.random.default_rng(0)]
         given = [x.square().sum(1)], lambda which: lambda rows: (x[rows],), None, [3], rng
         assert len(d2_sample_each(*given, resident=resident)[0]) == 3 and len(made) == (resident and triton)
