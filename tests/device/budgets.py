@@ -24,7 +24,7 @@ BUDGETS = {
     "epig": (295, 300, 24),
     "facility_location": (185, 220, 23),
     "falcun": (190, 255, 20),
-    "filtered": (1200, 1380, 48),
+    "filtered": (2200, 2560, 68),
     "graph_cut": (190, 265, 21),
     "log_det": (220, 270, 16),
     "margins": (165, 165, 14),

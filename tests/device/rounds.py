@@ -30,7 +30,6 @@ WITHOUT = {"replay": "picks what a finished run picked", "index_file": "picks wh
 SMALLER: dict[str, dict[str, Any]] = {  # the same kernels, less often
     "batchbald": {"oversample": 3, "max_samples": 100},
     "boss": {"batches": 3},
-    "filtered": {"rounds": 1},
     "parbals_epig": {"labellings": 2, "num_targets": 50, "oversample": 3},
     "vaal": {"steps": 10},
 }
