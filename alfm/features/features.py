@@ -153,6 +153,8 @@ class Features:
 
     part_of: the pool whose items these are, which then says where distances are measured (`points`).
 
+    fitted_as: the pool by whose statistics heads see these features: this one, but for parts that say otherwise.
+
     kept: where what is derived from these features is remembered, by default in memory only.
     """
 
@@ -202,7 +204,7 @@ class Features:
         self.block_numbers, self.joins_replicates = there.block_numbers, there.joins_replicates
         self.block_rows = block_rows or there.block_rows(self.D)
         self.kept = Kept() if kept is None else kept
-        self._part_of = part_of
+        self._part_of, self.fitted_as = part_of, self
         self.views = torch.from_numpy(np.ascontiguousarray(views)) if isinstance(views, np.ndarray) else views
         if not finite:
             self._check_finite()

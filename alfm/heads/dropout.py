@@ -189,7 +189,7 @@ def train(
     fit = partial(_fit_group, recipe, network, pool, num_classes, round)
     if devices.of(device).joins_replicates and max(counts) <= recipe.batch_size:
         return fit(rows, targets, weight, list(seeds))
-    pool.moments  # made once, before the jobs that need them  # noqa: B018
+    pool.fitted_as.moments  # made once, before the jobs that need them  # noqa: B018
     jobs = []
     for r, seed in enumerate(seeds):  # one replicate at a time: R enters no product's shape
         place = (rows[r] >= 0).nonzero()[:, 0]
@@ -251,7 +251,8 @@ class _Run:
         self.bessel = count / (count - 1).clamp_min(1)
         self.single = count == 1
         self.any_single = bool(self.single.any())
-        self.pool_mean, self.pool_var = pool.moments[0], pool.moments[1].square()
+        mean, sd = pool.fitted_as.moments
+        self.pool_mean, self.pool_var = mean, sd.square()
         self.target, self.mass = _weighted_targets(targets, valid, weight, num_classes, self.x.dtype)
 
     def start(self, seeds: list[int], round: int) -> None:

@@ -79,7 +79,8 @@ class Logistic:
         """The pool's coordinates for this head, made once per pool."""
         if self.scaling == "none":
             return RAW
-        return pool.once(("logistic space", self.scaling, self.softening), lambda: self._make_space(pool))
+        whole = pool.fitted_as
+        return whole.once(("logistic space", self.scaling, self.softening), lambda: self._make_space(whole))
 
     def _make_space(self, pool: Features) -> Space:
         mean, sd = pool.moments
@@ -261,7 +262,7 @@ class Logistic:
         return _joined(pool) or 2 * n > pool.vectors(space).dim
 
     def _principal(self, pool: Features, space: Space) -> Tensor:
-        return pool.once(("principal axes", space), lambda: _principal_axes(pool, space))
+        return pool.fitted_as.once(("principal axes", space), lambda: _principal_axes(pool.fitted_as, space))
 
 
 def _joined(pool: Features) -> bool:

@@ -136,7 +136,9 @@ class Filtered(Composed):
             return [self._asked(strategy, query, [r], [p], [k], [n], [seed])[0] for r, p, k, n, seed in alone]
         there = devices.of(query.pool.device)
         items = there.sent(torch.from_numpy(every))
-        asked = about(query, which, items, part_of(query.pool, items), seeds, {})
+        pool = part_of(query.pool, items)
+        pool.fitted_as = query.pool.fitted_as  # so that nobody's heads depend on which parts are asked about together
+        asked = about(query, which, items, pool, seeds, {})
         asked.available = there.sent(_marked(every, parts))
         if len(which) > 1:
             places = there.sent(torch.from_numpy(np.searchsorted(every, np.concatenate(members))))

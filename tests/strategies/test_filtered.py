@@ -15,6 +15,8 @@ from strategies.factory import SITUATIONS, assert_replicates_independent, make_q
 from torch import Tensor
 
 from alfm import devices
+from alfm.heads.dropout import Dropout
+from alfm.heads.logistic import Logistic
 from alfm.strategies.ask import ask
 from alfm.strategies.badge import Badge
 from alfm.strategies.bald import Bald
@@ -154,6 +156,19 @@ def test_a_strategy_that_sees_no_parts_is_asked_one_by_one(monkeypatch: pytest.M
     picks = Filtered(spy, {"margins": Margins()}, rounds=1).select(make_query(seeds=(1, 2)), 5)
     assert [asked.R for asked, _ in spy.asked] == [1, 1] and all(asked.members is None for asked, _ in spy.asked)
     assert bool((picks >= 0).all())
+
+
+def test_heads_in_a_part_see_features_as_the_whole_pool_does() -> None:
+    """So what replicates are asked beside one another decides nothing."""
+    strategy = Spy()
+    query = make_query(seeds=(1,), rows=[list(range(20))])
+    Filtered(strategy, {"margins": Margins()}, rounds=1).select(query, 5)
+    part, whole = strategy.asked[0][0].pool, query.pool
+    assert part.N < whole.N and part.moments[0].ne(whole.moments[0]).any()
+    given = query.targets, query.num_classes, [1]
+    for head in (Logistic(), Dropout(p=0, max_epochs=3)):
+        own = head.fit(part, strategy.asked[0][0].rows, *given)
+        torch.testing.assert_close(own.weight, head.fit(whole, query.rows, *given).weight)
 
 
 def test_who_picks_otherwise_says_for_itself_whether_it_joins_parts() -> None:
