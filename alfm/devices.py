@@ -141,10 +141,10 @@ class Device:
         if (graph := self._again(step, kind)) is not None:
             return graph.replay
         before = [s.clone() for s in state]
-        graph = self._first(step, kind)
+        again = self._first(step, kind)
         for s, b in zip(state, before, strict=True):
             s.copy_(b)
-        return graph.replay
+        return again
 
     def repeated(self, step: Callable[[], None], kind: Hashable = None) -> Callable[[], None]:
         """Runs a step of fixed shapes once, and gives what runs it again: a graph to replay, where there are any.
@@ -158,7 +158,7 @@ class Device:
         if (graph := self._again(step, kind)) is not None:
             graph.replay()
             return graph.replay
-        return self._first(step, kind).replay
+        return self._first(step, kind)
 
     def _again(self, step: Callable[[], None], kind: Hashable = None) -> Any:
         """A graph of a step that this thread has run here before; None where it has not, or a library allocates."""
@@ -169,12 +169,16 @@ class Device:
         except RuntimeError:
             return None
 
-    def _first(self, step: Callable[[], None], kind: Hashable = None) -> Any:
-        """A graph of a step, after it was run."""
+    def _first(self, step: Callable[[], None], kind: Hashable = None) -> Callable[[], None]:
+        """Runs a step, and gives what runs it again: a graph, or itself where something in it waits."""
         with self._aside() as own:
             step()
-            own.known.add((_code(step), kind))
-        return self._graph(step)
+        try:
+            again: Callable[[], None] = self._graph(step).replay
+        except RuntimeError:
+            return step
+        own.known.add((_code(step), kind))
+        return again
 
     def _graph(self, step: Callable[[], None]) -> Any:
         """A step as a graph; nothing is run.

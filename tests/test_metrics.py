@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from reference.uherding import calibration_error as reference_error
 from sklearn import metrics as sk
 
 import alfm.metrics as module
+from alfm import devices
 from alfm.metrics import (
     METRICS,
     Metric,
@@ -129,6 +133,23 @@ def test_replicates_measured_at_once_have_the_numbers_they_have_alone(kind: str)
     logits[1, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="replicate 1"):
         evaluate_all([logits], labels, prepared)
+
+
+def test_what_is_kept_between_rounds_is_a_threads_own_and_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where looks cost a wait: measures are taken in memory that is written again."""
+    here = replace(devices.of("cpu"), looks_are_free=False)
+    monkeypatch.setattr(devices, "of", lambda x: here)
+    generator = torch.Generator().manual_seed(2)
+    several = [torch.randn(2, 50, 4, generator=generator) for _ in range(40)]
+    labels = torch.randint(0, 4, (50,), generator=generator)
+    prepared, wanted = TestLabels.prepare(labels, 4), [evaluate_all(one, labels) for one in several]
+    with torch.inference_mode():
+        assert evaluate_all([several[0]], labels, prepared) == wanted[0]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda one: evaluate_all([one], labels, prepared), several))
+    assert found == wanted and prepared.graphs
+    other = pickle.loads(pickle.dumps(prepared))
+    assert not other.graphs and evaluate_all([several[1]], labels, other) == wanted[1]
 
 
 def test_one_class_in_the_labels_has_no_area() -> None:

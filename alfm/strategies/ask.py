@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from alfm import devices
 from alfm.devices import full_precision
 from alfm.errors import UserError
 from alfm.strategies.base import Strategy
@@ -35,9 +36,12 @@ def ask_on_host(strategy: Strategy, query: Query, budget: int) -> tuple[Tensor, 
         )
     if query.wanted is None:
         budget = min(budget, int(query.available.sum(1).min()))
-    picks = strategy.select(query, budget).long()
+    picks = strategy.select(query, budget)
     if picks.shape != (query.R, budget):
         raise RuntimeError(f"{strategy.name} returned shape {tuple(picks.shape)}, wanted {(query.R, budget)}")
+    if picks.is_floating_point() or picks.dtype == torch.bool:
+        raise RuntimeError(f"{strategy.name} returned numbers of {picks.dtype}, wanted rows, torch.int64")
+    picks = devices.of(query.available).sent(picks).long()
     filled = []
     free = query.available.gather(1, picks.clamp(0, query.pool.N - 1))
     host, allowed = torch.stack([picks, free]).cpu()

@@ -52,7 +52,8 @@ class Strategy(ABC):
         """A class that does not say its `name` is called as it is written, in small letters; one that picks otherwise
         than what it inherits from says for itself whether it `joins_parts`."""
         super().__init_subclass__()
-        if vars(cls).keys() & {"select", "score"} and "joins_parts" not in vars(cls):
+        first = {name: i for i, one in reversed([*enumerate(cls.__mro__)]) for name in vars(one)}  # who defines it
+        if min(first["select"], first.get("score", first["select"])) < first["joins_parts"]:
             cls.joins_parts = Strategy.joins_parts  # type: ignore[method-assign]
         if "name" not in vars(cls) and isinstance(getattr(cls, "name", ""), str):
             cls.name = cls.__name__.lower()

@@ -203,7 +203,7 @@ class Query:
 def stack_picks(picks: Sequence[Tensor], budget: int, device: torch.device) -> Tensor:
     """R vectors of at most `budget` rows -> int64 (R, budget), padded with -1."""
     if all(len(own) == budget for own in picks):
-        return torch.stack(list(picks))
+        return torch.stack(list(picks)).to(device, torch.int64)
     out = torch.full((len(picks), budget), -1, dtype=torch.int64, device=device)
     for r, own in enumerate(picks):
         out[r, : len(own)] = own

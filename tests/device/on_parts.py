@@ -13,6 +13,7 @@ from device import start
 from device.rounds import COLD_STARTS, CONF, C, N, X, Y, rounds, task
 from extraction.standins import Tiny
 
+import alfm
 from alfm import metrics
 from alfm.config.parts import from_config
 from alfm.extraction.encoding import Encoder
@@ -22,6 +23,7 @@ from alfm.heads.neighbours import choose_k, shares
 from alfm.metrics import evaluate
 from alfm.posteriors import DropoutPosterior, Ensemble, Laplace, pool_pass
 from alfm.strategies.bait import Bait
+from alfm.strategies.base import Strategy
 from alfm.strategies.query import Query
 
 HEADS = sorted(path.stem for path in (CONF / "classifier").glob("*.yaml"))
@@ -34,6 +36,21 @@ POSTERIORS = {
 SHORTER: dict[str, dict[str, Any]] = {name: {"max_epochs": 12} for name in ("adapter", "dropout")}
 SEEDS = [1, 2, 3, 4, 5]
 DEVICES = ("cpu", "cuda")
+
+
+class OnHost(Strategy):
+    """The first available items, on the host."""
+
+    needs_head = False
+
+    def select(self, query: Query, budget: int) -> torch.Tensor:
+        return torch.stack([own.nonzero()[:budget, 0] for own in query.available.cpu()])
+
+
+def test_picks_may_be_on_the_host() -> None:
+    given = task("cuda")
+    found = next(alfm.run(given, from_config("classifier", "logistic"), OnHost(), OnHost(), [C] * 2, [1, 2]))
+    assert found.picks.tolist() == [list(range(C))] * 2
 
 
 class Rows:

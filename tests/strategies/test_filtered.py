@@ -183,11 +183,18 @@ def test_who_picks_otherwise_says_for_itself_whether_it_joins_parts() -> None:
         def joins_parts(self, items: int) -> bool:
             return True
 
+    class Noise:
+        def score(self, query: Query) -> Tensor:
+            return torch.rand(query.R, query.pool.N)
+
+    class Mixed(Noise, Margins):
+        pass
+
     class Renamed(Badge):
         name = "mine"
 
-    asked = [Margins(), Density(), Joining(), Renamed(), PowerMargins(), Random()]
-    assert [one.joins_parts(10) for one in asked] == [True, False, True, True, False, False]
+    asked = [Margins(), Density(), Joining(), Mixed(), Renamed(), PowerMargins(), Random()]
+    assert [one.joins_parts(10) for one in asked] == [True, False, True, False, True, False, False]
 
 
 def test_batches_of_several_sizes() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from strategies.factory import make_query
 from torch import Tensor
 
-from alfm.strategies.query import Query
+from alfm.strategies.ask import ask
+from alfm.strategies.base import Strategy
+from alfm.strategies.query import Query, stack_picks
 
 
 class Sum:
@@ -62,3 +65,41 @@ def test_new_states_are_made_together_and_none_may_be_had() -> None:
     assert asked == [[0, 1, 2], [1, 2]] and second[0].added.tolist() == [3, 1]
     query([3, 1], [4, 2], [6, 5], carry=carry).kept_of("all", [2], make)
     assert list(carry["all"]) == [2]  # of the others nothing is kept
+
+
+class Given(Strategy):
+    """Picks what it is given."""
+
+    needs_head = False
+
+    def __init__(self, picks: Tensor) -> None:
+        self.picks = picks
+
+    def select(self, query: Query, budget: int) -> Tensor:
+        return self.picks
+
+
+def test_picks_may_be_whole_numbers_of_any_size() -> None:
+    picks, filled = ask(Given(torch.tensor([[3, -1, 7]], dtype=torch.int32)), make_query(rows=[[0]], seeds=(1,)), 3)
+    assert picks.dtype == torch.int64 and picks[0].tolist()[:2] == [3, 7] and filled == [1]
+
+
+@pytest.mark.parametrize(
+    "picks, said",
+    [
+        ([3.7, 4.0], "returned numbers of torch.float32, wanted rows"),
+        ([True, False], "returned numbers of torch.bool, wanted rows"),
+        ([3, 3], "a repeated or unavailable item"),
+        ([0, 3], "a repeated or unavailable item"),  # labelled
+        ([3, 10**6], "a repeated or unavailable item"),
+    ],
+)
+def test_what_is_no_pick_is_a_defect_of_the_strategy(picks: list[float], said: str) -> None:
+    with pytest.raises(RuntimeError, match=said):
+        ask(Given(torch.tensor([picks])), make_query(rows=[[0]], seeds=(1,)), 2)
+
+
+def test_picks_of_replicates_are_one_matrix() -> None:
+    some = [torch.tensor([1, 2], dtype=torch.int32), torch.tensor([3], dtype=torch.int32)]
+    assert stack_picks(some, 2, torch.device("cpu")).tolist() == [[1, 2], [3, -1]]
+    assert stack_picks(some[:1], 2, torch.device("cpu")).dtype == torch.int64

@@ -42,13 +42,13 @@ def _bald(
     within = tl.zeros([ITEMS], dtype=number)
     for step in range(passes):
         z = tl.load(given + tl.cast(step, tl.int64) * to_pass, mask=here, other=float("-inf")).to(number) * (1 / BIT)
-        z = tl.maximum(z - tl.max(z, 1)[:, None], -1e4)
+        z = tl.maximum(z - tl.max(z, 1)[:, None], -1e4, propagate_nan=tl.PropagateNan.ALL)
         e = tl.exp2(z)
         total = tl.sum(e, 1)
         within += tl.log2(total) - tl.sum(z * e, 1) / total
         mean += e / total[:, None]
     mean = mean / passes
     least = 2.2250738585072014e-308 if double else 1.1754943508222875e-38
-    across = tl.sum(mean * tl.log(tl.maximum(mean, least)), 1)
-    score = tl.maximum(within * (-BIT / passes) - across, 0.0)
+    across = tl.sum(mean * tl.log(tl.maximum(mean, least, propagate_nan=tl.PropagateNan.ALL)), 1)
+    score = tl.maximum(within * (-BIT / passes) - across, 0.0, propagate_nan=tl.PropagateNan.ALL)
     tl.store(out + r * b + item, score, mask=item < b)

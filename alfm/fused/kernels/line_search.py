@@ -1,7 +1,7 @@
 """The kernels of `alfm.fused.line_search`.
 
-A program goes over ITEMS items of one replicate at a time, all their classes, and leaves its sums; these are added in
-the order of the parts, of which there are no more than PARTS. R C n may be any; C and n below 2^31.
+A program of the line's goes over ITEMS items of one replicate at a time, all their classes, and leaves its sums; these
+are added in the order of the parts, of which there are no more than PARTS. R C n may be any; C and n below 2^31.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def residuals(
     """See `alfm.fused.line_search.residuals`. A program goes over all items of one class."""
     R, C, n = Z.shape
     found, bias, bends = torch.empty_like(Z), Z.new_empty(R, C), Z.new_empty(R, C)
-    _residuals[(R, C)](
+    _residuals[(C, R)](
         Z, dZ, used, lse, wY.contiguous(), weight.contiguous(), found, bias, bends, C, n, LANES=512, num_warps=4
     )
     return found, bias, bends
@@ -82,7 +82,7 @@ def _parts(Z: Tensor) -> tuple[int, int]:
 
 @triton.jit(do_not_specialize=["C", "n"])
 def _residuals(Z, dZ, used, lse, wY, weight, found, bias, bends, C, n, LANES: tl.constexpr):
-    r, row = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row, r = tl.program_id(0), tl.program_id(1).to(tl.int64)
     share = tl.load(used + r)
     slope = tl.zeros([LANES], dtype=found.dtype.element_ty)
     bend = tl.zeros([LANES], dtype=found.dtype.element_ty)
@@ -170,7 +170,8 @@ def _line_attempts(
     slope += penalty * (inner + begun * curve)
     bend += penalty * curve
     step = begun - slope / tl.maximum(bend, TINY)
-    step = tl.minimum(tl.maximum(step, 0.1 * begun), 5 * begun)
+    step = tl.maximum(step, 0.1 * begun, propagate_nan=tl.PropagateNan.ALL)
+    step = tl.minimum(step, 5 * begun, propagate_nan=tl.PropagateNan.ALL)
     step = tl.where(tl.load(running + r), step, 0.0)
     if part == 0:
         tl.store(tried + r, step)
