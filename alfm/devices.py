@@ -335,7 +335,8 @@ def choose_device(wanted: str = "auto", local_rank: int | None = None, float64: 
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise UserError(f"There is no device {wanted!r}: use device=auto, cpu, cuda, cuda:1 or mps.") from None
+        names = "auto, cpu, cuda or cuda:1" if float64 else "auto, cpu, cuda, cuda:1 or mps"
+        raise UserError(f"There is no device {wanted!r}: use device={names}.") from None
     if (device.index or 0) >= {"cuda": gpus, "mps": int(mps), "cpu": 1}.get(device.type, 0):
         raise UserError(f"This machine has no device {wanted}: use device=auto, or another.")
     if float64 and not of(device).has_float64:

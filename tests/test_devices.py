@@ -155,6 +155,8 @@ def test_rounds_are_not_for_a_device_without_float64(monkeypatch: pytest.MonkeyP
     assert choose_device(float64=True) == torch.device("cpu")
     with pytest.raises(alfm.UserError, match="device=mps has no float64, which rounds need: use device=cpu"):
         choose_device("mps", float64=True)
+    with pytest.raises(alfm.UserError, match="no device 'gpu': use device=auto, cpu, cuda or cuda:1[.]"):
+        choose_device("gpu", float64=True)
 
 
 def test_a_graph_is_captured_on_its_own_device_without_giving_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
